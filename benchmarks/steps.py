@@ -1,0 +1,106 @@
+"""Time one step of adaptation and of refinement against the naive form, side by side in one run.
+
+    python benchmarks/steps.py [DATASET] [--ipc 10] [--rounds 10] [--device auto] [--out FILE.json]
+
+Naive: what research scripts do: NCHW, float32, eager, 128-128-128 ConvNet with instance norm. Ours: ddtool's defaults.
+The forms take turns within each round, so that a drift of the machine's speed meets all of them; medians are reported.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ddtool import mgdd, sources
+from ddtool.config import AdaptConfig, RefineConfig
+from ddtool.data import draw_per_class
+from ddtool.engine import Engine
+from ddtool.generator import Generator, GeneratorConfig
+from ddtool.nets import RandomFeatures, depth_for, pyramid
+
+FORMS = {  # name → (bf16 and channels last, widths of the feature network, norm)
+    "naive: NCHW, float32, instance norm, 128-128-128": (False, "flat", "instance"),
+    "bf16, channels last, instance norm, 128-128-128": (True, "flat", "instance"),
+    "bf16, channels last, no norm, 128-128-128": (True, "flat", "none"),
+    "ours: bf16, channels last, no norm, 32-64-128": (True, "pyramid", "none"),
+}
+
+
+class PlainEngine(Engine):
+    """float32 and contiguous: the naive form's placement."""
+
+    def place(self, module):  # type: ignore[no-untyped-def]
+        return module.to(self.device, memory_format=torch.contiguous_format)
+
+
+def steps_of(form: tuple[bool, str, str], target: sources.Target, ipc: int, device: str) -> dict[str, Callable[[], None]]:
+    """One step of each kind in one form, as functions without arguments."""
+    fast, kind, norm = form
+    engine = Engine.choose(device, "bf16" if fast else "fp32") if fast else PlainEngine(Engine.choose(device).device, False)
+    real, rng = mgdd.Real.of(target.train, engine), engine.rng(0, "steps")
+    if not fast:
+        normalise = real.normalise
+        real.normalise = copy.copy(normalise)
+        real.normalise.__class__ = type("Plain", (type(normalise),), {"__call__": _plain_call(type(normalise))})
+    depth = depth_for(target.train.shape)
+    widths = pyramid(128, depth) if kind == "pyramid" else (128,) * depth
+    f = RandomFeatures(target.train.shape, widths, norm, engine, rng)
+    X, Y = real.at(draw_per_class(real.data, ipc, rng))
+    g = engine.place(Generator.build(GeneratorConfig(), 0))
+    mirror = AdaptConfig(steps=1, seen_ipcs=(ipc,), mirror=True), RefineConfig(steps=1, mirror=True)
+    return {
+        "adaptation": lambda: mgdd.adapt(g, f, real, mgdd.Pool(X, Y), mirror[0], engine, rng),
+        "refinement": lambda: mgdd.refine(X, Y, f, real, mirror[1], rng) and None,
+    }
+
+
+def _plain_call(base: type) -> Callable:
+    return lambda self, images: base.__call__(self, images).contiguous()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", nargs="?", default="sample")
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    target = sources.load(args.dataset)
+    forms = {name: steps_of(form, target, args.ipc, args.device) for name, form in FORMS.items()}
+    times: dict[tuple[str, str], list[float]] = {}
+    for round_ in range(args.rounds + 1):
+        for name, steps in forms.items():
+            for kind, step in steps.items():
+                started = time.perf_counter()
+                step()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                if round_:  # the first round warms up
+                    times.setdefault((kind, name), []).append(time.perf_counter() - started)
+    rows = []
+    for kind in ("adaptation", "refinement"):
+        naive = times[kind, next(iter(FORMS))]
+        for name in FORMS:
+            ours = times[kind, name]
+            ratio = statistics.median(a / b for a, b in zip(naive, ours, strict=True))
+            milliseconds = round(1000 * statistics.median(ours), 1)
+            rows.append({"step": kind, "form": name, "milliseconds": milliseconds, "times as fast": round(ratio, 2)})
+            print(f"{kind:<11} {milliseconds:>8.1f} ms  {ratio:>5.2f}x  {name}")
+    if args.out:
+        result = {
+            "command": f"python benchmarks/steps.py {Path(args.dataset).name} --ipc {args.ipc} --rounds {args.rounds}",
+            "hardware": Engine.choose(args.device).describe(),
+            "torch": torch.__version__,
+            "rows": rows,
+        }
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The Python API: what the commands do, in one call each."""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddtool import pipeline
+from ddtool.config import RunConfig, from_dict, merged, preset
+from ddtool.data import SyntheticSet
+from ddtool.engine import Engine
+from ddtool.errors import UsageError
+from ddtool.evaluate import Score
+from ddtool.events import Event, Report, silent
+from ddtool.runs import Run, check_free, read_set
+
+
+def adapt(
+    dataset: str,
+    *,
+    ipc: int | Sequence[int] = 10,
+    out: str | Path | None = None,
+    generator: str = "bundled",
+    seed: int = 0,
+    engine: Engine | None = None,
+    settings: Mapping[str, Any] | None = None,
+    preset_name: str = "auto",
+    force: bool = False,
+    report: Report = silent,
+) -> Run:
+    """Adapt a meta generator to `dataset` and distil a synthetic set for every `ipc`; returns the finished run.
+
+    dataset: alias, Hub id, path or 'sample';  generator: bundled, scratch, a folder or a Hub repo[@revision];
+    settings: nested values of RunConfig on top of the device's preset, for example {"refine": {"steps": 300}}.
+    Raises DDToolError (its message and hint say what to do).
+    """
+    engine = engine or Engine.choose()
+    ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
+    chosen = {"dataset": dataset, "ipc": ipcs, "generator": generator, "seed": seed}
+    config = resolve(engine, preset_name, settings or {}, chosen)
+    run = start(config, Path(out) if out else default_folder(config), engine, force, report)
+    pipeline.adapt(config, run, engine, recorded(run, report))
+    return run
+
+
+def resume(folder: str | Path, *, engine: Engine | None = None, report: Report = silent) -> Run:
+    """Go on with an unfinished run; on the CPU the result is the same, bit for bit, as without the interruption."""
+    run = Run.open(Path(folder))
+    run.sweep()
+    pipeline.adapt(run.config(), run, engine or Engine.choose(), recorded(run, report))
+    return run
+
+
+def generate(
+    run: str | Path | Run, ipc: int, *, engine: Engine | None = None, force: bool = False, report: Report = silent
+) -> SyntheticSet:
+    """A set of any IPC from an adapted run, in one pass and without the original dataset; also written into the run."""
+    run = run if isinstance(run, Run) else Run.open(Path(run))
+    pipeline.generate(run, ipc, engine or Engine.choose(), force=force, report=recorded(run, report))
+    return run.load_set(ipc)
+
+
+def evaluate(
+    run_or_set: str | Path | Run,
+    *,
+    ipc: int | None = None,
+    stage: str | None = None,
+    on: str | None = None,
+    protocol: str = "frepo-mse",
+    seeds: int = 3,
+    seed: int = 0,
+    baseline: bool = True,
+    engine: Engine | None = None,
+    report: Report = silent,
+) -> list[Score]:
+    """Scores of the sets of a run (or of one exact.safetensors, or the folder that holds it) on a whole test split.
+
+    on: the dataset to test on (default: the run's);  stage: initial, generated or refined (default: the final one);
+    baseline: score as many random real images too. Scores of a run are recorded in its results.json.
+    """
+    engine = engine or Engine.choose()
+    return pipeline.evaluate(
+        run_or_set if isinstance(run_or_set, Run) else Path(run_or_set),
+        ipc, stage, on, protocol, seeds, seed, baseline, engine, report,
+    )  # fmt: skip
+
+
+def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any]) -> RunConfig:
+    """defaults < preset < layers, left to right; UsageError for an unknown key."""
+    values: dict[str, Any] = dict(preset(preset_name, engine.device.type))
+    for layer in layers:
+        values = merged(values, layer)
+    config = from_dict(RunConfig, values)
+    if not config.dataset:
+        raise UsageError("No dataset was given.", "For a first try: `ddtool adapt sample --ipc 10`.")
+    pipeline.check_config(config)
+    return config
+
+
+def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: Report) -> Run:
+    """A new run directory for a configuration whose dataset and generator can be had; nothing is written before that.
+
+    Raises RunError, before any data is loaded, when the folder is taken and `force` does not replace it.
+    """
+    check_free(folder, force)
+    pipeline.check_start(config, report)
+    return Run.create(folder, config, engine, force)
+
+
+def default_folder(config: RunConfig) -> Path:
+    """runs/NAME-ipcN-DATE-TIME below the current folder."""
+    name = re.sub(r"[^\w.-]+", "-", Path(config.dataset.rstrip("/")).name.partition("@")[0]) or "dataset"
+    ipcs = "-".join(map(str, config.ipc))
+    return Path("runs") / f"{name}-ipc{ipcs}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def recorded(run: Run, report: Report) -> Report:
+    """A listener that writes metrics.jsonl and passes events on."""
+
+    def listen(event: Event) -> None:
+        run.log(event)
+        report(event)
+
+    return listen
+
+
+__all__ = ["adapt", "evaluate", "generate", "read_set", "resume"]

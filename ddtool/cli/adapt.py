@@ -1,0 +1,133 @@
+"""`ddtool adapt`: a dataset's name in, a scored synthetic set out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ddtool.cli import options as o
+from ddtool.cli.errors import handled
+from ddtool.cli.output import Output, score_table
+from ddtool.errors import UsageError
+
+if TYPE_CHECKING:
+    from ddtool.config import RunConfig
+    from ddtool.engine import Engine
+    from ddtool.runs import Run
+
+STAGES = "Method"
+
+
+@handled
+def command(
+    dataset: Annotated[
+        str | None, typer.Argument(help="Alias (cifar10, mnist, …), Hub id, hf://…, folder, parquet file, or 'sample'.")
+    ] = None,
+    ipc: Annotated[
+        list[int] | None, typer.Option(help="Images per class; repeat for several sets. Default 10.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory. Default runs/NAME-ipcN-TIME.")] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="Meta generator: bundled, scratch, a folder, or a Hub REPO[@revision].")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Adaptation steps.", rich_help_panel=STAGES)] = None,
+    refine_steps: Annotated[
+        int | None,
+        typer.Option(min=0, help="Refinement steps on pixels and labels; 0 for none.", rich_help_panel=STAGES),
+    ] = None,
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror/--no-mirror", help="Classes survive a mirror. Default: measured.", rich_help_panel=STAGES
+        ),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Score by quick, frepo-mse or dsa-ce.", rich_help_panel=STAGES)
+    ] = None,
+    eval_seeds: Annotated[int | None, typer.Option(min=1, help="Networks a score.", rich_help_panel=STAGES)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it. Default 0.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.")] = None,
+    force: o.Force = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Settings from a YAML, JSON or TOML file.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")] = None,
+    preset: Annotated[str, typer.Option(help="auto, cpu or gpu: defaults by device.")] = "auto",
+    image_column: o.ImageColumn = None,
+    label_column: o.LabelColumn = None,
+    dataset_config: o.DatasetConfig = None,
+    train_split: o.TrainSplit = None,
+    test_split: o.TestSplit = None,
+    revision: o.Revision = None,
+    resolution: o.Resolution = None,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    compile_: o.Compile = False,
+    threads: o.Threads = None,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Adapt a meta generator to a dataset; generate, refine and score a synthetic set for each IPC.
+
+    Examples:
+
+      ddtool adapt sample --ipc 10
+
+      ddtool adapt cifar10 --ipc 1 --ipc 10 --ipc 50 --out runs/cifar10
+    """
+    from ddtool import api
+    from ddtool.cli.machine import engine_for
+
+    with Output(json_, quiet) as output:
+        engine = engine_for(device, precision, compile_, threads, output)
+        if resume is not None:
+            if dataset or ipc or config or set_ or out:
+                raise UsageError("--resume takes its settings from the run.", f"ddtool adapt --resume {resume}")
+            finish(output, resumable(lambda: api.resume(resume, engine=engine, report=output.listener), resume))
+            return
+        data = o.given(
+            image_column=image_column, label_column=label_column, config=dataset_config, train_split=train_split,
+            test_split=test_split, revision=revision, resolution=resolution,
+        )  # fmt: skip
+        flags = o.given(dataset=dataset, ipc=ipc, generator=generator, seed=seed, mirror=mirror, data=data or None)
+        stages: dict[str, Any] = {
+            "adapt": o.given(steps=steps),
+            "refine": o.given(steps=refine_steps),
+            "evaluate": o.given(protocol=protocol, seeds=eval_seeds),
+        }
+        settings = api.resolve(engine, preset, o.read_config_file(config), o.parse_settings(set_ or []), stages, flags)
+        folder = out or api.default_folder(settings)
+        if dry_run:
+            show_plan(output, settings, folder, engine)
+            return
+        run = api.start(settings, folder, engine, force, output.listener)
+        finish(output, resumable(lambda: api.resume(run.folder, engine=engine, report=output.listener), run.folder))
+
+
+def resumable(work: Any, folder: Path) -> "Run":
+    """Run `work`; an interruption says how to go on."""
+    try:
+        return work()
+    except KeyboardInterrupt as stop:
+        stop.hint = f"Everything so far is kept. Go on: ddtool adapt --resume {folder}"  # type: ignore[attr-defined]
+        raise
+
+
+def finish(output: Output, run: "Run") -> None:
+    """Show the scores and name the next command."""
+    results = run.results()
+    data = {"run": str(run.folder), "ipc": run.ipcs(), **results}
+    output.result(data, str(run.folder), [score_table(results["scores"])])
+    output.say(f"Run: {run.folder} (preview.png, synthetic/, generator/)")
+    output.next_step(f"ddtool evaluate {run.folder} --protocol frepo-mse --seeds 3")
+
+
+def show_plan(output: Output, config: "RunConfig", folder: Path, engine: "Engine") -> None:
+    """--dry-run: the resolved configuration, dataset sizes, a memory estimate and the files that would be written."""
+    import json
+
+    from ddtool import pipeline
+    from ddtool.config import to_dict
+
+    plan = pipeline.plan(config, output.listener)
+    data = {"config": to_dict(config), "device": engine.describe(), "out": str(folder), **plan}
+    output.result(data, json.dumps(data, indent=2))

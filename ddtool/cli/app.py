@@ -1,0 +1,40 @@
+"""The `ddtool` command: one short file for each subcommand beside this one."""
+
+from typing import Annotated
+
+import typer
+
+import ddtool
+from ddtool.cli import adapt, env, evaluate, generate, info
+
+app = typer.Typer(
+    name="ddtool",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make a tiny synthetic dataset that trains networks almost as well as the real one.\n\n"
+    "A first try, offline, on the bundled data: [bold]ddtool adapt sample --ipc 10[/]",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ddtool {ddtool.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+app.command("adapt")(adapt.command)
+app.command("generate")(generate.command)
+app.command("evaluate")(evaluate.command)
+app.command("info")(info.command)
+app.command("env")(env.command)

@@ -1,0 +1,50 @@
+"""`ddtool evaluate`: fresh networks on a synthetic set, tested on the whole test split."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ddtool.cli import options as o
+from ddtool.cli.errors import handled
+from ddtool.cli.output import Output, score_table
+
+
+@handled
+def command(
+    run_or_set: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_SET", help="A run directory, or a set's folder or exact.safetensors.")
+    ],
+    ipc: Annotated[int | None, typer.Option(min=1, help="Which set of the run. Default: all of them.")] = None,
+    stage: Annotated[str | None, typer.Option(help="initial, generated or refined. Default: the final one.")] = None,
+    on: Annotated[str | None, typer.Option(help="Dataset to test on. Default: the one the set was made from.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="frepo-mse, dsa-ce (full length), quick or kernel-ridge.")
+    ] = "frepo-mse",
+    seeds: Annotated[int, typer.Option(min=1, help="Fresh networks.")] = 3,
+    seed: o.Seed = 0,
+    baseline: Annotated[bool, typer.Option(help="Score as many random real images beside it.")] = True,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    compile_: o.Compile = False,
+    threads: o.Threads = None,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train fresh networks on a synthetic set and test them, beside as many random real images.
+
+    Example:
+
+      ddtool evaluate runs/cifar10 --ipc 10 --protocol frepo-mse --seeds 3
+    """
+    from ddtool import api
+    from ddtool.cli.machine import engine_for
+
+    with Output(json_, quiet) as output:
+        engine = engine_for(device, precision, compile_, threads, output)
+        scores = api.evaluate(
+            run_or_set, ipc=ipc, stage=stage, on=on, protocol=protocol, seeds=seeds, seed=seed, baseline=baseline,
+            engine=engine, report=output.listener,
+        )  # fmt: skip
+        rows = [score.to_dict() for score in scores]
+        output.result({"scores": rows}, "\n".join(f"{s['mean']:.2f}" for s in rows), [score_table(rows)])

@@ -1,0 +1,94 @@
+"""`ddtool info`: what is in a run, a generator or a dataset."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ddtool.cli import options as o
+from ddtool.cli.errors import handled
+from ddtool.cli.output import Output, score_table
+
+
+@handled
+def command(
+    name: Annotated[
+        str, typer.Argument(help="A run directory, a generator (folder, 'bundled' or Hub repo), or a dataset.")
+    ],
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Describe a run, a generator or a dataset.
+
+    Examples:
+
+      ddtool info sample
+
+      ddtool info bundled
+    """
+    with Output(json_, quiet) as output:
+        path = Path(name).expanduser()
+        if (path / "env.json").is_file():
+            describe_run(path, output)
+        elif name == "bundled" or (path / "model.safetensors").is_file():
+            describe_generator(name, output)
+        else:
+            describe_dataset(name, output)
+
+
+def describe_run(path: Path, output: Output) -> None:
+    from ddtool.runs import Run
+
+    run = Run.open(path)
+    config, results = run.config(), run.results()
+    facts: dict[str, Any] = {
+        "run": str(path),
+        "dataset": config.dataset,
+        "generator": config.generator,
+        "sets (ipc)": run.ipcs(),
+    }
+    facts |= {"seed": config.seed, **results["facts"]}
+    output.result({**facts, **results}, str(path), [fact_table(facts), score_table(results["scores"])])
+
+
+def describe_generator(name: str, output: Output) -> None:
+    from ddtool.generator import Generator
+    from ddtool.hub import generator_folder
+
+    folder = generator_folder(name)
+    generator = Generator.load(folder)
+    count = sum(p.numel() for p in generator.parameters())
+    facts = {"generator": name, "folder": str(folder), "parameters": count, "width": generator.config.width}
+    facts["blocks"] = generator.config.blocks
+    output.result(facts, str(folder), [fact_table(facts)])
+
+
+def describe_dataset(name: str, output: Output) -> None:
+    from ddtool import sources
+
+    target = sources.load(name, report=output.listener)
+    train, test = target.train, target.test()
+    counts = train.class_counts()
+    facts: dict[str, Any] = {
+        "dataset": name,
+        "train images": len(train),
+        "test images": len(test),
+        "image": "x".join(map(str, train.shape)),
+        "classes": train.num_classes,
+        "images per class": f"{int(counts.min())} to {int(counts.max())}",
+        "class names": ", ".join(train.class_names[:12]) + (" …" if train.num_classes > 12 else ""),
+        "mean": list(train.mean),
+        "std": list(train.std),
+        **{f"source {k}": v for k, v in train.source.items() if v is not None},
+    }
+    output.result(facts, name, [fact_table(facts)])
+    output.next_step(f"ddtool adapt {name} --ipc 10")
+
+
+def fact_table(facts: dict[str, Any]) -> Table:
+    """Two columns: name, value."""
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        table.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    return table

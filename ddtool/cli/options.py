@@ -1,0 +1,93 @@
+"""Options that several commands share, and how option values become configuration."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ddtool.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel="Output")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print just the path.", rich_help_panel="Output")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel="Machine")]
+Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.", rich_help_panel="Machine")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the networks (torch.compile).", rich_help_panel="Machine")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads (default: all cores).", rich_help_panel="Machine")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory of `ddtool adapt`.")]
+
+SOURCE = "Dataset"
+ImageColumn = Annotated[str | None, typer.Option(help="Column with the images.", rich_help_panel=SOURCE)]
+LabelColumn = Annotated[str | None, typer.Option(help="Column with the class labels.", rich_help_panel=SOURCE)]
+DatasetConfig = Annotated[
+    str | None, typer.Option(help="Configuration (subset) of the dataset.", rich_help_panel=SOURCE)
+]
+TrainSplit = Annotated[str | None, typer.Option(help="Split to distil.", rich_help_panel=SOURCE)]
+TestSplit = Annotated[str | None, typer.Option(help="Split to score on.", rich_help_panel=SOURCE)]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub dataset.", rich_help_panel=SOURCE)]
+Resolution = Annotated[
+    int | None, typer.Option(min=8, max=512, help="Resize and crop to this many pixels.", rich_help_panel=SOURCE)
+]
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The options that were given (not None, not an empty list)."""
+    return {name: value for name, value in values.items() if value is not None and value != []}
+
+
+def read_config_file(path: Path | None) -> dict[str, Any]:
+    """Settings from a YAML, JSON or TOML file; UsageError when it cannot be read as a mapping."""
+    if path is None:
+        return {}
+    try:
+        values = _parse(path, path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Cannot read the configuration {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid {path.suffix.lstrip('.').upper() or 'YAML'}: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"{path} must hold a mapping of settings.", "See `ddtool adapt sample --dry-run` for all settings."
+        )
+    return values
+
+
+def _parse(path: Path, text: str) -> Any:
+    if path.suffix == ".toml":
+        import tomllib
+
+        return tomllib.loads(text)
+    if path.suffix == ".json":
+        return json.loads(text)
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).replace("\n", " ")) from error
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """`--set a.b=value` pairs as nested settings; a value is JSON where it parses, else a string."""
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set takes NAME=VALUE, got '{pair}'.", "For example --set refine.lr_pixels=0.05.")
+        *parents, last = key.split(".")
+        place = out
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"--set {pair}: '{parent}' has a value already.")
+        try:
+            place[last] = json.loads(value)
+        except ValueError:
+            place[last] = value
+    return out

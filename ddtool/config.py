@@ -1,0 +1,249 @@
+"""Every setting, its default and its reason; frozen dataclasses, plain JSON in and out."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ddtool.errors import UsageError, did_you_mean
+from ddtool.generator import GeneratorConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """The random networks f_θ* that judge the synthetic set."""
+
+    width: int = 128
+    """Channels of the last block; earlier blocks have half as many each (32-64-128), as the resolution is higher there.
+    Ours: a third of the time of 128-128-128 for the same result (docs/log.md)."""
+    norm: str = "none"
+    """Normalisation layer: none, instance or batch."""
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Eq. 3: the analytical labels."""
+
+    width: int = 128
+    """Width of the fixed network f_θ (width 128 in every block)."""
+    ridge: float = 1e-3
+    """λ of the ridge regression on the real images."""
+    images: int = 50_000
+    """At most this many real images, drawn at random, enter the solve."""
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Adaptation of the generator to the target."""
+
+    steps: int = 1000
+    """T, the number of generator updates."""
+    lr: float = 2e-3
+    """α, Adam's learning rate at the start. Ours."""
+    lr_floor: float = 0.05
+    """The half cosine ends at this fraction of `lr`."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's moment decays."""
+    real_batch: int = 256
+    """Real images a step (rounded to a multiple of the classes)."""
+    seen_ipcs: tuple[int, ...] = (10, 50)
+    """The images per class of the batches from Z, in turn (the paper's 10 and 50)."""
+    synthetic_batch: int = 1000
+    """Upper bound on synthetic images a step; larger seen IPCs are cut to it."""
+    ridge: float = 1e-3
+    """λ of Eq. 1."""
+    mirror: bool = True
+    """Put mirror images of S beside S in Eq. 1."""
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """Refinement: direct steps on pixels and labels, from the generator's output."""
+
+    steps: int = 1000
+    """Steps for each IPC; 0 leaves the stage out."""
+    lr_pixels: float = 3e-2
+    """Adam's learning rate on pixels, in units of the normalised image."""
+    lr_labels: float = 3e-3
+    """Adam's learning rate on labels."""
+    lr_floor: float = 0.05
+    """The half cosine ends at this fraction of both."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's moment decays."""
+    real_batch: int = 256
+    """Real images a step (rounded to a multiple of the classes)."""
+    synthetic_batch: int = 1000
+    """Upper bound on synthetic images a step; larger sets take a random class-balanced part each step."""
+    ridge: float = 1e-3
+    """λ of Eq. 1."""
+    mirror: bool = True
+    """Put mirror images of S beside S in Eq. 1."""
+
+
+@dataclass(frozen=True)
+class MetaConfig:
+    """Pre-training of the meta generator."""
+
+    iterations: int = 200
+    """Outer updates."""
+    meta_batch: int = 1
+    """Tasks an outer update."""
+    inner_steps: int = 20
+    """τ, the inner updates on each task."""
+    meta_test: int = 1
+    """Losses whose gradients at ω' are averaged for the outer update."""
+    outer: str = "maml"
+    """The outer gradient: 'maml' (first order, at ω') or 'reptile' (ω − ω')."""
+    outer_lr: float = 5e-4
+    """β, Adam's learning rate of the outer update."""
+    outer_betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's moment decays of the outer update."""
+    lr_floor: float = 0.1
+    """The half cosine ends at this fraction of `outer_lr`."""
+    ways: int = 10
+    """Classes a task."""
+    ipc: int = 10
+    """Initial samples per class of a task."""
+    label_images: int = 200
+    """Real images per class of a task: its labels are solved on them, its batches drawn from them."""
+    task: AdaptConfig = field(default_factory=AdaptConfig)
+    """The inner loop's settings (its `steps` and `seen_ipcs` are not used)."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How a synthetic set is scored."""
+
+    protocol: str = "quick"
+    """quick (a short training, for a first look), frepo-mse or dsa-ce (the field's, full length)."""
+    seeds: int = 1
+    """Fresh networks; mean and standard deviation are over them."""
+    baseline: bool = True
+    """Score as many random real images beside it."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run of `ddtool adapt`, resolved: enough to repeat it."""
+
+    dataset: str = ""
+    """Alias, Hub id, path, or 'sample'."""
+    ipc: tuple[int, ...] = (10,)
+    """Images per class of the synthetic sets to make."""
+    generator: str = "bundled"
+    """bundled, scratch, a folder, or a Hub repo[@revision]."""
+    seed: int = 0
+    """Every random draw follows from it."""
+    mirror: bool | None = None
+    """Whether classes survive a left-right mirror; null: measured on the target."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Options of the data source that were given (columns, splits, resolution, revision)."""
+    architecture: GeneratorConfig = field(default_factory=GeneratorConfig)
+    """Of a generator from scratch."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    evaluate: EvalConfig = field(default_factory=EvalConfig)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "gpu": {},
+    "cpu": {"labels": {"images": 20_000}, "adapt": {"steps": 500}, "refine": {"steps": 1000}},
+}
+"""What differs from the defaults above by device. 'auto' takes 'gpu' on cuda and 'cpu' elsewhere."""
+
+
+def preset(name: str, device_type: str) -> dict[str, Any]:
+    """The settings of a preset; UsageError for an unknown one."""
+    if name == "auto":
+        name = "gpu" if device_type == "cuda" else "cpu"
+    if name not in PRESETS:
+        raise UsageError(f"Unknown preset '{name}'.", did_you_mean(name, ["auto", *PRESETS]))
+    return PRESETS[name]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values."""
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """A config from JSON values on top of the defaults.
+
+    Raises UsageError, naming the key, for an unknown key or a value of the wrong type. A number may stand for a list of
+    one, and a float may be text (YAML reads 1e-3 as text).
+    """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"A configuration must be a mapping of settings, got {values!r:.80}.")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    chosen = {}
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError(f"Unknown setting '{where}{key}' in the configuration.", did_you_mean(str(key), known))
+        chosen[key] = _typed(hints[key], value, f"{where}{key}")
+    return cls(**chosen)
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, key by key through nested mappings."""
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, dict) else value
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UsageError(f"Setting '{where}' must be a mapping, got {value!r}.")
+        return from_dict(typing.cast(type, hint), value, where + ".")
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        hint = next(a for a in args if a is not type(None))
+    if origin is tuple:
+        return _typed_tuple(args, value, where)
+    if hint is float:
+        return _finite(value, where)
+    plain = dict if origin is dict else hint
+    if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
+        raise UsageError(f"Setting '{where}' must be of type {getattr(plain, '__name__', plain)}, got {value!r}.")
+    return value
+
+
+def _finite(value: Any, where: str) -> float:
+    """A number, or text that spells one, as a float."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"Setting '{where}' must be a finite number, got {value!r:.80}.")
+    return number
+
+
+def _typed_tuple(args: tuple, value: Any, where: str) -> tuple:
+    if args[-1] is Ellipsis and not isinstance(value, list | tuple):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        raise UsageError(f"Setting '{where}' must be a list, got {value!r}.")
+    if args[-1] is Ellipsis:
+        return tuple(_typed(args[0], v, where) for v in value)
+    if len(args) != len(value):
+        raise UsageError(f"Setting '{where}' must be a list of {len(args)}, got {value!r}.")
+    return tuple(_typed(a, v, where) for a, v in zip(args, value, strict=True))

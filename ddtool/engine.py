@@ -1,0 +1,146 @@
+"""Hardware: device, precision, memory format, compilation, seeds. Nobody else asks what machine this is."""
+
+import contextlib
+import hashlib
+import os
+import platform
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ddtool.errors import UsageError, did_you_mean
+
+M = TypeVar("M", bound=nn.Module)
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how tensors are computed. Build it with `Engine.choose`."""
+
+    device: torch.device
+    bf16: bool
+    compile_networks: bool = False
+
+    @classmethod
+    def choose(cls, device: str = "auto", precision: str = "auto", compile_networks: bool = False) -> "Engine":
+        """The engine for a request; 'auto' takes the first of cuda, mps, cpu, and bf16 where the hardware computes in it.
+
+        Raises UsageError for an unknown or absent device or an unknown precision.
+        """
+        chosen = torch.device(_default_device() if device == "auto" else _known_device(device))
+        if precision not in PRECISIONS:
+            raise UsageError(f"Unknown precision '{precision}'.", did_you_mean(precision, PRECISIONS))
+        bf16 = _bf16_is_fast(chosen) if precision == "auto" else precision == "bf16"
+        return cls(chosen, bf16, compile_networks)
+
+    def describe(self) -> str:
+        """One line: device, its name, precision."""
+        return f"{self.device} ({hardware(self.device)}), {'bf16 autocast' if self.bf16 else 'float32'}"
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """bf16 for convolutions and matrix products inside, when the precision asks for it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def place(self, module: M) -> M:
+        """The module on the device in channels-last layout."""
+        return module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def wrap(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """`function` under autocast, compiled when the engine was asked to compile, its result in float32."""
+        compiled = torch.compile(function, dynamic=False) if self.compile_networks else function
+
+        def run(x: Tensor) -> Tensor:
+            with self.autocast():
+                return compiled(x).float()
+
+        return run
+
+    def rng(self, seed: int, *purpose: str | int) -> torch.Generator:
+        """A generator on the device for one purpose: the same seed and purpose give the same stream, in any order of use."""
+        return seeded_generator(self.device, seed, *purpose)
+
+    def peak_memory_mib(self) -> float:
+        """The device's peak allocation so far, or the process's peak resident size on the CPU, in MiB."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def seeded_generator(device: torch.device | str, seed: int, *purpose: str | int) -> torch.Generator:
+    """A torch.Generator seeded by a hash of `seed` and `purpose`."""
+    digest = hashlib.sha256("/".join(map(str, (seed, *purpose))).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def hardware(device: torch.device) -> str:
+    """The name of the device and, for a CPU, its thread count."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+@contextlib.contextmanager
+def frozen_random_state() -> Iterator[None]:
+    """Leave torch's global random state as it was: module constructors draw from it, our results never do."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def finite(values: Tensor) -> bool:
+    """Whether every entry is a finite number (asks the host)."""
+    return bool(torch.isfinite(values).all())
+
+
+def _default_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _known_device(name: str) -> str:
+    kind = name.split(":")[0]
+    if kind not in DEVICES:
+        raise UsageError(f"Unknown device '{name}'.", did_you_mean(kind, DEVICES))
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present[kind]:
+        raise UsageError(f"Device '{name}' is not available on this machine.", "Use --device auto.")
+    index = name.partition(":")[2]
+    if index and (kind != "cuda" or not index.isdigit() or int(index) >= torch.cuda.device_count()):
+        raise UsageError(f"Device '{name}' is not available on this machine.", "Use --device auto.")
+    return name
+
+
+def _bf16_is_fast(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    flags = _cpu_flags()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _cpu_info(field: str) -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() == field:
+                return value.strip()
+    return ""
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_info("flags").split())
+
+
+def _cpu_name() -> str:
+    return _cpu_info("model name") or platform.processor() or platform.machine() or f"{os.cpu_count()} cores"

@@ -1,0 +1,54 @@
+"""The Hugging Face Hub: where a generator's files are found. Everything that comes from there is untrusted."""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+from ddtool.errors import GeneratorError
+from ddtool.generator import CONFIG_FILE, WEIGHTS_FILE
+
+REPO_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+BUNDLED = "meta-generator-32"
+
+
+def bundled_folder() -> Path:
+    """The meta generator that ships with ddtool."""
+    return Path(str(resources.files("ddtool") / "assets" / BUNDLED))
+
+
+def generator_folder(name: str) -> Path:
+    """The folder of a generator by name: 'bundled', a local folder (or a run), or a Hub repo[@revision].
+
+    Raises GeneratorError when there is none, or the Hub cannot be reached.
+    """
+    if name == "bundled":
+        return bundled_folder()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path / "generator" if (path / "generator" / CONFIG_FILE).exists() else path
+    repo, _, revision = name.partition("@")
+    if not REPO_ID.fullmatch(repo) or ".." in repo:
+        raise GeneratorError(
+            f"No generator called '{name}'.",
+            "Use bundled, scratch, a folder that exists, or a Hub repo: namespace/name[@revision].",
+        )
+    return download(repo, revision or None)
+
+
+def download(repo: str, revision: str | None) -> Path:
+    """Fetch (or find in the local cache) the two files of a generator repo; returns their folder."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx
+
+    try:
+        commit = Path(hf_hub_download(repo, CONFIG_FILE, revision=revision)).parent
+        hf_hub_download(repo, WEIGHTS_FILE, revision=commit.name)
+    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+        where = f"{repo}@{revision}" if revision else repo
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GeneratorError(
+            f"Cannot get the generator {where} from the Hub: {type(error).__name__}: {reason}",
+            "Check the name and the connection (HF_TOKEN for private repos), or use --generator bundled.",
+        ) from error
+    return commit

@@ -1,0 +1,166 @@
+"""The frame of every optimisation: count steps, update, report, stop when asked, checkpoint, resume exactly."""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ddtool.errors import DivergedError
+from ddtool.events import Done, Report, Step
+
+Checkpoint = dict[str, Tensor]
+"""Everything a loop needs to go on, flat: name → tensor (CPU)."""
+
+
+class Saver(Protocol):
+    """Keeps the checkpoint of one phase. `runs.Run.saver` writes it to disk; tests keep it in memory."""
+
+    def load(self) -> Checkpoint | None:
+        """The last checkpoint of this phase, or None."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep this one instead."""
+
+
+class NoSaver:
+    """Keeps nothing."""
+
+    def load(self) -> Checkpoint | None:
+        return None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        pass
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C was pressed; the loop stopped after a whole step and its checkpoint is saved."""
+
+
+class Loop:
+    """Iterate over the steps of one phase; call `update(loss)` once in each.
+
+    tensors: what is being learned, by name;  optimiser: over those tensors, its lr scaled by a half cosine that falls to
+    `floor` of the start over `steps` (1 keeps it constant);  rng: the one source of randomness, saved and restored.
+    The loss stays on the device between reports: at most `reports` host synchronisations in the whole phase.
+    Raises DivergedError at the first report that finds a loss not finite.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        steps: int,
+        tensors: dict[str, Tensor],
+        optimiser: torch.optim.Optimizer,
+        rng: torch.Generator,
+        report: Report,
+        saver: Saver | None = None,
+        *,
+        floor: float = 1.0,
+        reports: int = 100,
+        checkpoint_seconds: float = 30.0,
+    ) -> None:
+        self.phase, self.steps, self.tensors, self.optimiser, self.rng = phase, steps, tensors, optimiser, rng
+        self.report, self.saver, self.floor = report, saver or NoSaver(), floor
+        self.every, self.checkpoint_seconds = max(1, math.ceil(steps / reports)), checkpoint_seconds
+        self.step, self._losses = 0, []  # type: tuple[int, list[Tensor]]
+        self._base_lrs = [group["lr"] for group in optimiser.param_groups]
+
+    def __iter__(self) -> Iterator[int]:
+        """The steps still to do, from a checkpoint where there is one."""
+        saved = self.saver.load()
+        if saved is not None:
+            self._restore(saved)
+        started = last_saved = time.perf_counter()
+        with deferred_interrupt() as interrupted:
+            while self.step < self.steps:
+                self._schedule()
+                yield self.step
+                self.step += 1
+                if self.step % self.every == 0 or self.step == self.steps:
+                    self._tell()
+                if interrupted.is_set():
+                    self._tell()
+                    self.saver.save(self._checkpoint())
+                    raise Interrupted
+                if time.perf_counter() - last_saved > self.checkpoint_seconds:
+                    self._tell()
+                    self.saver.save(self._checkpoint())
+                    last_saved = time.perf_counter()
+        self.report(Done(self.phase, time.perf_counter() - started))
+
+    def update(self, loss: Tensor) -> None:
+        """One optimiser step down the gradient of `loss`."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.apply(loss)
+
+    def apply(self, loss: Tensor) -> None:
+        """One optimiser step down the gradients that are there already; `loss` is only reported."""
+        self.optimiser.step()
+        self._losses.append(loss.detach())
+
+    def _schedule(self) -> None:
+        half_cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+        for group, lr in zip(self.optimiser.param_groups, self._base_lrs, strict=True):
+            group["lr"] = lr * (self.floor + (1 - self.floor) * half_cosine)
+
+    def _tell(self) -> None:
+        if not self._losses:
+            return
+        losses = torch.stack(self._losses)
+        self._losses = []
+        mean = losses.mean().item()
+        if not math.isfinite(mean):
+            bad = int((~torch.isfinite(losses)).nonzero()[0, 0])
+            raise DivergedError(
+                f"The loss of phase '{self.phase}' is not finite at step {self.step - len(losses) + bad + 1}.",
+                "Lower the learning rate or raise the ridge (λ); with bf16, try --precision fp32.",
+            )
+        self.report(Step(self.phase, self.step, self.steps, {"loss": mean}))
+
+    def _checkpoint(self) -> Checkpoint:
+        out = {f"tensor.{name}": t.detach().cpu() for name, t in self.tensors.items()}
+        for i, state in self.optimiser.state_dict()["state"].items():
+            out |= {f"optimiser.{i}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
+        return out | {"step": torch.tensor(self.step), "rng": self.rng.get_state()}
+
+    @torch.no_grad()
+    def _restore(self, saved: Checkpoint) -> None:
+        for name, t in self.tensors.items():
+            t.copy_(saved[f"tensor.{name}"])
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in saved.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.step = int(saved["step"])
+        self.rng.set_state(saved["rng"])
+
+
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[threading.Event]:
+    """Ctrl-C or a polite kill sets the yielded event instead of stopping mid-step; a second one stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

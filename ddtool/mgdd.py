@@ -1,0 +1,278 @@
+"""MGDD on one page: a meta generator for fast dataset distillation (Liu and Wang, NeurIPS 2023), and the refinement we add.
+
+Letters are the paper's. X_t (n, c, h, w), Y_t (n, C): real images and centred one-hot labels; X_s (m, c, h, w), Y_s (m, C):
+synthetic ones; f: features of a random network, (·, d); g: the generator, image to image; Z: the pool of initial samples.
+Images are normalised; every random draw comes from the `rng` that is passed in. Shapes in a step are fixed, and a step asks
+nothing of the host.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddtool.config import AdaptConfig, MetaConfig, RefineConfig
+from ddtool.data import BalancedSampler, ImageData, Normaliser, one_hot
+from ddtool.engine import Engine
+from ddtool.events import Report, silent
+from ddtool.generator import Generator
+from ddtool.loop import Loop, Saver
+from ddtool.nets import RandomFeatures
+
+# ---------------------------------------------------------------------------------------------------- ridge regression
+
+
+def ridge_head(F: Tensor, Y: Tensor, ridge: float) -> Tensor:
+    """W (d, C) that minimises ‖F W − Y‖² + c‖W‖², F (m, d), Y (m, C), with c = λ·tr(F Fᵀ)/min(m, d).
+
+    c is λ times the mean non-zero eigenvalue, so λ does not depend on the scale of the features. Solved by Cholesky in
+    the smaller of the kernel form Fᵀ (F Fᵀ + cI)⁻¹ Y and the feature form (Fᵀ F + cI)⁻¹ Fᵀ Y: the same solution.
+    """
+    m, d = F.shape
+    if m <= d:
+        return F.T @ solve_regularised(F @ F.T, Y, ridge, m)
+    return solve_regularised(F.T @ F, F.T @ Y, ridge, d)
+
+
+def solve_regularised(A: Tensor, B: Tensor, ridge: float, rank: int) -> Tensor:
+    """(A + λ·tr(A)/rank·I)⁻¹ B for a symmetric positive semi-definite A. Where A + cI is numerically indefinite, the
+    result is not finite, which the loop reports; nothing is asked of the host."""
+    shift = ridge * A.diagonal().sum() / rank
+    L, info = torch.linalg.cholesky_ex(A + shift * torch.eye(len(A), dtype=A.dtype, device=A.device))
+    return torch.cholesky_solve(B, L) + torch.where(info > 0, float("nan"), 0.0)
+
+
+def ridge_loss(f: Callable, X_t: Tensor, Y_t: Tensor, X_s: Tensor, Y_s: Tensor, ridge: float) -> Tensor:
+    """Eq. 1: the best head on the features of S, judged on the real batch; squared error summed over classes, mean over n."""
+    with torch.no_grad():
+        F_t = f(X_t)
+    return (F_t @ ridge_head(f(X_s), Y_s, ridge) - Y_t).square().sum(1).mean()
+
+
+# --------------------------------------------------------------------------------------- real data, analytical labels
+
+
+@dataclass
+class Real:
+    """The target T (or a task drawn from a large set), on the device: class-balanced batches, and Z."""
+
+    data: ImageData
+    sampler: BalancedSampler
+    normalise: Normaliser
+
+    @classmethod
+    def of(cls, data: ImageData, engine: Engine) -> "Real":
+        data = data.to(engine.device)
+        return cls(data, BalancedSampler(data.labels, data.num_classes), Normaliser(data.mean, data.std, engine.device))
+
+    def batch(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """About n images, the same number of each class: X_t, Y_t."""
+        return self.at(self.sampler(n, rng))
+
+    def at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images at `indices`, normalised, with centred one-hot labels."""
+        return self.normalise(self.data.images[indices]), one_hot(self.data.labels[indices], self.data.num_classes)
+
+
+@dataclass
+class Pool:
+    """Z: initial samples X_s with labels Y_s, image-major, so that the first k·C rows hold k images of every class."""
+
+    X_s: Tensor
+    Y_s: Tensor
+
+    def batch(self, ipc: int) -> tuple[Tensor, Tensor]:
+        """The first `ipc` images of every class."""
+        m = ipc * self.Y_s.shape[1]
+        return self.X_s[:m], self.Y_s[:m]
+
+
+@torch.no_grad()
+def label_head(f: Callable, real: Real, rows: Tensor, ridge: float, chunk: int = 500) -> Tensor:
+    """Eq. 3: the head W_θ (d, C) of one fixed random network, solved on the images at `rows` in one pass.
+
+    Features are computed in `chunk`s; the sums FᵀF and FᵀY and the solve are float64.
+    """
+    FtF, FtY = 0.0, 0.0  # type: Tensor | float, Tensor | float
+    for part in rows.split(chunk):
+        X, Y = real.at(part)
+        F = f(X)
+        FtF, FtY = FtF + (F.T @ F).double(), FtY + (F.T @ Y).double()
+    return solve_regularised(FtF, FtY, ridge, min(len(rows), len(FtF))).float()  # type: ignore
+
+
+@torch.no_grad()
+def analytical_labels(f: Callable, W: Tensor, X: Tensor, chunk: int = 512) -> Tensor:
+    """Eq. 3: Y_s = f_θ(X_s) W_θ, (m, C)."""
+    return torch.cat([f(part) @ W for part in X.split(chunk)])
+
+
+# ------------------------------------------------------------------------------------------ adaptation and generation
+
+
+def training_loss(
+    g: Callable, f: RandomFeatures, real: Real, pool: Pool, ipc: int, config: AdaptConfig, rng: torch.Generator
+) -> Tensor:
+    """TrainingLoss(T; ω): Eq. 1 of a generated batch in the feature space of a fresh random network."""
+    X_t, Y_t = real.batch(config.real_batch, rng)
+    X_s, Y_s = pool.batch(ipc)
+    X_s = real.normalise.bound(g(X_s))
+    return ridge_loss(f.draw(rng), X_t, Y_t, *mirrored(X_s, Y_s, config.mirror), config.ridge)
+
+
+def adapt(
+    g: Generator,
+    f: RandomFeatures,
+    real: Real,
+    pool: Pool,
+    config: AdaptConfig,
+    engine: Engine,
+    rng: torch.Generator,
+    report: Report = silent,
+    saver: Saver | None = None,
+) -> None:
+    """Adaptation: `config.steps` steps of g on the target, in place; the IPC alternates between `config.seen_ipcs`."""
+    optimiser = torch.optim.Adam(g.parameters(), lr=config.lr, betas=config.betas)
+    loop = Loop("adapt", config.steps, dict(g.named_parameters()), optimiser, rng, report, saver, floor=config.lr_floor)
+    run = engine.wrap(g)
+    for step in loop:
+        ipc = config.seen_ipcs[step % len(config.seen_ipcs)]
+        loop.update(training_loss(run, f, real, pool, ipc, config, rng))
+
+
+@torch.no_grad()
+def generate(g: Generator, X_s: Tensor, normalise: Normaliser, engine: Engine, chunk: int = 512) -> Tensor:
+    """Deployment: one pass of the adapted generator over initial samples, any number of them; pixels stay in [0, 1]."""
+    run = engine.wrap(g)
+    return torch.cat([normalise.bound(run(part)) for part in X_s.split(chunk)])
+
+
+# --------------------------------------------------------------------------------------------------------- refinement
+
+
+def refine(
+    X_s: Tensor,
+    Y_s: Tensor,
+    f: RandomFeatures,
+    real: Real,
+    config: RefineConfig,
+    rng: torch.Generator,
+    report: Report = silent,
+    saver: Saver | None = None,
+    phase: str = "refine",
+) -> tuple[Tensor, Tensor]:
+    """Ours, beyond the paper: `config.steps` direct steps on the pixels and labels of S under Eq. 1; returns new X_s, Y_s.
+
+    Pixels are projected back into [0, 1] after each step.
+    """
+    X, Y = X_s.clone().requires_grad_(), Y_s.clone().requires_grad_()
+    groups = [{"params": [X], "lr": config.lr_pixels}, {"params": [Y], "lr": config.lr_labels}]
+    optimiser = torch.optim.Adam(groups, betas=config.betas)
+    loop = Loop(phase, config.steps, {"X": X, "Y": Y}, optimiser, rng, report, saver, floor=config.lr_floor)
+    rows = min(len(X), max(1, config.synthetic_batch // Y.shape[1]) * Y.shape[1])
+    for _ in loop:
+        X_t, Y_t = real.batch(config.real_batch, rng)
+        X_b, Y_b = (X, Y) if rows == len(X) else balanced_rows(X, Y, rows, rng)
+        loop.update(ridge_loss(f.draw(rng), X_t, Y_t, *mirrored(X_b, Y_b, config.mirror), config.ridge))
+        with torch.no_grad():
+            X.copy_(real.normalise.bound(X))
+    return X.detach(), Y.detach()
+
+
+# ------------------------------------------------------------------------------------------------------- pre-training
+
+
+def draw_task(
+    real: Real, f: RandomFeatures, classes: Tensor, config: MetaConfig, rng: torch.Generator
+) -> tuple[Real, Pool]:
+    """A task of the large set I: random `classes` of it as T, with a Z of its own and analytical labels (Eq. 3).
+
+    f is drawn afresh to be the task's θ. T holds at most `config.label_images` images per class.
+    """
+    ways = classes[torch.randperm(len(classes), generator=rng, device=rng.device)[: config.ways]]
+    counts, starts, per_class = real.sampler.counts[ways], real.sampler.starts[ways], config.label_images
+    shuffle = torch.rand(len(ways), per_class, generator=rng, device=rng.device)
+    offsets = (shuffle * counts[:, None]).long().clamp_max((counts - 1)[:, None])
+    rows = real.sampler.order[
+        starts[:, None] + offsets
+    ].T.flatten()  # image-major: the first ways·k rows hold k a class
+    labels = torch.arange(len(ways), device=rows.device).repeat(per_class)
+    names = tuple(real.data.class_names[int(c)] for c in ways)
+    data = replace(real.data, images=real.data.images[rows], labels=labels, class_names=names)
+    task = Real(data, BalancedSampler(labels, len(ways)), real.normalise)
+    W = label_head(f.draw(rng), task, torch.arange(len(rows), device=rows.device), config.task.ridge)
+    X_s, _ = task.at(torch.arange(config.ipc * len(ways), device=rows.device))
+    return task, Pool(X_s, analytical_labels(f, W, X_s))
+
+
+def meta_train(
+    g: Generator,
+    f: RandomFeatures,
+    real: Real,
+    classes: Tensor,
+    config: MetaConfig,
+    engine: Engine,
+    rng: torch.Generator,
+    report: Report = silent,
+    saver: Saver | None = None,
+) -> None:
+    """Pre-training: first-order MAML over tasks of random `classes` of a large set, g changed in place.
+
+    Meta-training takes τ inner steps on a copy ω'; meta-testing takes the gradient at ω' of `config.meta_test` further
+    losses and applies it to ω. With `config.outer` 'reptile' the outer gradient is ω − ω' instead (Nichol et al., 2018).
+    """
+    outer = torch.optim.Adam(g.parameters(), lr=config.outer_lr, betas=config.outer_betas)
+    loop = Loop(
+        "pretrain", config.iterations, dict(g.named_parameters()), outer, rng, report, saver, floor=config.lr_floor
+    )
+    for _ in loop:
+        loss: Tensor | float = 0.0
+        outer.zero_grad(set_to_none=True)
+        for _ in range(config.meta_batch):
+            task, pool = draw_task(real, f, classes, config, rng)
+            loss = loss + meta_gradient(g, f, task, pool, config, engine, rng) / config.meta_batch
+        loop.apply(loss)  # type: ignore[arg-type]
+
+
+def meta_gradient(
+    g: Generator, f: RandomFeatures, real: Real, pool: Pool, config: MetaConfig, engine: Engine, rng: torch.Generator
+) -> Tensor:
+    """Add one task's first-order gradient to ω's .grad; returns the loss after τ steps."""
+    fast = copy.deepcopy(g)
+    inner = torch.optim.Adam(fast.parameters(), lr=config.task.lr, betas=config.task.betas)
+    run, ipc = engine.wrap(fast), len(pool.X_s) // pool.Y_s.shape[1]
+    for _ in range(config.inner_steps):
+        inner.zero_grad(set_to_none=True)
+        training_loss(run, f, real, pool, ipc, config.task, rng).backward()
+        inner.step()
+    inner.zero_grad(set_to_none=True)
+    loss = (
+        sum(training_loss(run, f, real, pool, ipc, config.task, rng) for _ in range(config.meta_test))
+        / config.meta_test
+    )
+    if config.outer == "maml":
+        loss.backward()  # type: ignore[union-attr]
+    for slow, quick in zip(g.parameters(), fast.parameters(), strict=True):
+        gradient: Any = quick.grad if config.outer == "maml" else slow.detach() - quick.detach()
+        scaled = gradient / config.meta_batch
+        slow.grad = scaled if slow.grad is None else slow.grad + scaled
+    return loss.detach()  # type: ignore[union-attr]
+
+
+# ------------------------------------------------------------------------------------------------------- small helpers
+
+
+def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
+    """S with its left-right mirror images beside it, when classes do not mind."""
+    return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if mirror else (X, Y)
+
+
+def balanced_rows(X: Tensor, Y: Tensor, rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A random subset of `rows` rows with the same number of each class; X is image-major."""
+    C = Y.shape[1]
+    images = torch.randperm(len(X) // C, generator=rng, device=X.device)[: rows // C]
+    chosen = (images[:, None] * C + torch.arange(C, device=X.device)).flatten()
+    return X[chosen], Y[chosen]

@@ -1,0 +1,552 @@
+"""From a dataset's name to a scored run directory. Each finished stage is a file of the run; what is there is not made again."""
+
+import re
+import time
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddtool import hub, mgdd, sources
+from ddtool.config import AdaptConfig, RunConfig, from_dict
+from ddtool.data import ImageData, Normaliser, SyntheticSet, accuracy, draw_per_class, real_images
+from ddtool.engine import Engine, seeded_generator
+from ddtool.errors import DataError, RunError, UsageError, did_you_mean
+from ddtool.evaluate import Score, check_protocol, kernel_ridge, train_and_test
+from ddtool.events import Done, Note, Report, silent
+from ddtool.generator import Generator
+from ddtool.nets import NORMS, RandomFeatures, depth_for, pyramid
+from ddtool.report import preview
+from ddtool.runs import STAGES, Run, is_run, read_set
+from ddtool.sources import Target
+
+MIRROR_KEEPS = 0.9
+"""Classes survive a mirror when a head scores at least this share of its accuracy on mirrored images."""
+
+
+@dataclass
+class Adapted:
+    """All that deployment needs: g, θ with W_θ, Z, and how images are read. The original dataset is not among it."""
+
+    generator: Generator
+    label_features: RandomFeatures
+    W: Tensor
+    pool_images: Tensor  # uint8 (m, c, h, w), image-major
+    pool_labels: Tensor  # (m,)
+    info: dict[str, Any]
+    engine: Engine
+
+    @classmethod
+    def load(cls, run: Run, engine: Engine) -> "Adapted":
+        """From a run directory; RunError or GeneratorError when a part is missing or damaged."""
+        theta, W, info = run.load_label_head()
+        images, labels = run.load_pool(tuple(info["class_names"]))
+        features = fixed_features(tuple(info["shape"]), info["label_width"], engine, engine.rng(0, "unused"))
+        try:
+            features.net.load_state_dict(theta)
+        except RuntimeError as error:
+            raise RunError(f"The label network of {run.folder} does not fit its own description: {error}") from error
+        generator = engine.place(run.load_generator())
+        device = engine.device
+        return cls(generator, features, W.to(device), images.to(device), labels.to(device), info, engine)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.info["class_names"])
+
+    @property
+    def pool_ipc(self) -> int:
+        """Images per class of Z."""
+        return len(self.pool_images) // self.num_classes
+
+    def synthesise(self, ipc: int) -> tuple[SyntheticSet, SyntheticSet]:
+        """The initial samples with analytical labels, and what the generator makes of them in one pass."""
+        m = ipc * self.num_classes
+        normalise = Normaliser(self.info["mean"], self.info["std"], self.engine.device)
+        X = normalise(self.pool_images[:m])
+        Y = mgdd.analytical_labels(self.label_features, self.W, X)
+        initial = SyntheticSet(
+            images=self.pool_images[:m].float() / 255,
+            labels=Y,
+            hard=self.pool_labels[:m],
+            ipc=ipc,
+            class_names=tuple(self.info["class_names"]),
+            mean=tuple(self.info["mean"]),
+            std=tuple(self.info["std"]),
+            mirror=self.info["mirror"],
+            stage="initial",
+            source=self.info["source"],
+        )
+        made = mgdd.generate(self.generator, X, normalise, self.engine)
+        return initial, replace(initial, images=normalise.inverse(made), stage="generated")
+
+
+# ------------------------------------------------------------------------------------------------------------ adapt
+
+
+def adapt(config: RunConfig, run: Run, engine: Engine, report: Report = silent) -> None:
+    """Bring `run` to its end, from wherever it stands: labels and pool, adaptation, a set for every IPC, scores, picture."""
+    started = time.perf_counter()
+    target = load_target(config, report)
+    check_ipcs(config, target.train)
+    real = mgdd.Real.of(target.train, engine)
+    missing = [ipc for ipc in config.ipc if not has_set(config, ipc, run)]
+    if not run.has("generator/labels.safetensors"):
+        prepare(config, real, run, engine, report)
+    info = run.load_label_head()[2]
+    check_same_data(info, target.train, run)
+    features = feature_network(config, real.data.shape, engine)
+    if not run.has_generator():
+        adapt_generator(config, real, features, info, run, engine, report)
+    adapted = Adapted.load(run, engine)
+    for ipc in missing:
+        make_set(config, ipc, adapted, real, features, run, engine, report)
+    if missing:
+        run.record(timings={"adapt command, until the sets were written": round(time.perf_counter() - started, 1)})
+    draw_preview(run, max(config.ipc))
+    score_run(config, run, target, engine, report)
+    peak = round(engine.peak_memory_mib())
+    run.record(peak_memory_mib=max(peak, run.results()["facts"].get("peak_memory_mib", 0)))
+    run.drop_checkpoints()
+
+
+def load_target(config: RunConfig, report: Report) -> Target:
+    """The dataset of a configuration; UsageError for an option of the data source that does not exist."""
+    return sources.load(config.dataset, from_dict(sources.DataOptions, config.data, "data."), report=report)
+
+
+def check_same_data(info: dict[str, Any], train: ImageData, run: Run) -> None:
+    """RunError when the dataset is not the one that the run was started with."""
+    for name in ("class_names", "shape", "mean", "std"):
+        if list(info[name]) != list(getattr(train, name)):
+            raise RunError(
+                f"The dataset has changed since {run.folder} was started (its {name.replace('_', ' ')} differ).",
+                "Bring the old data back, or start a new run.",
+            )
+
+
+def check_start(config: RunConfig, report: Report) -> Target:
+    """The dataset of a run that can begin: its IPCs fit the classes, its generator can be loaded."""
+    target = load_target(config, report)
+    check_ipcs(config, target.train)
+    load_generator(config)
+    return target
+
+
+def check_ipcs(config: RunConfig, train: ImageData) -> None:
+    """UsageError for an IPC that is not positive or more than a class holds."""
+    if not config.ipc:
+        raise UsageError("No IPC was asked for.", "Give --ipc 10.")
+    most = int(train.class_counts().min())
+    for ipc in config.ipc:
+        if ipc < 1:
+            raise UsageError(
+                f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class."
+            )
+        if ipc > most:
+            name = train.class_names[int(train.class_counts().argmin())]
+            raise UsageError(f"--ipc {ipc} is more than class '{name}' holds ({most}).", f"Use --ipc {most} or less.")
+
+
+def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report: Report) -> None:
+    """Draw Z, solve W_θ (Eq. 3), find out whether classes survive a mirror; keep all of it in the run."""
+    started = time.perf_counter()
+    data, C = real.data, real.data.num_classes
+    most = int(data.class_counts().min())
+    pool_ipc = min(most, max(*config.adapt.seen_ipcs, *config.ipc))
+    indices = draw_pool(data, pool_ipc, config.seed)
+    rng = engine.rng(config.seed, "labels")
+    f = fixed_features(data.shape, config.labels.width, engine, rng)
+    rows = torch.randperm(len(data), generator=rng, device=rng.device)[: config.labels.images]
+    W = mgdd.label_head(f, real, rows, config.labels.ridge)
+    mirror = config.mirror
+    if mirror is None:
+        mirror, kept = mirror_keeps_classes(config, real, engine)
+        report(
+            Note(f"Mirror images {'keep' if mirror else 'do not keep'} their class here ({kept:.0%} of accuracy left).")
+        )
+    run.save_pool(data, indices)
+    info = {
+        "class_names": list(data.class_names),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "shape": list(data.shape),
+        "label_width": config.labels.width,
+        "mirror": mirror,
+        "pool_ipc": pool_ipc,
+        "source": data.source,
+    }
+    run.record(classes=C, train_images=len(data), mirror=mirror, pool_ipc=pool_ipc)
+    run.save_label_head(dict(f.net.state_dict()), W, info)
+    report(Done("labels", time.perf_counter() - started))
+
+
+def draw_pool(data: ImageData, ipc: int, seed: int) -> Tensor:
+    """Indices of Z, image-major: the same on every device, and a larger Z begins with the smaller one."""
+    return draw_per_class(data, ipc, seeded_generator("cpu", seed, "pool"))
+
+
+@torch.no_grad()
+def mirror_keeps_classes(config: RunConfig, real: mgdd.Real, engine: Engine) -> tuple[bool, float]:
+    """Whether a ridge head solved on real images (at most 4,000) classifies mirrored ones about as well as upright ones."""
+    rng = engine.rng(config.seed, "mirror")
+    rows = torch.randperm(len(real.data), generator=rng, device=engine.device)[:6000]
+    fit, held = rows[: len(rows) * 2 // 3], rows[len(rows) * 2 // 3 :]
+    f = RandomFeatures(real.data.shape, pyramid(64, depth_for(real.data.shape)), "none", engine, rng)
+    W = mgdd.label_head(f, real, fit, config.labels.ridge)
+    X, _ = real.at(held)
+    y = real.data.labels[held]
+    upright, mirrored = (accuracy(mgdd.analytical_labels(f, W, x), y) for x in (X, X.flip(3)))
+    kept = mirrored / max(upright, 1e-9)
+    return kept >= MIRROR_KEEPS, kept
+
+
+def adapt_generator(
+    config: RunConfig,
+    real: mgdd.Real,
+    features: RandomFeatures,
+    info: dict[str, Any],
+    run: Run,
+    engine: Engine,
+    report: Report,
+) -> None:
+    """The adaptation stage; leaves generator/ in the run."""
+    settings = feasible(replace(config.adapt, mirror=info["mirror"]), real.data, report)
+    generator = engine.place(load_generator(config))
+    images, _ = run.load_pool(tuple(info["class_names"]))
+    theta, W, _ = run.load_label_head()
+    f = fixed_features(real.data.shape, config.labels.width, engine, engine.rng(0, "unused"))
+    f.net.load_state_dict(theta)
+    X = real.normalise(images.to(engine.device))
+    pool = mgdd.Pool(X, mgdd.analytical_labels(f, W.to(engine.device), X))
+    rng = engine.rng(config.seed, "adapt")
+    mgdd.adapt(generator, features, real, pool, settings, engine, rng, report, run.saver("adapt"))
+    run.save_generator(generator)
+
+
+def feasible(settings: AdaptConfig, data: ImageData, report: Report) -> AdaptConfig:
+    """The settings with seen IPCs that this target and the batch limit allow, said aloud when they change."""
+    most = max(1, min(int(data.class_counts().min()), settings.synthetic_batch // data.num_classes))
+    seen = tuple(dict.fromkeys(min(ipc, most) for ipc in settings.seen_ipcs))
+    if set(seen) != set(settings.seen_ipcs):
+        wanted = ", ".join(map(str, settings.seen_ipcs))
+        got = ", ".join(map(str, seen))
+        report(Note(f"Adaptation sees IPC {got} instead of {wanted} (class size and synthetic_batch allow {most})."))
+        return replace(settings, seen_ipcs=seen)
+    return settings
+
+
+def make_set(
+    config: RunConfig,
+    ipc: int,
+    adapted: Adapted,
+    real: mgdd.Real,
+    features: RandomFeatures,
+    run: Run,
+    engine: Engine,
+    report: Report,
+) -> None:
+    """Generate, refine and write the set of one IPC."""
+    started = time.perf_counter()
+    initial, generated = adapted.synthesise(ipc)
+    report(Done(f"generate ipc{ipc}", time.perf_counter() - started))
+    run.save_stage(initial)
+    run.save_stage(generated)
+    run.save_final(refine_set(config, generated, real, features, run, engine, report), force=True)
+
+
+def has_set(config: RunConfig, ipc: int, run: Run) -> bool:
+    """Whether the run has the set that its configuration asks for: `ddtool generate` leaves one that is not refined."""
+    wanted = "refined" if config.refine.steps else "generated"
+    return run.set_path(ipc).exists() and run.load_set(ipc).stage == wanted
+
+
+def refine_set(
+    config: RunConfig,
+    generated: SyntheticSet,
+    real: mgdd.Real,
+    features: RandomFeatures,
+    run: Run,
+    engine: Engine,
+    report: Report,
+) -> SyntheticSet:
+    """The refined set, or the generated one when the configuration asks for no refinement."""
+    if config.refine.steps == 0:
+        return generated
+    phase, generated = f"refine ipc{generated.ipc}", generated.to(engine.device)
+    batch = max(config.refine.synthetic_batch, generated.num_classes)
+    X, Y = mgdd.refine(
+        real.normalise(generated.images),
+        generated.labels,
+        features,
+        real,
+        replace(config.refine, mirror=generated.mirror, synthetic_batch=batch),
+        engine.rng(config.seed, phase),
+        report,
+        run.saver(phase.replace(" ", "-")),
+        phase,
+    )
+    return replace(generated, images=real.normalise.inverse(X), labels=Y, stage="refined")
+
+
+def feature_network(config: RunConfig, shape: tuple[int, int, int], engine: Engine) -> RandomFeatures:
+    """The network that f_θ* is drawn into."""
+    widths = pyramid(config.features.width, depth_for(shape))
+    return RandomFeatures(shape, widths, config.features.norm, engine, engine.rng(config.seed, "features"))
+
+
+def fixed_features(shape: tuple[int, int, int], width: int, engine: Engine, rng: torch.Generator) -> RandomFeatures:
+    """f_θ of Eq. 3: one network, kept for the whole run."""
+    return RandomFeatures(shape, (width,) * depth_for(shape), "none", engine, rng)
+
+
+def load_generator(config: RunConfig) -> Generator:
+    """The meta generator that a configuration names."""
+    if config.generator == "scratch":
+        return Generator.build(config.architecture, config.seed)
+    return Generator.load(hub.generator_folder(config.generator))
+
+
+# --------------------------------------------------------------------------------------------------------- generate
+
+
+def generate(run: Run, ipc: int, engine: Engine, *, force: bool = False, report: Report = silent) -> Path:
+    """Any IPC from an adapted run: one pass over Z, nothing optimised. More than Z holds are drawn from the dataset again."""
+    if ipc < 1:
+        raise UsageError(f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class.")
+    if not run.has_generator():
+        raise RunError(
+            f"{run.folder} has no adapted generator yet.", f"Finish it: `ddtool adapt --resume {run.folder}`."
+        )
+    if run.set_path(ipc).exists() and not force:
+        stage = run.load_set(ipc).stage
+        hint = "Replace it with --force" + (" (the new one will not be refined)." if stage == "refined" else ".")
+        raise RunError(f"{run.folder} has a set of ipc {ipc} already, {stage}.", hint)
+    adapted = Adapted.load(run, engine)
+    if ipc > adapted.pool_ipc:
+        extend_pool(run, ipc, adapted, report)
+    started = time.perf_counter()
+    initial, generated = adapted.synthesise(ipc)
+    report(Done(f"generate ipc{ipc}", time.perf_counter() - started))
+    run.save_stage(initial)
+    run.save_stage(generated)
+    run.drop_scores(ipc)
+    return run.save_final(generated, force=force)
+
+
+def extend_pool(run: Run, ipc: int, adapted: Adapted, report: Report) -> None:
+    """Give `adapted` a larger Z, whose beginning is the old one: the same draw from the same data goes on.
+
+    Raises RunError when the dataset cannot be had or has changed, UsageError when a class holds fewer images.
+    """
+    config, kept = run.config(), adapted.pool_ipc
+    report(Note(f"The run keeps {kept} initial samples per class; drawing {ipc} from {config.dataset}."))
+    try:
+        train = load_target(config, report).train
+    except DataError as error:
+        message = f"The run keeps {kept} initial samples per class; for {ipc} it needs its dataset. {error.message}"
+        raise RunError(message, f"Use --ipc {kept} or less, or bring the dataset back. {error.hint}") from error
+    check_same_data(adapted.info, train, run)
+    indices = draw_pool(train, ipc, config.seed)
+    device = adapted.engine.device
+    adapted.pool_images, adapted.pool_labels = train.images[indices].to(device), train.labels[indices].to(device)
+
+
+# ------------------------------------------------------------------------------------------------- scores and picture
+
+
+def score_run(config: RunConfig, run: Run, target: Target, engine: Engine, report: Report) -> None:
+    """Score every set of the run: refined, generator alone, and as many random real images, by the configured protocol."""
+    mirror = run.load_label_head()[2]["mirror"]
+    for ipc in config.ipc:
+        sets = [run.load_set(ipc, stage) for stage in dict.fromkeys(["generated", run.load_set(ipc).stage])]
+        if config.evaluate.baseline:
+            sets.append(random_subset(target.train, ipc, mirror, config.seed))
+        for synthetic in sets:
+            score_set(synthetic, target, config, run, engine, report)
+
+
+def random_subset(train: ImageData, ipc: int, mirror: bool, seed: int) -> SyntheticSet:
+    """The baseline: the same number of random real images with hard labels (the first of Z)."""
+    return real_images(train, draw_pool(train, ipc, seed), mirror)
+
+
+def score_set(
+    synthetic: SyntheticSet, target: Target, config: RunConfig, run: Run, engine: Engine, report: Report
+) -> None:
+    """Kernel-ridge and trained-network scores of one set, recorded in the run; those it has already are not repeated."""
+    have = {(s["stage"], s["ipc"], s["protocol"], s["seeds"], s["dataset"]) for s in run.results()["scores"]}
+    for protocol, seeds in (("kernel-ridge", 3), (config.evaluate.protocol, config.evaluate.seeds)):
+        if (synthetic.stage, synthetic.ipc, protocol, seeds, target.name) not in have:
+            score = measure(synthetic, target, protocol, seeds, config.seed, engine, report)
+            run.record(score=score.to_dict())
+
+
+def draw_preview(run: Run, ipc: int) -> None:
+    """preview.png of one set: its stages above each other."""
+    final = run.load_set(ipc)
+    stages = {"initial": run.load_set(ipc, "initial"), "generated": run.load_set(ipc, "generated")}
+    stages[final.stage] = final
+    name = Path(str(final.source.get("name", "dataset"))).name
+    preview(stages, f"ddtool · {name} · {ipc} image{'s' if ipc > 1 else ''} per class", run.folder / "preview.png")
+
+
+def evaluate(
+    run_or_set: Run | Path,
+    ipc: int | None,
+    stage: str | None,
+    on: str | None,
+    protocol: str,
+    seeds: int,
+    seed: int,
+    baseline: bool,
+    engine: Engine,
+    report: Report = silent,
+) -> list[Score]:
+    """Scores of a run's sets or of one exact set; those of a run are recorded in it."""
+    check_stage(stage)
+    if protocol != "kernel-ridge":
+        check_protocol(protocol)
+    run, sets = find_sets(run_or_set, ipc, stage)
+    config = run.config() if run and not on else tested_on(sets[0], on)
+    target = load_target(config, report)
+    check_classes(sets[0], target.train)
+    if baseline:
+        sets += [random_subset(target.train, n, sets[0].mirror, seed) for n in sorted({s.ipc for s in sets})]
+    scores = []
+    for synthetic in sets:
+        score = measure(synthetic, target, protocol, seeds, seed, engine, report)
+        if run:
+            run.record(score=score.to_dict())
+        scores.append(score)
+    return scores
+
+
+def find_sets(run_or_set: Run | Path, ipc: int | None, stage: str | None) -> tuple[Run | None, list[SyntheticSet]]:
+    """The sets that a path means: those of a run, or one exact.safetensors (or its folder)."""
+    path = run_or_set.folder if isinstance(run_or_set, Run) else run_or_set
+    if is_run(path):
+        run = Run.open(path)
+        ipcs = [ipc] if ipc is not None else run.ipcs()
+        if not ipcs:
+            raise RunError(f"{path} has no synthetic set yet.", f"Finish it: `ddtool adapt --resume {path}`.")
+        return run, [run.load_set(n, stage) for n in ipcs]
+    file = path / "exact.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise RunError(f"No run and no synthetic set at {path}.", "Give a run directory or an exact.safetensors file.")
+    return None, [read_set(file)]
+
+
+def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
+    """Where to test a set that is judged without its run: on dataset `on`, else on the one it was made from, read alike."""
+    source = synthetic.source
+    name = on or source.get("path") or source.get("name")
+    if not name:
+        raise UsageError("The set does not say which dataset it was made from.", "Name it: --on DATASET.")
+    if on:
+        return RunConfig(dataset=on)
+    known = ("image_column", "label_column", "train_split", "test_split", "resolution", "config", "revision")
+    data = {key: source[key] for key in known if source.get(key) is not None}
+    if not re.fullmatch(r"\w+(\.\w+)*", str(data.get("test_split", ""))):
+        data.pop("test_split", None)  # not a split, but a note of what was held out
+    return RunConfig(dataset=str(name), data=data)
+
+
+def check_classes(synthetic: SyntheticSet, train: ImageData) -> None:
+    """UsageError when a set would be tested on a dataset of other classes."""
+    ours, theirs = list(synthetic.class_names), list(train.class_names)
+    if ours != theirs:
+        raise UsageError(
+            f"The synthetic set has {len(ours)} classes ({short_list(ours)}), the dataset {len(theirs)} "
+            f"({short_list(theirs)}): an accuracy would mean nothing.",
+            "Test on a dataset with the same classes in the same order (--on).",
+        )
+
+
+def short_list(names: list[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def measure(
+    synthetic: SyntheticSet, target: Target, protocol: str, seeds: int, seed: int, engine: Engine, report: Report
+) -> Score:
+    """One score on the test split of `target`, by a protocol of that name or 'kernel-ridge'."""
+    if protocol == "kernel-ridge":
+        score = kernel_ridge(synthetic, target.test(), engine, seeds=seeds, seed=seed)
+    else:
+        score = train_and_test(synthetic, target.test(), protocol, engine, seeds=seeds, seed=seed, report=report)
+    return replace(score, dataset=target.name)
+
+
+LEAST = {
+    "seed": 0, "features.width": 1, "labels.width": 1, "labels.images": 1, "evaluate.seeds": 1,
+    "adapt.steps": 0, "adapt.lr": 0, "adapt.lr_floor": 0, "adapt.real_batch": 1, "adapt.synthetic_batch": 1,
+    "refine.steps": 0, "refine.lr_pixels": 0, "refine.lr_labels": 0, "refine.lr_floor": 0, "refine.real_batch": 1,
+    "refine.synthetic_batch": 1,
+}  # fmt: skip
+"""The smallest values that a run can use."""
+
+
+def check_config(config: RunConfig) -> None:
+    """UsageError for values that no run can use, before anything is loaded."""
+    check_protocol(config.evaluate.protocol)
+    for name, least in LEAST.items():
+        if attrgetter(name)(config) < least:
+            hint = f"For example --set {name}={attrgetter(name)(RunConfig())}, its default."
+            raise UsageError(f"Setting '{name}' must be at least {least}, got {attrgetter(name)(config)}.", hint)
+    if config.seed >= 2**63:
+        raise UsageError(f"Setting 'seed' must be less than 2^63, got {config.seed}.", "Any smaller number will do.")
+    if not config.adapt.seen_ipcs or min(config.adapt.seen_ipcs) < 1:
+        raise UsageError("Setting 'adapt.seen_ipcs' must list IPCs of at least 1.", "Its default is [10, 50].")
+    for name in ("labels.ridge", "adapt.ridge", "refine.ridge"):
+        if not 0 < attrgetter(name)(config) < 1e6:
+            raise UsageError(
+                f"Setting '{name}' must be positive, got {attrgetter(name)(config)}.", "Its default is 1e-3."
+            )
+    for name in ("adapt.betas", "refine.betas"):
+        if not all(0 <= beta < 1 for beta in attrgetter(name)(config)):
+            raise UsageError(f"Setting '{name}' must lie in [0, 1).", "Its default is [0.9, 0.99].")
+    if config.features.norm not in NORMS:
+        raise UsageError(f"Unknown norm '{config.features.norm}'.", did_you_mean(config.features.norm, NORMS))
+    if len(set(config.ipc)) != len(config.ipc):
+        raise UsageError("The same IPC was asked for twice.", "Name each --ipc once.")
+
+
+def check_stage(stage: str | None) -> None:
+    """UsageError for a stage that does not exist."""
+    if stage is not None and stage not in STAGES:
+        raise UsageError(f"Unknown stage '{stage}'.", did_you_mean(stage, STAGES))
+
+
+def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
+    """What a run would do: sizes of the data, an estimate of working memory in MiB, and the files it would leave.
+
+    Raises what the run would raise at its start.
+    """
+    target = check_start(config, report)
+    train = target.train
+    c, h, w = train.shape
+    widest = max(
+        config.refine.synthetic_batch, min(max(config.ipc) * train.num_classes, 2 * config.refine.synthetic_batch)
+    )
+    activations = (widest + config.refine.real_batch) * config.features.width // 4 * h * w * 4 * 4
+    pool = max(*config.adapt.seen_ipcs, *config.ipc) * train.num_classes
+    sets = [f"synthetic/ipc{n}/{file}" for n in config.ipc for file in ("train.parquet", "exact.safetensors")]
+    sets += [f"stages/ipc{n}-{stage}.safetensors" for n in config.ipc for stage in ("initial", "generated")]
+    return {
+        "dataset": {
+            "train": len(train),
+            "test": target.test_size,
+            "classes": train.num_classes,
+            "image": [c, h, w],
+            "source": train.source,
+        },
+        "memory_mib": round((train.images.numel() + pool * c * h * w * 4 + activations) / 2**20),
+        "files": ["config.json", "env.json", "metrics.jsonl", "results.json", "preview.png", "pool/train.parquet"]
+        + [f"generator/{n}" for n in ("config.json", "model.safetensors", "labels.safetensors")]
+        + sets,
+    }

@@ -1,0 +1,437 @@
+"""The run directory: the one place that knows file names. Every file appears whole or not at all.
+
+config.json  env.json  metrics.jsonl  results.json  preview.png
+generator/          config.json, model.safetensors: the adapted generator; labels.safetensors: θ and W_θ of Eq. 3
+pool/train.parquet  the initial samples Z (real images), image-major
+synthetic/ipcN/     train.parquet (image, label, soft_label), exact.safetensors (float images and labels)
+stages/             earlier stages of each set, in the exact format: ipcN-initial, ipcN-generated
+checkpoints/        what an unfinished phase needs to go on
+"""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import ddtool
+from ddtool.config import RunConfig, from_dict, to_dict
+from ddtool.data import ImageData, SyntheticSet
+from ddtool.engine import Engine, finite
+from ddtool.errors import DataError, RunError, UsageError
+from ddtool.events import Done, Event, Note, Step
+from ddtool.generator import Generator
+from ddtool.loop import Checkpoint
+
+STAGES = ("initial", "generated", "refined")
+LABEL_INFO = ("class_names", "mean", "std", "shape", "label_width", "mirror", "source")
+"""What is kept beside θ and W_θ: all that is needed to use them."""
+RESTORE = "Restore the file, or start a new run."
+
+
+class Run:
+    """One run directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    # ------------------------------------------------------------------------------------------------ life of a run
+
+    @classmethod
+    def create(cls, folder: Path, config: RunConfig, engine: Engine, force: bool = False) -> "Run":
+        """A new run; RunError when the folder is taken, unless `force` says to replace a run (and only a run)."""
+        folder = Path(folder)
+        check_free(folder, force)
+        if is_run(folder):
+            shutil.rmtree(folder)
+        with staged_folder(folder) as temporary:
+            run = cls(temporary)
+            run.write_json("config.json", to_dict(config))
+            run.write_json("env.json", environment(engine))
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """An existing run; RunError when there is none."""
+        if not is_run(Path(folder)):
+            raise RunError(f"No run of ddtool at {folder}.", "Make one with `ddtool adapt DATASET --ipc 10 --out DIR`.")
+        return cls(folder)
+
+    def config(self) -> RunConfig:
+        """The resolved configuration it was started with."""
+        try:
+            return from_dict(RunConfig, self.read_json("config.json"))
+        except UsageError as error:
+            hint = error.hint or "Undo the change to the file, or start a new run."
+            raise RunError(f"{self.folder / 'config.json'}: {error.message}", hint) from error
+
+    # ------------------------------------------------------------------------------------------------------- results
+
+    def results(self) -> dict[str, Any]:
+        """Scores, timings and facts so far; RunError when the file is damaged."""
+        if not self.has("results.json"):
+            return {"scores": [], "timings": {}, "facts": {}}
+        results = self.read_json("results.json")
+        parts = {"scores": list, "timings": dict, "facts": dict}
+        if not isinstance(results, dict) or not all(isinstance(results.get(k), t) for k, t in parts.items()):
+            raise self.damaged("results.json", "scores, timings and facts are expected")
+        return results
+
+    def record(self, *, score: dict[str, Any] | None = None, **facts: Any) -> None:
+        """Add a score (replacing one of the same stage, ipc, protocol and network), timings or facts."""
+        results = self.results()
+        if score is not None:
+            kept = [s for s in results["scores"] if score_key(s) != score_key(score)]
+            results["scores"] = [*kept, score]
+        results["timings"] |= facts.pop("timings", {})
+        results["facts"] |= facts
+        self.write_json("results.json", results)
+
+    def drop_scores(self, ipc: int) -> None:
+        """Forget the scores of a set that is replaced; those of random real images stay true."""
+        results = self.results()
+        results["scores"] = [s for s in results["scores"] if s["ipc"] != ipc or s["stage"] == "random"]
+        self.write_json("results.json", results)
+
+    def log(self, event: Event) -> None:
+        """Append an event to metrics.jsonl."""
+        if isinstance(event, Note):
+            line: dict[str, Any] = {"note": event.text}
+        elif isinstance(event, Step):
+            line = {"phase": event.phase, "step": event.step, "total": event.total} | event.values
+        else:
+            line = {"phase": event.phase, "seconds": round(event.seconds, 2)}
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise disk_error(path, error) from error
+        if isinstance(event, Done):
+            seconds = self.results()["timings"].get(event.phase, 0) + event.seconds
+            self.record(timings={event.phase: round(seconds, 2)})
+
+    # ----------------------------------------------------------------------------------------------------- artefacts
+
+    def has(self, name: str) -> bool:
+        """Whether an artefact (a path below the run) is there."""
+        return (self.folder / name).exists()
+
+    def save_generator(self, generator: Generator) -> None:
+        with staged_folder(self.folder / "generator") as folder:
+            generator.save(folder)
+
+    def has_generator(self) -> bool:
+        return self.has("generator/config.json")
+
+    def load_generator(self) -> Generator:
+        return Generator.load(self.folder / "generator")
+
+    def save_label_head(self, theta: dict[str, Tensor], W: Tensor, info: dict[str, Any]) -> None:
+        """θ (the fixed network's weights) and W_θ of Eq. 3, with what is needed to use them."""
+        tensors = {f"theta.{k}": v for k, v in theta.items()} | {"W": W}
+        write_tensors(self.folder / "generator" / "labels.safetensors", tensors, info)
+
+    def load_label_head(self) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
+        """θ, W_θ and the information saved beside them; RunError when anything is missing."""
+        path = self.folder / "generator" / "labels.safetensors"
+        tensors, info = read_tensors(path)
+        absent = [name for name in LABEL_INFO if name not in info] + ["W"] * ("W" not in tensors)
+        if absent:
+            raise RunError(f"{path} is not the label network of a run: it misses {', '.join(absent)}.", RESTORE)
+        theta = {k.removeprefix("theta."): v for k, v in tensors.items() if k.startswith("theta.")}
+        return theta, tensors["W"], info
+
+    def save_pool(self, data: ImageData, indices: Tensor) -> None:
+        """Z: the chosen real images as parquet."""
+        images, labels = data.images[indices].cpu(), data.labels[indices].cpu()
+        write_parquet(self.folder / "pool" / "train.parquet", images, labels, None, data.class_names)
+
+    def load_pool(self, class_names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """Z: uint8 images (m, c, h, w) and labels (m,), image-major."""
+        return read_parquet(self.folder / "pool" / "train.parquet", len(class_names))
+
+    def set_path(self, ipc: int, stage: str | None = None) -> Path:
+        """Where the exact tensors of a set are: the final one, or an earlier stage."""
+        if stage is None or (stage not in ("initial", "generated")):
+            return self.folder / "synthetic" / f"ipc{ipc}" / "exact.safetensors"
+        return self.folder / "stages" / f"ipc{ipc}-{stage}.safetensors"
+
+    def ipcs(self) -> list[int]:
+        """The images per class of the finished sets."""
+        found = (self.folder / "synthetic").glob("ipc*/exact.safetensors")
+        return sorted(int(path.parent.name[3:]) for path in found if path.parent.name[3:].isdigit())
+
+    def save_stage(self, synthetic: SyntheticSet) -> None:
+        """An earlier stage of a set, in the exact format only."""
+        write_set(self.set_path(synthetic.ipc, synthetic.stage), synthetic)
+
+    def save_final(self, synthetic: SyntheticSet, force: bool = False) -> Path:
+        """A finished set: parquet that `datasets` reads, and the exact tensors. Returns its folder."""
+        target = self.set_path(synthetic.ipc).parent
+        if self.set_path(synthetic.ipc).exists() and not force:
+            raise RunError(f"{target} exists already.", "Replace it with --force.")
+        with staged_folder(target) as folder:
+            images = synthetic.images.mul(255).round().clamp(0, 255).to(torch.uint8)
+            write_parquet(folder / "train.parquet", images, synthetic.hard, synthetic.labels, synthetic.class_names)
+            write_set(folder / "exact.safetensors", synthetic)
+        return target
+
+    def load_set(self, ipc: int, stage: str | None = None) -> SyntheticSet:
+        """A set of this run; RunError when it was not made."""
+        path = self.set_path(ipc, stage)
+        found = read_set(path) if path.exists() else None
+        if found is None or stage not in (None, found.stage):
+            there = ", ".join(map(str, self.ipcs())) or "none"
+            hint = f"Sets there: {there}. Make it with `ddtool generate {self.folder} --ipc {ipc}`."
+            if found:
+                hint = f"That set is there as it was {found.stage}; leave --stage out."
+            raise RunError(f"{self.folder} has no synthetic set of ipc {ipc}{f' ({stage})' if stage else ''}.", hint)
+        return found
+
+    # --------------------------------------------------------------------------------------------------- checkpoints
+
+    def saver(self, phase: str) -> "FileSaver":
+        """Keeps the checkpoint of one phase of this run."""
+        return FileSaver(self.folder / "checkpoints" / f"{phase}.safetensors")
+
+    def drop_checkpoints(self) -> None:
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove the temporary files that a killed process left behind."""
+        for path in self.folder.rglob(".*.tmp"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def read_json(self, name: str) -> Any:
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self.damaged(name, str(error)) from error
+
+    def damaged(self, name: str, reason: str) -> RunError:
+        """The explanation for a JSON file of the run that cannot be used."""
+        hint = f"Remove it; `ddtool adapt --resume {self.folder}` measures the scores again."
+        return RunError(f"{self.folder / name} is damaged: {reason}.", hint if name == "results.json" else RESTORE)
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_atomically(self.folder / name, lambda path: path.write_text(json.dumps(value, indent=2) + "\n", "utf-8"))
+
+
+class FileSaver:
+    """A loop's checkpoint in one safetensors file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> Checkpoint | None:
+        return read_tensors(self.path)[0] if self.path.exists() else None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        write_tensors(self.path, checkpoint, {})
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run directory."""
+    return (folder / "config.json").is_file() and (folder / "env.json").is_file()
+
+
+def check_free(folder: Path, force: bool) -> None:
+    """RunError when a new run cannot be made at `folder`; `force` allows a run there, which will be replaced."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not is_run(folder):
+        hint = "Choose another --out; --force replaces a run and nothing else, --resume goes on with one."
+        raise RunError(f"{folder} exists already and is not a run of ddtool.", hint)
+    if not force:
+        hint = f"Go on with it by `ddtool adapt --resume {folder}`, replace it with --force, or choose another --out."
+        raise RunError(f"{folder} exists already.", hint)
+
+
+def score_key(score: dict[str, Any]) -> tuple:
+    """What makes two scores the same measurement."""
+    return tuple(score.get(k) for k in ("stage", "method", "ipc", "arch", "protocol", "dataset"))
+
+
+def environment(engine: Engine) -> dict[str, Any]:
+    """Versions, device and time: what a reader needs to judge the numbers."""
+    return {
+        "ddtool": ddtool.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": engine.describe(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- file formats
+
+
+SET_HINT = "Make the set again: `ddtool generate RUN --ipc N --force`."
+
+
+def write_set(path: Path, synthetic: SyntheticSet) -> None:
+    """A synthetic set in the exact format: three tensors and JSON metadata in one safetensors file."""
+    info = {k: v for k, v in asdict(synthetic).items() if not isinstance(v, Tensor)}
+    write_tensors(path, {"images": synthetic.images, "labels": synthetic.labels, "hard": synthetic.hard}, info)
+
+
+def read_set(path: Path) -> SyntheticSet:
+    """The inverse of `write_set`; RunError for a damaged or foreign file."""
+    tensors, info = read_tensors(path)
+    try:
+        for name in ("class_names", "mean", "std"):
+            info[name] = tuple(info[name])
+        found = SyntheticSet(images=tensors["images"], labels=tensors["labels"], hard=tensors["hard"], **info)
+    except (KeyError, TypeError, DataError) as error:
+        raise RunError(f"{path} is not a synthetic set of ddtool: {error}", SET_HINT) from error
+    sound = finite(found.images) and finite(found.labels) and not found.hard.is_floating_point()
+    if not sound or int(found.hard.min()) < 0 or int(found.hard.max()) >= found.num_classes:
+        raise RunError(f"{path} has values that are not finite, or labels that name no class.", SET_HINT)
+    return found
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+    """A safetensors file with `info` as JSON in its metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"ddtool": json.dumps(info)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and `info` of `write_tensors`; RunError when the file is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            info = json.loads((file.metadata() or {})["ddtool"])
+            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+    except FileNotFoundError:
+        hint = f"The run is incomplete: `ddtool adapt --resume {run_above(path) or 'RUN'}` finishes it."
+        raise RunError(f"{path} is missing.", hint) from None
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        reason = "it says nothing about ddtool" if isinstance(error, KeyError) else error
+        hint = f"Remove it, then `ddtool adapt --resume {run_above(path) or 'RUN'}` makes it again."
+        raise RunError(f"{path} is damaged or not a file of ddtool: {reason}.", hint) from error
+    if not isinstance(info, dict):
+        raise RunError(f"{path} is not a file of ddtool.", RESTORE)
+    return tensors, info
+
+
+def write_parquet(
+    path: Path, images: Tensor, labels: Tensor, soft: Tensor | None, class_names: tuple[str, ...]
+) -> None:
+    """Images (uint8) as PNG, class labels and soft labels, with the features that `datasets` and the Hub's viewer read."""
+    import datasets
+    from PIL import Image
+
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(class_names))}
+    columns: dict[str, Any] = {"label": labels.tolist()}
+    columns["image"] = [
+        Image.fromarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy())
+        for image in images.cpu()
+    ]
+    if soft is not None:
+        features["soft_label"] = datasets.Sequence(datasets.Value("float32"), length=soft.shape[1])
+        columns["soft_label"] = soft.cpu().tolist()
+    table = datasets.Dataset.from_dict({k: columns[k] for k in features}, features=datasets.Features(features))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with quiet_datasets():
+        write_atomically(path, lambda temporary: table.to_parquet(str(temporary)))
+
+
+def read_parquet(path: Path, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Images uint8 (m, c, h, w) and labels of `write_parquet`; RunError when damaged."""
+    import io
+
+    import numpy as np
+    import pyarrow
+    from PIL import Image
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+        arrays = np.stack([np.array(Image.open(io.BytesIO(cell["bytes"]))) for cell in table["image"].to_pylist()])
+        labels = torch.tensor(table["label"].to_pylist())
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing.", "Only sets that were made already can be used from this run.") from None
+    except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}.", RESTORE) from error
+    images = torch.from_numpy(arrays)
+    if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
+        raise RunError(f"{path} has labels outside the {num_classes} classes of the run.", RESTORE)
+    return (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)).contiguous(), labels
+
+
+@contextlib.contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """No progress bars of the datasets library inside."""
+    from datasets.utils import logging as datasets_logging
+
+    shown = datasets_logging.is_progress_bar_enabled()
+    datasets_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets_logging.enable_progress_bar()
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place; a full disk is a RunError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise disk_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder whose files move to `target` when all of them are written, each replacing its like."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if not target.exists():
+            os.replace(temporary, target)
+        else:
+            for file in sorted(temporary.iterdir(), reverse=True):
+                os.replace(file, target / file.name)
+    except (OSError, SafetensorError) as error:
+        raise disk_error(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def disk_error(path: Path, error: Exception) -> RunError:
+    """A write that failed, explained. What was there before is untouched."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    folder = run_above(path)
+    hint = f"Free some space, then go on: `ddtool adapt --resume {folder}`." if folder else "Free some space."
+    if not full:
+        hint = "Check the folder and its permissions."
+    return RunError(f"Cannot write {path}: {'the disk is full' if full else error}.", hint)
+
+
+def run_above(path: Path) -> str:
+    """The run directory that a file is in, quoted for a shell; empty when it is in none."""
+    return next((shlex.quote(str(folder)) for folder in path.parents if is_run(folder)), "")

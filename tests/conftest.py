@@ -1,0 +1,120 @@
+"""What the tests share: a CPU engine, small image sets whose classes can be learned, a cache and checkpoints of their own."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddtool.data import ImageData
+from ddtool.engine import Engine
+from ddtool.events import Event, Step
+from ddtool.loop import Checkpoint
+
+settings.register_profile("ddtool", deadline=None, derandomize=True, database=None, max_examples=30)
+settings.load_profile("ddtool")
+
+
+def pytest_sessionstart() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDTOOL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine(torch.device("cpu"), bf16=False)
+
+
+def toy_images(per_class: int, seed: int, channels: int = 3, size: int = 16, classes: int = 4) -> ImageData:
+    """Each class is a smooth pattern of its own (the same for every seed), each image that pattern in strong noise."""
+    rng = torch.Generator().manual_seed(1)
+    patterns = F.interpolate(torch.randn(classes, channels, 4, 4, generator=rng), size=size, mode="bilinear")
+    rng.manual_seed(seed)
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    labels = labels[torch.randperm(len(labels), generator=rng)]
+    noise = torch.randn(len(labels), channels, size, size, generator=rng)
+    pixels = (0.5 + 0.08 * patterns[labels] + 0.2 * noise).clamp(0, 1)
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
+    names = tuple("abcdefghij"[:classes])
+    as_bytes = (pixels * 255).round().to(torch.uint8)
+    return ImageData(as_bytes, labels, names, tuple(mean.tolist()), tuple(std.tolist()), {"name": "toy"})
+
+
+@pytest.fixture(scope="session")
+def toy() -> ImageData:
+    """4 classes x 40 images, 3x16x16."""
+    return toy_images(40, seed=2)
+
+
+@pytest.fixture(scope="session")
+def toy_test() -> ImageData:
+    """The test split that goes with `toy`: same classes, other noise."""
+    return toy_images(50, seed=3)
+
+
+@pytest.fixture(scope="session")
+def grey_toy() -> ImageData:
+    """4 classes x 40 images, 1x16x16."""
+    return toy_images(40, seed=2, channels=1)
+
+
+class MemorySaver:
+    """Keeps copies of the last checkpoint, as a file would."""
+
+    def __init__(self) -> None:
+        self.kept: Checkpoint | None = None
+        self.saves = 0
+
+    def load(self) -> Checkpoint | None:
+        return None if self.kept is None else {name: t.clone() for name, t in self.kept.items()}
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        self.kept, self.saves = {name: t.clone() for name, t in checkpoint.items()}, self.saves + 1
+
+
+@pytest.fixture
+def saver() -> MemorySaver:
+    return MemorySaver()
+
+
+@pytest.fixture
+def interrupt_at() -> Callable[[int], Callable[[Event], None]]:
+    """A listener that presses Ctrl-C when the given step is reported."""
+
+    def listener(step: int) -> Callable[[Event], None]:
+        def listen(event: Event) -> None:
+            if isinstance(event, Step) and event.step == step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return listen
+
+    return listener
+
+
+@pytest.fixture
+def untouched_global_rng() -> Iterator[None]:
+    """Fails the test when it has drawn from torch's global random state."""
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), before), "torch's global random state was used"
+
+
+@pytest.fixture
+def svd_head() -> Callable[[Tensor, Tensor, float], Tensor]:
+    """An independent ridge regression: float64, by singular values, the shift λ times their mean square."""
+
+    def solve(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
+        U, s, Vh = torch.linalg.svd(features.double(), full_matrices=False)
+        shift = ridge * s.square().mean()
+        return Vh.T @ ((s / (s.square() + shift))[:, None] * (U.T @ targets.double()))
+
+    return solve
