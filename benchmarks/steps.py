@@ -38,10 +38,14 @@ class PlainEngine(Engine):
         return module.to(self.device, memory_format=torch.contiguous_format)
 
 
-def steps_of(form: tuple[bool, str, str], target: sources.Target, ipc: int, device: str) -> dict[str, Callable[[], None]]:
+def steps_of(
+    form: tuple[bool, str, str], target: sources.Target, ipc: int, device: str
+) -> dict[str, Callable[[], None]]:
     """One step of each kind in one form, as functions without arguments."""
     fast, kind, norm = form
-    engine = Engine.choose(device, "bf16" if fast else "fp32") if fast else PlainEngine(Engine.choose(device).device, False)
+    engine = (
+        Engine.choose(device, "bf16" if fast else "fp32") if fast else PlainEngine(Engine.choose(device).device, False)
+    )
     real, rng = mgdd.Real.of(target.train, engine), engine.rng(0, "steps")
     if not fast:
         normalise = real.normalise

@@ -10,7 +10,7 @@ from torch import Tensor
 from ddtool.errors import DataError, UsageError
 
 CENTRED = "centred"
-"""The one label convention of ddtool: a row is class scores minus 1/C, so a hard label is one-hot − 1/C and sums to 0."""
+"""The one label convention of ddtool: a row is (class scores − 1/C) · label_scale, so a hard label is one-hot − 1/C."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ class SyntheticSet:
 
     images: float32 (m, c, h, w) in [0, 1];  labels: float32 (m, C) soft, convention `label_convention`;
     hard: int64 (m,), the class each image was drawn for;  mean, std: the normalisation to train with;
+    label_scale: the factor in the labels; accuracy does not see it, but training by squared error goes better with more than 1;
     mirror: whether classes survive a left-right mirror (evaluation flips only then);
     source: of the real data;  stage: random | initial | generated | refined.
     Images are image-major (every prefix of C·k rows has k per class).
@@ -142,6 +143,7 @@ class SyntheticSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mirror: bool = True
+    label_scale: float = 1.0
     method: str = "mgdd"
     stage: str = "generated"
     source: dict[str, Any] = field(default_factory=dict)
@@ -165,9 +167,13 @@ class SyntheticSet:
     def to(self, device: torch.device | str) -> "SyntheticSet":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), hard=self.hard.to(device))
 
+    def scaled(self, scale: float) -> "SyntheticSet":
+        """The same set with its labels at another scale."""
+        return replace(self, labels=self.labels * (scale / self.label_scale), label_scale=scale)
+
     def probabilities(self) -> Tensor:
-        """Labels as distributions over classes, (m, C): the convention's offset undone, negatives cut, rows sum to 1."""
-        scores = (self.labels + 1 / self.num_classes).clamp_min(0)
+        """Labels as distributions over classes, (m, C): the convention undone, negatives cut, rows sum to 1."""
+        scores = (self.labels / self.label_scale + 1 / self.num_classes).clamp_min(0)
         fallback = torch.nn.functional.one_hot(self.hard, self.num_classes).float()
         total = scores.sum(1, keepdim=True)
         return torch.where(total > 0, scores / total.clamp_min(1e-12), fallback)

@@ -84,10 +84,10 @@ class Pool:
     X_s: Tensor
     Y_s: Tensor
 
-    def batch(self, ipc: int) -> tuple[Tensor, Tensor]:
-        """The first `ipc` images of every class."""
+    def batch(self, ipc: int, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The first `ipc` images of every class; of more than `most` images, a random class-balanced part."""
         m = ipc * self.Y_s.shape[1]
-        return self.X_s[:m], self.Y_s[:m]
+        return balanced_part(self.X_s[:m], self.Y_s[:m], most, rng)
 
 
 @torch.no_grad()
@@ -118,7 +118,7 @@ def training_loss(
 ) -> Tensor:
     """TrainingLoss(T; ω): Eq. 1 of a generated batch in the feature space of a fresh random network."""
     X_t, Y_t = real.batch(config.real_batch, rng)
-    X_s, Y_s = pool.batch(ipc)
+    X_s, Y_s = pool.batch(ipc, config.synthetic_batch, rng)
     X_s = real.normalise.bound(g(X_s))
     return ridge_loss(f.draw(rng), X_t, Y_t, *mirrored(X_s, Y_s, config.mirror), config.ridge)
 
@@ -172,10 +172,9 @@ def refine(
     groups = [{"params": [X], "lr": config.lr_pixels}, {"params": [Y], "lr": config.lr_labels}]
     optimiser = torch.optim.Adam(groups, betas=config.betas)
     loop = Loop(phase, config.steps, {"X": X, "Y": Y}, optimiser, rng, report, saver, floor=config.lr_floor)
-    rows = min(len(X), max(1, config.synthetic_batch // Y.shape[1]) * Y.shape[1])
     for _ in loop:
         X_t, Y_t = real.batch(config.real_batch, rng)
-        X_b, Y_b = (X, Y) if rows == len(X) else balanced_rows(X, Y, rows, rng)
+        X_b, Y_b = balanced_part(X, Y, config.synthetic_batch, rng)
         loop.update(ridge_loss(f.draw(rng), X_t, Y_t, *mirrored(X_b, Y_b, config.mirror), config.ridge))
         with torch.no_grad():
             X.copy_(real.normalise.bound(X))
@@ -249,17 +248,17 @@ def meta_gradient(
         training_loss(run, f, real, pool, ipc, config.task, rng).backward()
         inner.step()
     inner.zero_grad(set_to_none=True)
-    loss = (
-        sum(training_loss(run, f, real, pool, ipc, config.task, rng) for _ in range(config.meta_test))
-        / config.meta_test
-    )
-    if config.outer == "maml":
-        loss.backward()  # type: ignore[union-attr]
+    losses = []
+    for _ in range(config.meta_test):  # one backward pass each: the next loss draws new weights into the same f
+        loss = training_loss(run, f, real, pool, ipc, config.task, rng) / config.meta_test
+        if config.outer == "maml":
+            loss.backward()
+        losses.append(loss.detach())
     for slow, quick in zip(g.parameters(), fast.parameters(), strict=True):
         gradient: Any = quick.grad if config.outer == "maml" else slow.detach() - quick.detach()
         scaled = gradient / config.meta_batch
         slow.grad = scaled if slow.grad is None else slow.grad + scaled
-    return loss.detach()  # type: ignore[union-attr]
+    return torch.stack(losses).sum()
 
 
 # ------------------------------------------------------------------------------------------------------- small helpers
@@ -270,9 +269,11 @@ def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
     return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if mirror else (X, Y)
 
 
-def balanced_rows(X: Tensor, Y: Tensor, rows: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A random subset of `rows` rows with the same number of each class; X is image-major."""
+def balanced_part(X: Tensor, Y: Tensor, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(X, Y) itself up to `most` rows; else the same random images of every class, at least one. X is image-major."""
     C = Y.shape[1]
-    images = torch.randperm(len(X) // C, generator=rng, device=X.device)[: rows // C]
+    if len(X) <= most:
+        return X, Y
+    images = torch.randperm(len(X) // C, generator=rng, device=X.device)[: max(1, most // C)]
     chosen = (images[:, None] * C + torch.arange(C, device=X.device)).flatten()
     return X[chosen], Y[chosen]

@@ -20,7 +20,7 @@ from ddtool.events import Done, Note, Report, silent
 from ddtool.generator import Generator
 from ddtool.nets import NORMS, RandomFeatures, depth_for, pyramid
 from ddtool.report import preview
-from ddtool.runs import STAGES, Run, is_run, read_set
+from ddtool.runs import RESTORE, STAGES, Run, is_run, read_set
 from ddtool.sources import Target
 
 MIRROR_KEEPS = 0.9
@@ -42,16 +42,10 @@ class Adapted:
     @classmethod
     def load(cls, run: Run, engine: Engine) -> "Adapted":
         """From a run directory; RunError or GeneratorError when a part is missing or damaged."""
-        theta, W, info = run.load_label_head()
+        features, W, info = load_labels(run, engine)
         images, labels = run.load_pool(tuple(info["class_names"]))
-        features = fixed_features(tuple(info["shape"]), info["label_width"], engine, engine.rng(0, "unused"))
-        try:
-            features.net.load_state_dict(theta)
-        except RuntimeError as error:
-            raise RunError(f"The label network of {run.folder} does not fit its own description: {error}") from error
         generator = engine.place(run.load_generator())
-        device = engine.device
-        return cls(generator, features, W.to(device), images.to(device), labels.to(device), info, engine)
+        return cls(generator, features, W, images.to(engine.device), labels.to(engine.device), info, engine)
 
     @property
     def num_classes(self) -> int:
@@ -180,7 +174,7 @@ def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report
         "source": data.source,
     }
     run.record(classes=C, train_images=len(data), mirror=mirror, pool_ipc=pool_ipc)
-    run.save_label_head(dict(f.net.state_dict()), W, info)
+    run.save_label_head(dict(f.net.body.state_dict()), W, info)
     report(Done("labels", time.perf_counter() - started))
 
 
@@ -214,29 +208,25 @@ def adapt_generator(
     report: Report,
 ) -> None:
     """The adaptation stage; leaves generator/ in the run."""
-    settings = feasible(replace(config.adapt, mirror=info["mirror"]), real.data, report)
+    settings = replace(config.adapt, mirror=config.adapt.mirror and info["mirror"])
+    settings = feasible(settings, real.data, report)
     generator = engine.place(load_generator(config))
     images, _ = run.load_pool(tuple(info["class_names"]))
-    theta, W, _ = run.load_label_head()
-    f = fixed_features(real.data.shape, config.labels.width, engine, engine.rng(0, "unused"))
-    f.net.load_state_dict(theta)
+    f, W, _ = load_labels(run, engine)
     X = real.normalise(images.to(engine.device))
-    pool = mgdd.Pool(X, mgdd.analytical_labels(f, W.to(engine.device), X))
+    pool = mgdd.Pool(X, mgdd.analytical_labels(f, W, X))
     rng = engine.rng(config.seed, "adapt")
     mgdd.adapt(generator, features, real, pool, settings, engine, rng, report, run.saver("adapt"))
     run.save_generator(generator)
 
 
 def feasible(settings: AdaptConfig, data: ImageData, report: Report) -> AdaptConfig:
-    """The settings with seen IPCs that this target and the batch limit allow, said aloud when they change."""
-    most = max(1, min(int(data.class_counts().min()), settings.synthetic_batch // data.num_classes))
+    """The settings with seen IPCs that the classes of this target can fill, said aloud when they change."""
+    most = int(data.class_counts().min())
     seen = tuple(dict.fromkeys(min(ipc, most) for ipc in settings.seen_ipcs))
     if set(seen) != set(settings.seen_ipcs):
-        wanted = ", ".join(map(str, settings.seen_ipcs))
-        got = ", ".join(map(str, seen))
-        report(Note(f"Adaptation sees IPC {got} instead of {wanted} (class size and synthetic_batch allow {most})."))
-        return replace(settings, seen_ipcs=seen)
-    return settings
+        report(Note(f"Adaptation sees IPC {', '.join(map(str, seen))}: the smallest class holds {most} images."))
+    return replace(settings, seen_ipcs=seen)
 
 
 def make_set(
@@ -264,6 +254,15 @@ def has_set(config: RunConfig, ipc: int, run: Run) -> bool:
     return run.set_path(ipc).exists() and run.load_set(ipc).stage == wanted
 
 
+def write_stages(
+    run: Run, initial: SyntheticSet, generated: SyntheticSet, final: SyntheticSet, scale: float, force: bool = False
+) -> Path:
+    """Keep all stages of a set, labels at one scale; the final one last, since its presence means: done."""
+    run.save_stage(initial.scaled(scale))
+    run.save_stage(generated.scaled(scale))
+    return run.save_final(final.scaled(scale), force=force)
+
+
 def refine_set(
     config: RunConfig,
     generated: SyntheticSet,
@@ -277,13 +276,14 @@ def refine_set(
     if config.refine.steps == 0:
         return generated
     phase, generated = f"refine ipc{generated.ipc}", generated.to(engine.device)
+    mirror = config.refine.mirror and generated.mirror
     batch = max(config.refine.synthetic_batch, generated.num_classes)
     X, Y = mgdd.refine(
         real.normalise(generated.images),
         generated.labels,
         features,
         real,
-        replace(config.refine, mirror=generated.mirror, synthetic_batch=batch),
+        replace(config.refine, mirror=mirror, synthetic_batch=batch),
         engine.rng(config.seed, phase),
         report,
         run.saver(phase.replace(" ", "-")),
@@ -301,6 +301,19 @@ def feature_network(config: RunConfig, shape: tuple[int, int, int], engine: Engi
 def fixed_features(shape: tuple[int, int, int], width: int, engine: Engine, rng: torch.Generator) -> RandomFeatures:
     """f_θ of Eq. 3: one network, kept for the whole run."""
     return RandomFeatures(shape, (width,) * depth_for(shape), "none", engine, rng)
+
+
+def load_labels(run: Run, engine: Engine) -> tuple[RandomFeatures, Tensor, dict[str, Any]]:
+    """f_θ and W_θ of Eq. 3 as the run keeps them, with the information beside them; RunError when they do not fit it."""
+    theta, W, info = run.load_label_head()
+    f = fixed_features(tuple(info["shape"]), info["label_width"], engine, engine.rng(0, "unused"))
+    try:
+        f.net.body.load_state_dict(theta)
+    except RuntimeError as error:
+        raise RunError(f"The label network of {run.folder} does not fit its description: {error}.", RESTORE) from error
+    if W.shape != (f.net.feature_dim, len(info["class_names"])):
+        raise RunError(f"The label head of {run.folder} does not fit its description.", RESTORE)
+    return f, W.to(engine.device), info
 
 
 def load_generator(config: RunConfig) -> Generator:
@@ -437,7 +450,11 @@ def find_sets(run_or_set: Run | Path, ipc: int | None, stage: str | None) -> tup
     file = path / "exact.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise RunError(f"No run and no synthetic set at {path}.", "Give a run directory or an exact.safetensors file.")
-    return None, [read_set(file)]
+    synthetic = read_set(file)
+    if ipc not in (None, synthetic.ipc) or stage not in (None, synthetic.stage):
+        message = f"{path} is one set, of ipc {synthetic.ipc}, {synthetic.stage}."
+        raise UsageError(message, "Leave --ipc and --stage out, or give the run directory.")
+    return None, [synthetic]
 
 
 def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
@@ -448,7 +465,7 @@ def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
         raise UsageError("The set does not say which dataset it was made from.", "Name it: --on DATASET.")
     if on:
         return RunConfig(dataset=on)
-    known = ("image_column", "label_column", "train_split", "test_split", "resolution", "config", "revision")
+    known = ("image_column", "label_column", "train_split", "test_split", "resolution", "config")
     data = {key: source[key] for key in known if source.get(key) is not None}
     if not re.fullmatch(r"\w+(\.\w+)*", str(data.get("test_split", ""))):
         data.pop("test_split", None)  # not a split, but a note of what was held out
@@ -512,6 +529,8 @@ def check_config(config: RunConfig) -> None:
             raise UsageError(f"Setting '{name}' must lie in [0, 1).", "Its default is [0.9, 0.99].")
     if config.features.norm not in NORMS:
         raise UsageError(f"Unknown norm '{config.features.norm}'.", did_you_mean(config.features.norm, NORMS))
+    if not 0 < config.label_scale < 1e6:
+        raise UsageError(f"Setting 'label_scale' must be positive, got {config.label_scale}.")
     if len(set(config.ipc)) != len(config.ipc):
         raise UsageError("The same IPC was asked for twice.", "Name each --ipc once.")
 

@@ -42,7 +42,7 @@ def toy_images(per_class: int, seed: int, channels: int = 3, size: int = 16, cla
     labels = torch.arange(classes).repeat_interleave(per_class)
     labels = labels[torch.randperm(len(labels), generator=rng)]
     noise = torch.randn(len(labels), channels, size, size, generator=rng)
-    pixels = (0.5 + 0.08 * patterns[labels] + 0.2 * noise).clamp(0, 1)
+    pixels = (0.5 + 0.04 * patterns[labels] + 0.2 * noise).clamp(0, 1)
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     names = tuple("abcdefghij"[:classes])
     as_bytes = (pixels * 255).round().to(torch.uint8)
@@ -87,7 +87,20 @@ def saver() -> MemorySaver:
 
 
 @pytest.fixture
-def interrupt_at() -> Callable[[int], Callable[[Event], None]]:
+def signals() -> Iterator[None]:
+    """A signal that reaches nobody fails this test, not the whole session; who catches one must hand it back."""
+
+    def missed(number: int, _: object) -> None:
+        raise AssertionError(f"signal {number} was not caught")
+
+    before = {number: signal.signal(number, missed) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    left = {number: signal.signal(number, handler) for number, handler in before.items()}
+    assert set(left.values()) == {missed}, "a signal handler was not restored"
+
+
+@pytest.fixture
+def interrupt_at(signals: None) -> Callable[[int], Callable[[Event], None]]:
     """A listener that presses Ctrl-C when the given step is reported."""
 
     def listener(step: int) -> Callable[[Event], None]:

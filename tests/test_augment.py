@@ -110,7 +110,7 @@ def test_cutout_zeroes_one_square() -> None:
         assert int(hole.sum()) == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
         heights.append(len(rows))
         widths.append(len(columns))
-        if 0 < rows[0] and rows[-1] < 31:
+        if rows[0] > 0 and rows[-1] < 31:
             assert len(rows) == 8  # FRePo's 8x8, smaller only where the border cuts it
     for lengths in (heights, widths):
         assert (min(lengths), max(lengths)) == (4, 8)

@@ -208,6 +208,18 @@ def test_probabilities_undo_the_centring_cut_negatives_and_sum_to_one() -> None:
     assert torch.allclose(p.probabilities()[:4], expected, atol=1e-6)
 
 
+def test_scaled_labels_are_the_same_distributions() -> None:
+    labels = torch.randn(6, 3, generator=rng()) / 3
+    plain = synthetic(labels=labels)
+    tripled = plain.scaled(3.0)
+    assert (plain.label_scale, tripled.label_scale) == (1.0, 3.0)
+    assert torch.allclose(tripled.labels, 3 * labels)
+    assert torch.allclose(tripled.probabilities(), plain.probabilities(), atol=1e-6)
+    assert not torch.allclose(synthetic(labels=3 * labels).probabilities(), plain.probabilities(), atol=1e-2)
+    assert torch.allclose(tripled.scaled(0.5).labels, labels / 2)
+    assert torch.allclose(tripled.scaled(1.0).labels, labels)
+
+
 @given(seed=st.integers(0, 999), scale=st.floats(1e-3, 1e3))
 def test_probabilities_are_distributions(seed: int, scale: float) -> None:
     labels = torch.randn(6, 3, generator=rng(seed)) * scale

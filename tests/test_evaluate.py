@@ -39,7 +39,7 @@ def rng(seed: int = 0) -> torch.Generator:
 def _short_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
     """tiny-mse, tiny-ce: a protocol of each kind that ends in a tenth of a second."""
     schedule = warmup_cosine(5, 0.01)
-    mse = Protocol(lambda m: 40, 3e-3, "adam", schedule, 16, "mse", "frepo", "none", "lecun", 8)
+    mse = Protocol(lambda m: 40, 2e-2, "adam", schedule, 16, "mse", "frepo", "none", "lecun", 8)
     ce = Protocol(lambda m: 40, 5e-2, "sgd", schedule, 16, "ce", "dsa", "instance", "torch", 8)
     monkeypatch.setitem(PROTOCOLS, "tiny-mse", mse)
     monkeypatch.setitem(PROTOCOLS, "tiny-ce", ce)
@@ -78,7 +78,7 @@ def test_frepo_schedule_warms_up_for_500_steps_and_falls_to_a_hundredth(steps: i
     middle = 500 + (steps - 500) // 2
     assert lrs[middle] == pytest.approx(0.01 + 0.99 / 2, abs=1e-9)
     assert lrs[-1] == pytest.approx(0.01, abs=1e-3)
-    assert all(a >= b for a, b in zip(lrs[500:], lrs[501:], strict=False))
+    assert lrs[500:] == sorted(lrs[500:], reverse=True)
 
 
 def test_warm_up_leaves_half_of_a_short_training() -> None:
@@ -117,9 +117,7 @@ def test_unknown_protocol_is_refused(subset: SyntheticSet, toy_test: ImageData, 
         assert "'dsa-ce'" in caught.value.hint
 
 
-def test_optimiser_follows_the_schedule(
-    subset: SyntheticSet, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_optimiser_follows_the_schedule(subset: SyntheticSet, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     lrs: list[float] = []
 
     class Spy(torch.optim.SGD):
@@ -161,6 +159,14 @@ def test_cross_entropy_is_on_distributions(subset: SyntheticSet, engine: Engine)
     doubled = replace(subset, labels=(subset.labels + 0.25) * 2 - 0.25)
     assert torch.equal(weights_of(subset, "tiny-ce", engine), weights_of(doubled, "tiny-ce", engine))
     assert not torch.equal(weights_of(subset, "tiny-mse", engine), weights_of(doubled, "tiny-mse", engine))
+
+
+def test_label_scale_is_for_squared_error_alone(subset: SyntheticSet, toy_test: ImageData, engine: Engine) -> None:
+    scaled = subset.scaled(4.0)
+    assert torch.equal(weights_of(subset, "tiny-ce", engine), weights_of(scaled, "tiny-ce", engine))
+    assert not torch.equal(weights_of(subset, "tiny-mse", engine), weights_of(scaled, "tiny-mse", engine))
+    a, b = (kernel_ridge(s, toy_test, engine, seeds=2) for s in (subset, scaled))
+    assert a.mean == pytest.approx(b.mean, abs=0.5)
 
 
 @pytest.mark.parametrize("protocol", ["tiny-mse", "tiny-ce"])
@@ -247,7 +253,9 @@ def test_training_flips_only_where_classes_do_not_mind(
     subset: SyntheticSet, engine: Engine, monkeypatch: pytest.MonkeyPatch, mirror: bool
 ) -> None:
     flips: list[int] = []
-    monkeypatch.setitem(evaluate.augmentation.__globals__["FAMILIES"]["frepo"], "flip", lambda x, _: flips.append(1) or x)
+    monkeypatch.setitem(
+        evaluate.augmentation.__globals__["FAMILIES"]["frepo"], "flip", lambda x, _: flips.append(1) or x
+    )
     train_network(replace(subset, mirror=mirror), "tiny-mse", engine, (0, 0), "p", silent)
     assert bool(flips) == mirror
 
@@ -270,9 +278,9 @@ def test_batches_are_epochs_in_random_order(untouched_global_rng: None) -> None:
 
 def test_predict_covers_every_image_in_any_chunk(toy_test: ImageData) -> None:
     normalise, W = Normaliser(toy_test.mean, toy_test.std), torch.randn(12, 4, generator=rng())
-    x = (toy_test.images.double() / 255 - torch.tensor(toy_test.mean).view(3, 1, 1)) / torch.tensor(
-        toy_test.std
-    ).view(3, 1, 1)
+    x = (toy_test.images.double() / 255 - torch.tensor(toy_test.mean).view(3, 1, 1)) / torch.tensor(toy_test.std).view(
+        3, 1, 1
+    )
 
     def forward(images: Tensor) -> Tensor:
         return images[:, :, ::8, ::8].flatten(1)
@@ -286,7 +294,9 @@ def test_predict_covers_every_image_in_any_chunk(toy_test: ImageData) -> None:
 # -------------------------------------------------------------------------------------------------------- what is given
 
 
-def test_sets_are_tested_on_their_own_shape_and_classes(subset: SyntheticSet, toy_test: ImageData, engine: Engine) -> None:
+def test_sets_are_tested_on_their_own_shape_and_classes(
+    subset: SyntheticSet, toy_test: ImageData, engine: Engine
+) -> None:
     check_fits(subset, toy_test)
     small = replace(toy_test, images=toy_test.images[:, :, :8])
     more = replace(toy_test, class_names=("a", "b", "c", "d", "e"))
@@ -323,7 +333,12 @@ class Projections:
 
 @pytest.mark.parametrize("mirror", [True, False])
 def test_kernel_ridge_is_the_best_linear_head(
-    toy: ImageData, toy_test: ImageData, engine: Engine, svd_head: Callable, mirror: bool, monkeypatch: pytest.MonkeyPatch
+    toy: ImageData,
+    toy_test: ImageData,
+    engine: Engine,
+    svd_head: Callable,
+    mirror: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evaluate, "RandomFeatures", Projections)
     synthetic = real_images(toy, draw_per_class(toy, 3, rng()), mirror=mirror)
@@ -351,8 +366,8 @@ def test_kernel_ridge_is_the_best_linear_head(
 def test_kernel_ridge_of_real_features(toy: ImageData, toy_test: ImageData, engine: Engine) -> None:
     few, many = (real_images(toy, draw_per_class(toy, ipc, rng()), mirror=False) for ipc in (1, 20))
     a, b = (kernel_ridge(s, toy_test, engine, seeds=2, seed=3) for s in (few, many))
-    assert b.mean > a.mean + 5 > 30
-    assert b.mean > 60
+    assert b.mean > a.mean + 15 > 50
+    assert b.mean > 85
     assert b.arch == "convnet2-pyramid128-none"
     again = kernel_ridge(many, toy_test, engine, seeds=2, seed=3)
     assert (again.mean, again.std) == (b.mean, b.std)

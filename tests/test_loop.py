@@ -4,7 +4,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -57,12 +57,7 @@ def press(number: int = signal.SIGINT) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.fixture(autouse=True)
-def _handlers_come_back() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(n) for n in numbers]
-    yield
-    assert [signal.getsignal(n) for n in numbers] == before
+pytestmark = pytest.mark.usefixtures("signals")
 
 
 # ---------------------------------------------------------------------------------------------- steps, reports, schedule
@@ -187,36 +182,41 @@ def test_a_finished_phase_is_not_run_again(saver: Any) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_ends_the_step_first(saver: Any, number: int) -> None:
     problem, ended = Problem(6, saver=saver), []
-    with pytest.raises(Interrupted):
+
+    def run() -> None:
         for step in problem.loop:
             if step == 1:
                 press(number)
             problem.step()
             ended.append(step)
+
+    with pytest.raises(Interrupted):
+        run()
     assert ended == [0, 1]
     assert int(saver.kept["step"]) == 2
     assert torch.equal(saver.kept["tensor.x"], problem.x.detach())
 
 
-def test_interrupt_in_the_last_step_is_not_lost(saver: Any) -> None:
-    problem = Problem(3, saver=saver)
+def test_interrupt_in_the_last_step_is_not_lost(saver: Any, interrupt_at: Callable) -> None:
+    problem = Problem(3, saver=saver, report=interrupt_at(3))
     with pytest.raises(Interrupted):
-        for step in problem.loop:
-            problem.step()
-            if step == 2:
-                press()
+        problem.run()
     again = Problem(3, seed=5, saver=saver).run()
     assert torch.equal(again.x, problem.x)
 
 
 def test_second_interrupt_stops_at_once(saver: Any) -> None:
-    problem, reached = Problem(6, saver=saver), []
-    with pytest.raises(KeyboardInterrupt) as caught:
-        for _ in problem.loop:
+    reached: list[str] = []
+
+    def run() -> None:
+        for _ in Problem(6, saver=saver).loop:
             press()
             reached.append("after the first")
             press()
             reached.append("after the second")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run()
     assert not isinstance(caught.value, Interrupted)
     assert reached == ["after the first"]
     assert saver.saves == 0

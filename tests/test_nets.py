@@ -51,7 +51,9 @@ def test_convnet_is_conv_norm_relu_pool(shape: tuple[int, int, int], padding: in
     assert torch.allclose(net(x), features @ net.head.weight.T + net.head.bias, atol=1e-3)
 
 
-@pytest.mark.parametrize(("norm", "kind"), [("none", nn.Identity), ("batch", nn.BatchNorm2d), ("instance", nn.GroupNorm)])
+@pytest.mark.parametrize(
+    ("norm", "kind"), [("none", nn.Identity), ("batch", nn.BatchNorm2d), ("instance", nn.GroupNorm)]
+)
 def test_norm_options(norm: str, kind: type) -> None:
     layers = [m for m in ConvNet((3, 16, 16), 2, (4, 8), norm).body if isinstance(m, kind)]
     assert len(layers) == 2

@@ -78,12 +78,6 @@ def command(
     from ddtool.cli.machine import engine_for
 
     with Output(json_, quiet) as output:
-        engine = engine_for(device, precision, compile_, threads, output)
-        if resume is not None:
-            if dataset or ipc or config or set_ or out:
-                raise UsageError("--resume takes its settings from the run.", f"ddtool adapt --resume {resume}")
-            finish(output, resumable(lambda: api.resume(resume, engine=engine, report=output.listener), resume))
-            return
         data = o.given(
             image_column=image_column, label_column=label_column, config=dataset_config, train_split=train_split,
             test_split=test_split, revision=revision, resolution=resolution,
@@ -94,21 +88,40 @@ def command(
             "refine": o.given(steps=refine_steps),
             "evaluate": o.given(protocol=protocol, seeds=eval_seeds),
         }
+        machine = machine_flags(device, precision, threads, compile_)
+        if resume is not None:
+            if flags or any(stages.values()) or out or config or set_ or force or dry_run or preset != "auto":
+                hint = o.shell("ddtool adapt --resume", resume, machine)
+                raise UsageError("--resume takes every setting from the run; no other one goes with it.", hint)
+            engine = engine_for(device, precision, compile_, threads, output)
+            finish(output, go_on(resume, engine, machine, output))
+            return
+        engine = engine_for(device, precision, compile_, threads, output)
         settings = api.resolve(engine, preset, o.read_config_file(config), o.parse_settings(set_ or []), stages, flags)
         folder = out or api.default_folder(settings)
         if dry_run:
-            show_plan(output, settings, folder, engine)
+            show_plan(output, settings, folder, engine, force)
             return
         run = api.start(settings, folder, engine, force, output.listener)
-        finish(output, resumable(lambda: api.resume(run.folder, engine=engine, report=output.listener), run.folder))
+        finish(output, go_on(run.folder, engine, machine, output))
 
 
-def resumable(work: Any, folder: Path) -> "Run":
-    """Run `work`; an interruption says how to go on."""
+def machine_flags(device: str, precision: str, threads: int | None, compile_: bool) -> str:
+    """The options that a run does not remember and that its last bits depend on, as they were given."""
+    given = {"--device": device, "--precision": precision, "--threads": threads}
+    words = [f"{flag} {value}" for flag, value in given.items() if value not in (None, "auto")]
+    return " ".join(words + ["--compile"] * compile_)
+
+
+def go_on(folder: Path, engine: "Engine", machine: str, output: Output) -> "Run":
+    """Bring a run to its end; an interruption says how to go on later."""
+    from ddtool import api
+
     try:
-        return work()
+        return api.resume(folder, engine=engine, report=output.listener)
     except KeyboardInterrupt as stop:
-        stop.hint = f"Everything so far is kept. Go on: ddtool adapt --resume {folder}"  # type: ignore[attr-defined]
+        command = o.shell("ddtool adapt --resume", folder, machine)
+        stop.hint = f"Everything so far is kept. Go on: {command}"  # type: ignore[attr-defined]
         raise
 
 
@@ -118,16 +131,19 @@ def finish(output: Output, run: "Run") -> None:
     data = {"run": str(run.folder), "ipc": run.ipcs(), **results}
     output.result(data, str(run.folder), [score_table(results["scores"])])
     output.say(f"Run: {run.folder} (preview.png, synthetic/, generator/)")
-    output.next_step(f"ddtool evaluate {run.folder} --protocol frepo-mse --seeds 3")
+    output.next_step(o.shell("ddtool evaluate", run.folder, "--protocol frepo-mse --seeds 3"))
 
 
-def show_plan(output: Output, config: "RunConfig", folder: Path, engine: "Engine") -> None:
+def show_plan(output: Output, config: "RunConfig", folder: Path, engine: "Engine", force: bool) -> None:
     """--dry-run: the resolved configuration, dataset sizes, a memory estimate and the files that would be written."""
     import json
 
     from ddtool import pipeline
     from ddtool.config import to_dict
+    from ddtool.runs import check_free
 
+    check_free(folder, force)
     plan = pipeline.plan(config, output.listener)
     data = {"config": to_dict(config), "device": engine.describe(), "out": str(folder), **plan}
     output.result(data, json.dumps(data, indent=2))
+    output.next_step("the same command without --dry-run")

@@ -6,9 +6,11 @@ import typer
 
 import ddtool
 from ddtool.cli import adapt, env, evaluate, generate, info
+from ddtool.cli.errors import Commands
 
 app = typer.Typer(
     name="ddtool",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

@@ -11,6 +11,7 @@ def command(json_: o.Json = False, quiet: o.Quiet = False) -> None:
     """Show versions, device and caches."""
     import os
     import platform
+    import re
     from importlib import metadata
 
     import ddtool
@@ -24,6 +25,7 @@ def command(json_: o.Json = False, quiet: o.Quiet = False) -> None:
     facts["cache"] = str(sources.cache_root())
     facts["HF_TOKEN"] = "set" if os.environ.get("HF_TOKEN") else "not set"
     for name in ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
-        facts[name] = os.environ.get(name, "not set")
+        facts[name] = re.sub(r"(?<=://)[^/@\s]+@", "***@", os.environ.get(name, "not set"))
     with Output(json_, quiet) as output:
         output.result(facts, facts["ddtool"], [fact_table(facts)])
+        output.next_step("ddtool adapt sample --ipc 10")

@@ -11,10 +11,13 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from ddtool.errors import DDToolError
 
-EXIT_INTERRUPTED = 130
+EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+REFUSED: type[Exception] = typer.BadParameter.__bases__[0]
+"""What the parser raises; where it lives depends on the version of typer."""
 
 
 def handled(command: Callable) -> Callable:
@@ -24,7 +27,10 @@ def handled(command: Callable) -> Callable:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except (DDToolError, KeyboardInterrupt, OSError, RuntimeError, MemoryError) as error:
+        except BrokenPipeError:  # the reader of a pipe has seen enough; nothing more is written, at exit neither
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except (Exception, KeyboardInterrupt) as error:
             if os.environ.get("DDTOOL_DEBUG") == "1":
                 raise
             message, hint, code = explain(error)
@@ -34,16 +40,38 @@ def handled(command: Callable) -> Callable:
     return run
 
 
+class Commands(TyperGroup):
+    """The command group, which explains what the parser refuses as every other error is explained."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        main: Any = super().main
+        if not options.pop("standalone_mode", True):
+            return main(*args, standalone_mode=False, **options)
+        try:
+            code = main(*args, standalone_mode=False, **options)  # raises what is wrong, returns the exit code
+        except REFUSED as error:
+            typed = options.get("args") or (args[0] if args else None) or sys.argv[1:]
+            refuse(error, as_json="--json" in typed)
+            code = EXIT_USAGE
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def refuse(error: Any, as_json: bool) -> None:
+    """Say what is wrong with the command line. A command without arguments has shown its help already."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return
+    where = error.ctx.command_path if error.ctx else "ddtool"
+    tell(error.format_message().rstrip(".") + ".", f"`{where} -h` shows how it is used.", as_json)
+
+
 def explain(error: BaseException) -> tuple[str, str, int]:
     """Message, hint and exit code of an exception."""
     if isinstance(error, DDToolError):
-        return error.message, error.hint, error.exit_code
+        return error.message, error.hint or "DDTOOL_DEBUG=1 shows where it happened.", error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted.", getattr(error, "hint", ""), EXIT_INTERRUPTED
-    if isinstance(error, BrokenPipeError):
-        return "The output was closed.", "", 1
+        return "Interrupted.", getattr(error, "hint", "Run the command again."), EXIT_INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "The disk is full.", "Free some space and run the same command with --resume RUN.", 1
+        return "The disk is full.", "Free some space, then run the command again (a run goes on with --resume RUN).", 1
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return (
             "Out of memory.",
@@ -57,9 +85,8 @@ def explain(error: BaseException) -> tuple[str, str, int]:
 
 def tell(message: str, hint: str, as_json: bool = False) -> None:
     """Error and hint on stderr; with --json also one object on stdout."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     console.print(f"[bold red]Error:[/] {escape(message)}")
-    if hint:
-        console.print(f"[bold]Hint:[/] {escape(hint)}")
+    console.print(f"[bold]Hint:[/] {escape(hint)}")
     if as_json:
         sys.stdout.write(json.dumps({"error": message, "hint": hint}) + "\n")

@@ -48,3 +48,5 @@ def command(
         )  # fmt: skip
         rows = [score.to_dict() for score in scores]
         output.result({"scores": rows}, "\n".join(f"{s['mean']:.2f}" for s in rows), [score_table(rows)])
+        other = "dsa-ce" if protocol == "frepo-mse" else "frepo-mse"
+        output.next_step(o.shell("ddtool evaluate", run_or_set, f"--protocol {other} --seeds 3"))

@@ -37,4 +37,4 @@ def command(
         folders = [pipeline.generate(opened, n, engine, force=force, report=listener) for n in ipc]
         data = {"run": str(run), "sets": {str(n): str(folder) for n, folder in zip(ipc, folders, strict=True)}}
         output.result(data, "\n".join(map(str, folders)))
-        output.next_step(f"ddtool evaluate {run} --ipc {ipc[0]}")
+        output.next_step(o.shell("ddtool evaluate", run, f"--ipc {ipc[0]}"))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ddtool.cli import options as o
@@ -13,9 +14,7 @@ from ddtool.cli.output import Output, score_table
 
 @handled
 def command(
-    name: Annotated[
-        str, typer.Argument(help="A run directory, a generator (folder, 'bundled' or Hub repo), or a dataset.")
-    ],
+    name: Annotated[str, typer.Argument(help="A run directory, a generator (a folder, or 'bundled'), or a dataset.")],
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -29,7 +28,7 @@ def command(
     """
     with Output(json_, quiet) as output:
         path = Path(name).expanduser()
-        if (path / "env.json").is_file():
+        if (path / "config.json").is_file() and (path / "env.json").is_file():
             describe_run(path, output)
         elif name == "bundled" or (path / "model.safetensors").is_file():
             describe_generator(name, output)
@@ -49,7 +48,12 @@ def describe_run(path: Path, output: Output) -> None:
         "sets (ipc)": run.ipcs(),
     }
     facts |= {"seed": config.seed, **results["facts"]}
-    output.result({**facts, **results}, str(path), [fact_table(facts), score_table(results["scores"])])
+    scores = [score_table(results["scores"])] if results["scores"] else []
+    output.result({**facts, **results}, str(path), [fact_table(facts), *scores])
+    if all(ipc in run.ipcs() for ipc in config.ipc):
+        output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(config.ipc)}"))
+    else:
+        output.next_step(o.shell("ddtool adapt --resume", path))
 
 
 def describe_generator(name: str, output: Output) -> None:
@@ -62,6 +66,7 @@ def describe_generator(name: str, output: Output) -> None:
     facts = {"generator": name, "folder": str(folder), "parameters": count, "width": generator.config.width}
     facts["blocks"] = generator.config.blocks
     output.result(facts, str(folder), [fact_table(facts)])
+    output.next_step(o.shell("ddtool adapt sample --generator", name))
 
 
 def describe_dataset(name: str, output: Output) -> None:
@@ -83,12 +88,13 @@ def describe_dataset(name: str, output: Output) -> None:
         **{f"source {k}": v for k, v in train.source.items() if v is not None},
     }
     output.result(facts, name, [fact_table(facts)])
-    output.next_step(f"ddtool adapt {name} --ipc 10")
+    output.next_step(o.shell("ddtool adapt", name, f"--ipc {min(10, int(counts.min()))}"))
 
 
 def fact_table(facts: dict[str, Any]) -> Table:
     """Two columns: name, value."""
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
-        table.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        table.add_row(escape(name), escape(text))
     return table

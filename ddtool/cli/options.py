@@ -1,6 +1,7 @@
 """Options that several commands share, and how option values become configuration."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,11 @@ Resolution = Annotated[
 ]
 
 
+def shell(command: str, path: str | Path, options: str = "") -> str:
+    """A command that can be pasted into a shell."""
+    return f"{command} {shlex.quote(str(path))} {options}".rstrip()
+
+
 def given(**values: Any) -> dict[str, Any]:
     """The options that were given (not None, not an empty list)."""
     return {name: value for name, value in values.items() if value is not None and value != []}
@@ -45,17 +51,18 @@ def read_config_file(path: Path | None) -> dict[str, Any]:
     """Settings from a YAML, JSON or TOML file; UsageError when it cannot be read as a mapping."""
     if path is None:
         return {}
+    from ddtool.config import SEE_SETTINGS
+
     try:
         values = _parse(path, path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"Cannot read the configuration {path}: {error.strerror}.") from error
+        raise UsageError(f"Cannot read the configuration {path}: {error.strerror}.", "Check the path.") from error
     except ValueError as error:
-        raise UsageError(f"{path} is not valid {path.suffix.lstrip('.').upper() or 'YAML'}: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(
-            f"{path} must hold a mapping of settings.", "See `ddtool adapt sample --dry-run` for all settings."
-        )
-    return values
+        kind = {".toml": "TOML", ".json": "JSON"}.get(path.suffix, "YAML")
+        raise UsageError(f"{path} is not valid {kind}: {error}.", SEE_SETTINGS) from error
+    if values is not None and not isinstance(values, dict):
+        raise UsageError(f"{path} must hold a mapping of settings.", SEE_SETTINGS)
+    return values or {}
 
 
 def _parse(path: Path, text: str) -> Any:
@@ -74,20 +81,23 @@ def _parse(path: Path, text: str) -> Any:
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """`--set a.b=value` pairs as nested settings; a value is JSON where it parses, else a string."""
+    """`--set a.b=value` pairs as nested settings, later ones on top; a value is JSON where it parses, else a string."""
+    from ddtool.config import merged
+
     out: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UsageError(f"--set takes NAME=VALUE, got '{pair}'.", "For example --set refine.lr_pixels=0.05.")
-        *parents, last = key.split(".")
-        place = out
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise UsageError(f"--set {pair}: '{parent}' has a value already.")
-        try:
-            place[last] = json.loads(value)
-        except ValueError:
-            place[last] = value
+        nested = _json_or_text(value)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        out = merged(out, nested)
     return out
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

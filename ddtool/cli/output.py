@@ -19,21 +19,22 @@ class Output:
 
     def __init__(self, json_: bool, quiet: bool) -> None:
         self.json, self.quiet = json_, quiet
-        self.err = Console(stderr=True, highlight=False)
-        self.out = Console(highlight=False)
+        self.err = Console(stderr=True, highlight=False, emoji=False)
+        self.out = Console(highlight=False, emoji=False)
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._said: dict[str, tuple[int, float]] = {}
+        self._noted: set[str] = set()
 
     def __enter__(self) -> "Output":
         if self.err.is_terminal and not self.quiet:
             columns = (
-                TextColumn("{task.description:<28}"),
+                TextColumn("{task.description:<28}", markup=False),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
+                TextColumn("{task.fields[rate]}", markup=False),
                 TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[values]}"),
+                TextColumn("{task.fields[values]}", markup=False),
             )
             self._progress = Progress(*columns, console=self.err, transient=True)
             self._progress.start()
@@ -49,7 +50,7 @@ class Output:
         if self.quiet:
             return
         if isinstance(event, Note):
-            self.say(event.text)
+            self._note(event)
         elif isinstance(event, Done):
             self._finish(event)
         elif self._progress:
@@ -77,6 +78,13 @@ class Output:
         else:
             for table in tables:
                 self.out.print(table)
+        sys.stdout.flush()
+
+    def _note(self, event: Note) -> None:
+        """Each note once, though a dataset is opened several times."""
+        if event.text not in self._noted:
+            self._noted.add(event.text)
+            self.say(event.text)
 
     def _advance(self, event: Step) -> None:
         assert self._progress is not None
@@ -118,5 +126,5 @@ def score_table(scores: Sequence[dict[str, Any]]) -> Table:
     for s in sorted(scores, key=lambda s: (s["ipc"], s["protocol"], s["mean"])):
         spread = f" ± {s['std']:.1f}" if s["seeds"] > 1 else ""
         row = (str(s["ipc"]), names.get(s["stage"], s["stage"]), s["protocol"], f"{s['mean']:.1f}{spread}")
-        table.add_row(*row, str(s["seeds"]), f"{s['seconds']:.0f}")
+        table.add_row(*map(escape, row), str(s["seeds"]), f"{s['seconds']:.0f}")
     return table

@@ -1,0 +1,273 @@
+"""Settings: JSON in and out, layers on top of each other, files and `--set`."""
+
+import ast
+import dataclasses
+import json
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddtool import api
+from ddtool.cli.options import given as options_given
+from ddtool.cli.options import parse_settings, read_config_file
+from ddtool.config import MetaConfig, RunConfig, from_dict, merged, preset, to_dict
+from ddtool.engine import Engine
+from ddtool.errors import UsageError
+from ddtool.generator import GeneratorConfig
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = st.none() | st.booleans() | st.integers() | NUMBERS | st.text()
+NAMES = st.text("abcdefgh_", min_size=1, max_size=4)
+TREES = st.recursive(
+    SCALARS | st.lists(SCALARS, max_size=3), lambda t: st.dictionaries(NAMES, t, max_size=3), max_leaves=8
+)
+MAPPINGS = st.dictionaries(NAMES, TREES, max_size=4)
+
+
+def strategy(hint: Any) -> st.SearchStrategy:
+    """Values of a config field's type, configs included."""
+    if hint is GeneratorConfig:
+        return st.builds(GeneratorConfig, width=st.integers(1, 64).map(lambda n: 8 * n), blocks=st.integers(1, 8))
+    if dataclasses.is_dataclass(hint):
+        return st.builds(hint, **{name: strategy(t) for name, t in typing.get_type_hints(hint).items()})
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return st.one_of(*(st.none() if a is types.NoneType else strategy(a) for a in args))
+    if origin is tuple and args[-1] is Ellipsis:
+        return st.lists(strategy(args[0]), max_size=4).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(strategy, args))
+    if origin is dict:
+        return st.dictionaries(st.text(), SCALARS, max_size=3)
+    return {bool: st.booleans(), int: st.integers(), float: NUMBERS, str: st.text()}[hint]
+
+
+# -------------------------------------------------------------------------------------------------- to and from JSON
+
+
+@pytest.mark.parametrize("cls", [RunConfig, MetaConfig])
+@given(data=st.data())
+def test_a_config_survives_json(cls: type, data: st.DataObject) -> None:
+    config = data.draw(strategy(cls))
+    assert from_dict(cls, json.loads(json.dumps(to_dict(config)))) == config
+
+
+@given(data=st.data())
+def test_a_saved_config_shares_nothing_with_the_one_it_came_from(data: st.DataObject) -> None:
+    config = data.draw(strategy(RunConfig))
+    to_dict(config)["data"]["added"] = 1
+    assert "added" not in config.data
+
+
+def test_what_is_not_given_keeps_its_default() -> None:
+    config = from_dict(RunConfig, {"adapt": {"steps": 7}})
+    assert config.adapt.steps == 7
+    assert dataclasses.replace(config, adapt=RunConfig().adapt) == RunConfig()
+
+
+def test_every_setting_is_explained() -> None:
+    """A string follows every field of every dataclass."""
+    tree = ast.parse((Path(api.__file__).parent / "config.py").read_text())
+    pairs = [
+        pair
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        for pair in zip(node.body, [*node.body[1:], None], strict=True)
+    ]
+    fields = [(field, after) for field, after in pairs if isinstance(field, ast.AnnAssign)]
+    assert len(fields) > 40
+    for field, after in fields:
+        assert isinstance(getattr(after, "value", None), ast.Constant), ast.unparse(field)
+
+
+@pytest.mark.parametrize(
+    ("values", "message", "hint"),
+    [
+        ({"stepz": 1}, "Unknown setting 'stepz'", ""),
+        ({"adapt": {"stepz": 1}}, "Unknown setting 'adapt.stepz'", "'steps'"),
+        ({"refine": {"lr_pixel": 1}}, "'refine.lr_pixel'", "'lr_pixels'"),
+        ({"adapt": 3}, "'adapt' must be a mapping", ""),
+        ({"adapt": {"steps": 1.5}}, "'adapt.steps' must be of type int", ""),
+        ({"adapt": {"steps": True}}, "'adapt.steps' must be of type int", ""),
+        ({"adapt": {"lr": "fast"}}, "'adapt.lr' must be a finite number", ""),
+        ({"adapt": {"lr": math.nan}}, "'adapt.lr' must be a finite number", ""),
+        ({"adapt": {"lr": math.inf}}, "'adapt.lr' must be a finite number", ""),
+        ({"adapt": {"lr": 10**400}}, "'adapt.lr' must be a finite number", ""),
+        ({"adapt": {"lr": True}}, "'adapt.lr' must be a finite number", ""),
+        ({"adapt": {"lr": None}}, "'adapt.lr' must be a finite number", ""),
+        ({"adapt": {"betas": [0.9]}}, "'adapt.betas' must be a list of 2", ""),
+        ({"adapt": {"betas": 0.9}}, "'adapt.betas' must be a list", ""),
+        ({"adapt": {"seen_ipcs": ["ten"]}}, "'adapt.seen_ipcs' must be of type int", ""),
+        ({"ipc": [1, None]}, "'ipc' must be of type int", ""),
+        ({"mirror": "yes"}, "'mirror' must be of type bool", ""),
+        ({"data": ["a"]}, "'data' must be of type dict", ""),
+        ({"architecture": {"width": 12}}, "multiple of 8", ""),
+        ({"architecture": {"width": 9999}}, "from 8 to 512", ""),
+        ({3: 4}, "Unknown setting '3'", ""),
+        ([1], "must be a mapping", ""),
+    ],
+)
+def test_a_wrong_setting_is_named(values: Any, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        from_dict(RunConfig, values)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_numbers_are_read_as_people_write_them() -> None:
+    """YAML reads 1e-3 as text; a list of one is written as the one; whole numbers are floats too."""
+    config = from_dict(RunConfig, {"adapt": {"lr": "1e-3", "lr_floor": 0, "seen_ipcs": 4}, "ipc": 10})
+    assert (config.adapt.lr, config.adapt.lr_floor, config.adapt.seen_ipcs, config.ipc) == (1e-3, 0.0, (4,), (10,))
+
+
+# ------------------------------------------------------------------------------------------------------------- layers
+
+
+@given(MAPPINGS, MAPPINGS)
+def test_merged_puts_one_on_top_of_the_other(base: dict, over: dict) -> None:
+    before = json.dumps([base, over])
+    both = merged(base, over)
+    assert json.dumps([base, over]) == before
+    assert merged(both, over) == both
+    assert set(both) == set(base) | set(over)
+    assert merged(base, {}) == base
+    assert merged({}, over) == over
+    for key, value in over.items():
+        if not isinstance(value, dict):
+            assert both[key] is value
+        elif isinstance(base.get(key), dict):
+            assert both[key] == merged(base[key], value)
+
+
+def test_layers_stack_from_defaults_to_flags(engine: Engine) -> None:
+    layers = [{"adapt": {"steps": 1, "lr": 0.1}}, {"adapt": {"steps": 2}}, {"adapt": {"steps": 3}, "dataset": "sample"}]
+    config = api.resolve(engine, "auto", *layers)
+    assert (config.adapt.steps, config.adapt.lr) == (3, 0.1)
+    assert config.labels.images == 20_000  # of the preset 'cpu'
+    assert config.refine.lr_pixels == RunConfig().refine.lr_pixels
+
+
+def test_presets_follow_the_device() -> None:
+    assert preset("auto", "cuda") == preset("gpu", "cpu") == {}
+    assert preset("auto", "mps") == preset("cpu", "cuda") != {}
+    with pytest.raises(UsageError, match="Unknown preset 'cpuu'") as caught:
+        preset("cpuu", "cpu")
+    assert "'cpu'" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"adapt": {"steps": -1}}, "'adapt.steps' must be at least 0"),
+        ({"refine": {"steps": -1}}, "'refine.steps'"),
+        ({"refine": {"synthetic_batch": 0}}, "'refine.synthetic_batch'"),
+        ({"labels": {"width": 0}}, "'labels.width'"),
+        ({"labels": {"ridge": 0}}, "'labels.ridge'"),
+        ({"adapt": {"betas": [0.9, 1.0]}}, "'adapt.betas'"),
+        ({"adapt": {"seen_ipcs": []}}, "'adapt.seen_ipcs'"),
+        ({"adapt": {"seen_ipcs": [0]}}, "'adapt.seen_ipcs'"),
+        ({"evaluate": {"seeds": 0}}, "'evaluate.seeds'"),
+        ({"evaluate": {"protocol": "quik"}}, "'quik'"),
+        ({"features": {"norm": "bach"}}, "norm 'bach'"),
+        ({"seed": -1}, "'seed'"),
+        ({"seed": 2**63}, "'seed'"),
+        ({"ipc": [2, 2]}, "twice"),
+        ({"dataset": ""}, "No dataset"),
+    ],
+)
+def test_values_that_no_run_can_use_are_refused_before_anything_is_loaded(
+    values: dict, named: str, engine: Engine
+) -> None:
+    with pytest.raises(UsageError, match=r".") as caught:
+        api.resolve(engine, "auto", {"dataset": "sample"} | values)
+    assert named in caught.value.message
+    assert caught.value.hint
+
+
+# ----------------------------------------------------------------------------------------------- the command line's
+
+
+@given(st.dictionaries(st.lists(NAMES, min_size=1, max_size=3).map(".".join), SCALARS, max_size=4))
+def test_set_builds_nested_settings(flat: dict[str, Any]) -> None:
+    expected: dict[str, Any] = {}
+    for key, value in flat.items():
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        expected = merged(expected, nested)
+    assert parse_settings([f"{key}={json.dumps(value)}" for key, value in flat.items()]) == expected
+
+
+@pytest.mark.parametrize(
+    ("pairs", "settings"),
+    [
+        ([], {}),
+        (["a=1", "b.c=[2,4]", "b.d=1e-3"], {"a": 1, "b": {"c": [2, 4], "d": 1e-3}}),
+        (["a.b=1", "a.b=2"], {"a": {"b": 2}}),
+        (["a.b=true", "a.c=null"], {"a": {"b": True, "c": None}}),
+        (["a=text", "b=", "c=x=y"], {"a": "text", "b": "", "c": "x=y"}),
+        (["a=" + "1" * 5000], {"a": "1" * 5000}),
+    ],
+)
+def test_set_reads_json_where_it_parses(pairs: list[str], settings: dict) -> None:
+    assert parse_settings(pairs) == settings
+
+
+@pytest.mark.parametrize("pair", ["a", "=1", ""])
+def test_set_without_a_name_or_a_value_is_refused(pair: str) -> None:
+    with pytest.raises(UsageError, match="NAME=VALUE"):
+        parse_settings([pair])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.yaml", "ipc: [2, 3]\nadapt:\n  lr: 1e-3\n"),
+        ("c.yml", "{ipc: [2, 3], adapt: {lr: 1e-3}}"),
+        ("c.json", '{"ipc": [2, 3], "adapt": {"lr": 1e-3}}'),
+        ("c.toml", "ipc = [2, 3]\n[adapt]\nlr = 1e-3\n"),
+    ],
+)
+def test_a_file_in_three_formats(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    config = from_dict(RunConfig, read_config_file(tmp_path / name))
+    assert (config.ipc, config.adapt.lr) == ((2, 3), 1e-3)
+
+
+def test_no_file_or_an_empty_one_settles_nothing(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("# nothing yet\n")
+    assert read_config_file(None) == read_config_file(tmp_path / "c.yaml") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.yaml", "a: [1", "not valid YAML"),
+        ("c.json", "{", "not valid JSON"),
+        ("c.toml", "a = ", "not valid TOML"),
+        ("c.conf", "a: [1", "not valid YAML"),
+        ("c.json", "[1, 2]", "must hold a mapping"),
+        ("c.yaml", "!!python/object/apply:os.system [ls]", "not valid YAML"),
+        ("c.json", b"\xff\xfe\x00", "not valid JSON"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_explained(name: str, text: str | bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError, match=message) as caught:
+        read_config_file(tmp_path / name)
+    assert caught.value.hint
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"absent\.yaml: No such file"):
+        read_config_file(tmp_path / "absent.yaml")
+
+
+def test_only_options_that_were_given_count() -> None:
+    assert options_given(a=None, b=[], c=0, d=False, e="x") == {"c": 0, "d": False, "e": "x"}

@@ -1,0 +1,136 @@
+"""Who may import whom, read off the source: imports go down only, and each outside library has its rooms."""
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ddtool"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+IN_CLI = {name for name in MODULES if name.startswith("ddtool.cli")}
+MATHS = {name for name in MODULES if name == "ddtool.mgdd" or name.startswith("ddtool.methods")}
+
+HARDWARE = {"torch.cuda", "torch.backends"}
+FORBIDDEN_CALLS = {"print", "torch.load", "torch.save", "eval", "exec", "breakpoint", "input"}
+
+
+def imports(module: str, typing_too: bool = True) -> Iterator[str]:
+    """Full names of what a module imports, inside functions too; a name taken from a module counts with the module."""
+    package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+    skipped = set() if typing_too else {id(n) for branch in typing_branches(TREES[module]) for n in ast.walk(branch)}
+    for node in ast.walk(TREES[module]):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            base = ".".join(filter(None, [above, node.module]))
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def dotted(node: ast.AST) -> str:
+    """`a.b` of an attribute or a name; empty for anything else."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def typing_branches(tree: ast.AST) -> Iterator[ast.AST]:
+    """The bodies of `if TYPE_CHECKING:`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            yield from node.body
+
+
+def importers(library: str) -> set[str]:
+    """The modules of ddtool that import a library."""
+    return {m for m in MODULES if any(name.split(".")[0] == library for name in imports(m))}
+
+
+def inner_imports(module: str) -> set[str]:
+    """The modules of ddtool that a module needs when it runs."""
+    return {name for name in imports(module, typing_too=False) if name in MODULES} - {module}
+
+
+def rooms(*names: str) -> set[str]:
+    return {f"ddtool.{name}" for name in names}
+
+
+def test_there_is_something_to_check() -> None:
+    assert rooms("mgdd", "runs", "pipeline", "cli.app", "sources") <= set(MODULES)
+    assert "ddtool.data" in inner_imports("ddtool.mgdd")
+    assert "ddtool.api" in inner_imports("ddtool.cli.adapt")  # imported inside a function
+
+
+@pytest.mark.parametrize("library", ["typer", "rich", "huggingface_hub", "datasets", "pathlib", "os", "ddtool.runs"])
+def test_the_method_knows_no_files_no_hub_and_no_terminal(library: str) -> None:
+    for module in MATHS:
+        assert not [n for n in imports(module) if n == library or n.startswith(library + ".")], module
+
+
+@pytest.mark.parametrize("library", ["typer", "rich", "click"])
+def test_only_the_command_line_talks_to_the_terminal(library: str) -> None:
+    assert importers(library) <= (set() if library == "click" else IN_CLI)
+
+
+def test_datasets_has_its_rooms() -> None:
+    assert importers("datasets") <= rooms("sources", "decode", "schema", "origins", "runs", "hub")
+
+
+def test_the_hub_has_its_rooms() -> None:
+    assert importers("huggingface_hub") <= rooms("hub", "generator", "sources", "origins", "cli.errors")
+
+
+@pytest.mark.parametrize("library", ["pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"])
+def test_nothing_is_unpickled(library: str) -> None:
+    assert importers(library) == set()
+
+
+def test_only_the_engine_asks_about_hardware() -> None:
+    asking = {m for m in MODULES for node in ast.walk(TREES[m]) if dotted(node) in HARDWARE}
+    assert asking <= {"ddtool.engine"}
+
+
+def test_nobody_below_imports_the_command_line() -> None:
+    for module in set(MODULES) - IN_CLI - {"ddtool.__main__"}:
+        assert not [name for name in inner_imports(module) if name in IN_CLI], module
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {module: inner_imports(module) - {"ddtool"} for module in MODULES}  # ddtool itself is lazy
+    assert not inner_imports("ddtool")
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert order.index("ddtool.errors") < order.index("ddtool.mgdd") < order.index("ddtool.pipeline")
+
+
+def test_nothing_prints_and_nothing_runs_foreign_code() -> None:
+    calls = {
+        (module, dotted(node.func))
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    }
+    assert [call for call in calls if call[1] in FORBIDDEN_CALLS] == []
+
+
+def test_numpy_files_are_read_without_objects() -> None:
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "trust_remote_code"):
+                assert ast.unparse(node.value) == "False", module
+
+
+def test_failures_are_caught_by_name_below_the_command_line() -> None:
+    for module in set(MODULES) - IN_CLI:
+        for node in ast.walk(TREES[module]):
+            if isinstance(node, ast.ExceptHandler):
+                caught = ast.unparse(node.type) if node.type else ""
+                assert caught not in ("", "Exception", "BaseException"), f"{module} line {node.lineno}"

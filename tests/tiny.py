@@ -1,0 +1,124 @@
+"""A dataset, settings and a command line so small that a whole `ddtool adapt` takes under a second; no tests here."""
+
+import dataclasses
+import io
+import os
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from ddtool import api, evaluate
+from ddtool.cli.app import app
+from ddtool.engine import Engine
+from ddtool.events import Report, silent
+from ddtool.runs import Run
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "ddtool" / "assets" / "sample"
+CLASSES = ("boot", "coat", "dress")
+ENGINE = Engine(torch.device("cpu"), bf16=False)
+SETTINGS: dict[str, Any] = {
+    "architecture": {"width": 8, "blocks": 1},
+    "features": {"width": 16},
+    "labels": {"width": 16},
+    "adapt": {"steps": 3, "seen_ipcs": [2, 4], "real_batch": 12},
+    "refine": {"steps": 3, "real_batch": 12},
+}
+"""Of a run through the Python API; the generator is 'scratch'."""
+OPTIONS = shlex.split(
+    "--generator scratch --steps 3 --refine-steps 3 --precision fp32 --set architecture.width=8 "
+    "--set architecture.blocks=1 --set features.width=16 --set labels.width=16 --set adapt.seen_ipcs=[2,4] "
+    "--set adapt.real_batch=12 --set refine.real_batch=12"
+)
+"""The same on the command line."""
+
+
+@cache
+def pictures(split: str, side: int) -> dict[int, list[bytes]]:
+    """PNGs of the sample's classes 0 to 3, `side` pixels square, by class."""
+    table = pq.read_table(next((SAMPLE / "data").glob(f"{split}-*")))
+    found: dict[int, list[bytes]] = {label: [] for label in range(4)}
+    for cell, label in zip(table["image"], table["label"].to_pylist(), strict=True):
+        if label in found and len(found[label]) < 10:
+            out = io.BytesIO()
+            Image.open(io.BytesIO(cell["bytes"].as_py())).resize((side, side)).save(out, "PNG")
+            found[label].append(out.getvalue())
+    return found
+
+
+def image_folder(folder: Path, names: tuple[str, ...] = CLASSES, train: int = 8, test: int = 4, side: int = 16) -> Path:
+    """folder/train/NAME/0.png …: what a user has at hand."""
+    for split, count in (("train", train), ("test", test)):
+        for label, name in enumerate(names):
+            place = folder / split / name
+            place.mkdir(parents=True)
+            for i, png in enumerate(pictures(split, side)[label][:count]):
+                (place / f"{i}.png").write_bytes(png)
+    return folder
+
+
+def shorten_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every protocol for four steps on a narrow network."""
+    for name, protocol in evaluate.PROTOCOLS.items():
+        short = dataclasses.replace(protocol, steps=lambda m: 4, width=8)
+        monkeypatch.setitem(evaluate.PROTOCOLS, name, short)
+
+
+def adapt(dataset: Path, out: Path, report: Report = silent, seed: int = 0, **changes: Any) -> Run:
+    """A tiny run through the Python API, for IPC 2 on float32."""
+    options: dict[str, Any] = {"ipc": 2, "generator": "scratch", "settings": SETTINGS} | changes
+    return api.adapt(str(dataset), out=out, seed=seed, engine=ENGINE, report=report, **options)
+
+
+def ddtool(*words: object) -> Result:
+    """`ddtool WORDS` in this process. Whatever happens, nobody sees a traceback."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
+    return result
+
+
+def done(*words: object) -> Result:
+    """`ddtool WORDS`, which must succeed."""
+    result = ddtool(*words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(code: int, *words: object) -> str:
+    """`ddtool WORDS`, which must fail with that exit code, an `Error:` and a `Hint:`; returns what stderr says."""
+    result = ddtool(*words)
+    assert result.exit_code == code, result.output
+    lines = result.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines[-2:]] == ["Error", "Hint"], result.stderr
+    assert all(len(line.split(":", 1)[1].strip()) > 5 for line in lines[-2:])
+    return result.stderr
+
+
+def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh interpreter that finds ddtool; `sys.argv[1:]` are the arguments."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def all_bytes(run: Path) -> dict[str, bytes]:
+    """The tensors of a run by file: what two runs of one seed share to the last bit."""
+    names = sorted(p.relative_to(run).as_posix() for p in run.rglob("*.safetensors"))
+    return {name: (run / name).read_bytes() for name in names}
+
+
+def listing(folder: Path) -> list[str]:
+    """Every file below, hidden ones too."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
