@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from ddtool import sources
-from ddtool.data import draw_per_class, real_images
+from ddtool.data import real_images
 from ddtool.engine import Engine
 from ddtool.evaluate import train_and_test
+from ddtool.pipeline import draw_pool
 
 
 def main() -> None:
@@ -33,9 +34,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     engine = Engine.choose(compile_networks=args.compile)
     target = sources.load(args.dataset)
-    chosen = real_images(
-        target.train, draw_per_class(target.train, args.ipc, engine.rng(args.seed, "pool")), args.mirror
-    )
+    chosen = real_images(target.train, draw_pool(target.train, args.ipc, args.seed), args.mirror)
     score = train_and_test(chosen, target.test(), args.protocol, engine, seeds=args.seeds, seed=args.seed)
     options = f"--ipc {args.ipc} --protocol {args.protocol} --seeds {args.seeds}"
     result = {

@@ -243,9 +243,8 @@ def make_set(
     started = time.perf_counter()
     initial, generated = adapted.synthesise(ipc)
     report(Done(f"generate ipc{ipc}", time.perf_counter() - started))
-    run.save_stage(initial)
-    run.save_stage(generated)
-    run.save_final(refine_set(config, generated, real, features, run, engine, report), force=True)
+    final = refine_set(config, generated, real, features, run, engine, report)
+    write_stages(run, initial, generated, final, config.label_scale, force=True)
 
 
 def has_set(config: RunConfig, ipc: int, run: Run) -> bool:
@@ -255,7 +254,7 @@ def has_set(config: RunConfig, ipc: int, run: Run) -> bool:
 
 
 def write_stages(
-    run: Run, initial: SyntheticSet, generated: SyntheticSet, final: SyntheticSet, scale: float, force: bool = False
+    run: Run, initial: SyntheticSet, generated: SyntheticSet, final: SyntheticSet, scale: float, force: bool
 ) -> Path:
     """Keep all stages of a set, labels at one scale; the final one last, since its presence means: done."""
     run.save_stage(initial.scaled(scale))
@@ -344,10 +343,8 @@ def generate(run: Run, ipc: int, engine: Engine, *, force: bool = False, report:
     started = time.perf_counter()
     initial, generated = adapted.synthesise(ipc)
     report(Done(f"generate ipc{ipc}", time.perf_counter() - started))
-    run.save_stage(initial)
-    run.save_stage(generated)
     run.drop_scores(ipc)
-    return run.save_final(generated, force=force)
+    return write_stages(run, initial, generated, generated, run.config().label_scale, force)
 
 
 def extend_pool(run: Run, ipc: int, adapted: Adapted, report: Report) -> None:
@@ -530,7 +527,7 @@ def check_config(config: RunConfig) -> None:
     if config.features.norm not in NORMS:
         raise UsageError(f"Unknown norm '{config.features.norm}'.", did_you_mean(config.features.norm, NORMS))
     if not 0 < config.label_scale < 1e6:
-        raise UsageError(f"Setting 'label_scale' must be positive, got {config.label_scale}.")
+        raise UsageError(f"Setting 'label_scale' must be positive, got {config.label_scale}.", "Its default is 4.")
     if len(set(config.ipc)) != len(config.ipc):
         raise UsageError("The same IPC was asked for twice.", "Name each --ipc once.")
 

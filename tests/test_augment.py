@@ -123,9 +123,10 @@ def test_cutout_is_half_the_side_for_dsa() -> None:
     assert ((kept == noise(20)) | (kept == 0)).all()
 
 
-def test_rotate_turns_by_up_to_its_angle() -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rotate_turns_by_up_to_15_degrees(family: str) -> None:
     x = ramps(200)
-    out = rotate(15)(x, rng())[:, :, 9:24, 9:24]  # where no corner comes in
+    out = FAMILIES[family]["rotate"](x, rng())[:, :, 9:24, 9:24]  # where no corner comes in
     cx, cy = x[:, 0, 9:24, 9:24], x[:, 1, 9:24, 9:24]
     across, down = (
         torch.stack([(o * cx).sum((1, 2)), (o * cy).sum((1, 2))], 1) / cx.square().sum((1, 2))[:, None]
@@ -143,7 +144,7 @@ def test_rotate_turns_by_up_to_its_angle() -> None:
 
 def test_scale_zooms_each_axis_by_itself() -> None:
     x = ramps(300)
-    out = scale(1.2)(x, rng())
+    out = FAMILIES["dsa"]["scale"](x, rng())  # by up to 1.2
     middle, right, bottom = 16, 22, 22
     place = x[0, 0, middle, right]
     zx, zy = out[:, 0, middle, right] / place, out[:, 1, bottom, middle] / place

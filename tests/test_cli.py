@@ -682,7 +682,7 @@ def test_python_dash_m() -> None:
 
 def test_a_closed_pipe_is_no_error_worth_telling() -> None:
     """`ddtool env --json | head -0`"""
-    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT), "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "-m", "ddtool", "env", "--json"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
@@ -744,6 +744,14 @@ def test_bars_show_what_the_loop_says(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_quiet_is_quiet_in_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown_in_a_terminal(monkeypatch, EVENTS, quiet=True) == ""
+
+
+def test_scores_are_shown_as_they_are(run: Path) -> None:
+    score = {"stage": "[/x]", "ipc": 2, "protocol": ":smile:", "mean": 1.0, "std": 0.0, "seeds": 1, "seconds": 1}
+    Run.open(run).record(score=score)
+    shown = done("info", run).stdout
+    assert "[/x]" in shown
+    assert ":smile:" in shown
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,13 @@ from safetensors.torch import load_file, save_file
 
 from ddtool import api, hub, pipeline, runs
 from ddtool.config import RunConfig, from_dict
-from ddtool.data import SyntheticSet
+from ddtool.data import Normaliser, SyntheticSet
+from ddtool.engine import Engine
 from ddtool.errors import DDToolError, DivergedError, GeneratorError, RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
 from ddtool.generator import Generator
 from ddtool.loop import Interrupted, Loop
+from ddtool.mgdd import analytical_labels
 from ddtool.runs import Run
 
 LAYOUT = [
@@ -639,6 +641,19 @@ def test_nothing_is_generated_before_the_generator_is_adapted(dataset: Path, tmp
     with pytest.raises(RunError, match="no adapted generator yet") as caught:
         pipeline.generate(Run.open(tmp_path / "run"), 1, tiny.ENGINE)
     assert "--resume" in caught.value.hint
+
+
+def test_every_stage_has_its_labels_at_the_scale_of_the_configuration(made: Path) -> None:
+    run = Run.open(made)
+    scale = run.config().label_scale
+    assert scale == 4.0
+    for stage in ("initial", "generated", "refined"):
+        synthetic = run.load_set(run.ipcs()[0], stage)
+        assert synthetic.label_scale == scale
+    features, W, info = pipeline.load_labels(run, Engine.choose("cpu", "fp32"))
+    initial = run.load_set(run.ipcs()[0], "initial")
+    solved = analytical_labels(features, W, Normaliser(info["mean"], info["std"])(initial.images))
+    assert torch.allclose(initial.labels, scale * solved, atol=1e-3)
 
 
 def test_without_refinement_the_generated_set_is_the_set(dataset: Path, tmp_path: Path) -> None:
