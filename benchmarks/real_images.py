@@ -12,10 +12,9 @@ from pathlib import Path
 import torch
 
 from ddtool import sources
-from ddtool.data import real_images
+from ddtool.data import draw_pool, real_images
 from ddtool.engine import Engine
 from ddtool.evaluate import train_and_test
-from ddtool.pipeline import draw_pool
 
 
 def main() -> None:

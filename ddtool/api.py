@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddtool import pipeline
+from ddtool import pipeline, scoring
 from ddtool.config import RunConfig, from_dict, merged, preset
 from ddtool.data import SyntheticSet
 from ddtool.engine import Engine
@@ -80,7 +80,7 @@ def evaluate(
     baseline: score as many random real images too. Scores of a run are recorded in its results.json.
     """
     engine = engine or Engine.choose()
-    return pipeline.evaluate(
+    return scoring.evaluate(
         run_or_set if isinstance(run_or_set, Run) else Path(run_or_set),
         ipc, stage, on, protocol, seeds, seed, baseline, engine, report,
     )  # fmt: skip

@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from ddtool.errors import UsageError, did_you_mean
@@ -169,6 +170,39 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """What differs from the defaults above by device. 'auto' takes 'gpu' on cuda and 'cpu' elsewhere."""
+
+
+LEAST = {
+    "seed": 0, "features.width": 1, "labels.width": 1, "labels.images": 1, "evaluate.seeds": 1,
+    "adapt.steps": 0, "adapt.lr": 0, "adapt.lr_floor": 0, "adapt.real_batch": 1, "adapt.synthetic_batch": 1,
+    "refine.steps": 0, "refine.lr_pixels": 0, "refine.lr_labels": 0, "refine.lr_floor": 0, "refine.real_batch": 1,
+    "refine.synthetic_batch": 1,
+}  # fmt: skip
+"""The smallest values that a run can use."""
+
+
+def check_values(config: RunConfig) -> None:
+    """UsageError for values that no run can use, before anything is loaded."""
+    for name, least in LEAST.items():
+        if attrgetter(name)(config) < least:
+            hint = f"For example --set {name}={attrgetter(name)(RunConfig())}, its default."
+            raise UsageError(f"Setting '{name}' must be at least {least}, got {attrgetter(name)(config)}.", hint)
+    if config.seed >= 2**63:
+        raise UsageError(f"Setting 'seed' must be less than 2^63, got {config.seed}.", "Any smaller number will do.")
+    if not config.adapt.seen_ipcs or min(config.adapt.seen_ipcs) < 1:
+        raise UsageError("Setting 'adapt.seen_ipcs' must list IPCs of at least 1.", "Its default is [10, 50].")
+    for name in ("labels.ridge", "adapt.ridge", "refine.ridge"):
+        if not 0 < attrgetter(name)(config) < 1e6:
+            raise UsageError(
+                f"Setting '{name}' must be positive, got {attrgetter(name)(config)}.", "Its default is 1e-3."
+            )
+    for name in ("adapt.betas", "refine.betas"):
+        if not all(0 <= beta < 1 for beta in attrgetter(name)(config)):
+            raise UsageError(f"Setting '{name}' must lie in [0, 1).", "Its default is [0.9, 0.99].")
+    if not 0 < config.label_scale < 1e6:
+        raise UsageError(f"Setting 'label_scale' must be positive, got {config.label_scale}.", "Its default is 4.")
+    if len(set(config.ipc)) != len(config.ipc):
+        raise UsageError("The same IPC was asked for twice.", "Name each --ipc once.")
 
 
 def preset(name: str, device_type: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddtool.engine import seeded_generator
 from ddtool.errors import DataError, UsageError
 
 CENTRED = "centred"
@@ -116,6 +117,11 @@ def draw_per_class(data: ImageData, ipc: int, rng: torch.Generator) -> Tensor:
     starts = torch.cumsum(counts, 0) - counts
     rows = starts[None, :] + torch.arange(ipc, device=counts.device)[:, None]  # (ipc, C)
     return by_class[rows.flatten()]
+
+
+def draw_pool(data: ImageData, ipc: int, seed: int) -> Tensor:
+    """Indices of Z, image-major: the same on every device, and a larger Z begins with the smaller one."""
+    return draw_per_class(data, ipc, seeded_generator("cpu", seed, "pool"))
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

@@ -1,26 +1,25 @@
 """From a dataset's name to a scored run directory. Each finished stage is a file of the run; what is there is not made again."""
 
-import re
 import time
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddtool import hub, mgdd, sources
-from ddtool.config import AdaptConfig, RunConfig, from_dict
-from ddtool.data import ImageData, Normaliser, SyntheticSet, accuracy, draw_per_class, real_images
-from ddtool.engine import Engine, seeded_generator
+from ddtool import hub, mgdd
+from ddtool.config import AdaptConfig, RunConfig, check_values
+from ddtool.data import ImageData, Normaliser, SyntheticSet, accuracy, draw_pool
+from ddtool.engine import Engine
 from ddtool.errors import DataError, RunError, UsageError, did_you_mean
-from ddtool.evaluate import Score, check_protocol, kernel_ridge, train_and_test
+from ddtool.evaluate import check_protocol
 from ddtool.events import Done, Note, Report, silent
 from ddtool.generator import Generator
 from ddtool.nets import NORMS, RandomFeatures, depth_for, pyramid
 from ddtool.report import preview
-from ddtool.runs import RESTORE, STAGES, Run, is_run, read_set
+from ddtool.runs import RESTORE, Run
+from ddtool.scoring import load_target, score_run
 from ddtool.sources import Target
 
 MIRROR_KEEPS = 0.9
@@ -107,11 +106,6 @@ def adapt(config: RunConfig, run: Run, engine: Engine, report: Report = silent) 
     run.drop_checkpoints()
 
 
-def load_target(config: RunConfig, report: Report) -> Target:
-    """The dataset of a configuration; UsageError for an option of the data source that does not exist."""
-    return sources.load(config.dataset, from_dict(sources.DataOptions, config.data, "data."), report=report)
-
-
 def check_same_data(info: dict[str, Any], train: ImageData, run: Run) -> None:
     """RunError when the dataset is not the one that the run was started with."""
     for name in ("class_names", "shape", "mean", "std"):
@@ -176,11 +170,6 @@ def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report
     run.record(classes=C, train_images=len(data), mirror=mirror, pool_ipc=pool_ipc)
     run.save_label_head(dict(f.net.body.state_dict()), W, info)
     report(Done("labels", time.perf_counter() - started))
-
-
-def draw_pool(data: ImageData, ipc: int, seed: int) -> Tensor:
-    """Indices of Z, image-major: the same on every device, and a larger Z begins with the smaller one."""
-    return draw_per_class(data, ipc, seeded_generator("cpu", seed, "pool"))
 
 
 @torch.no_grad()
@@ -365,34 +354,7 @@ def extend_pool(run: Run, ipc: int, adapted: Adapted, report: Report) -> None:
     adapted.pool_images, adapted.pool_labels = train.images[indices].to(device), train.labels[indices].to(device)
 
 
-# ------------------------------------------------------------------------------------------------- scores and picture
-
-
-def score_run(config: RunConfig, run: Run, target: Target, engine: Engine, report: Report) -> None:
-    """Score every set of the run: refined, generator alone, and as many random real images, by the configured protocol."""
-    mirror = run.load_label_head()[2]["mirror"]
-    for ipc in config.ipc:
-        sets = [run.load_set(ipc, stage) for stage in dict.fromkeys(["generated", run.load_set(ipc).stage])]
-        if config.evaluate.baseline:
-            sets.append(random_subset(target.train, ipc, mirror, config.seed))
-        for synthetic in sets:
-            score_set(synthetic, target, config, run, engine, report)
-
-
-def random_subset(train: ImageData, ipc: int, mirror: bool, seed: int) -> SyntheticSet:
-    """The baseline: the same number of random real images with hard labels (the first of Z)."""
-    return real_images(train, draw_pool(train, ipc, seed), mirror)
-
-
-def score_set(
-    synthetic: SyntheticSet, target: Target, config: RunConfig, run: Run, engine: Engine, report: Report
-) -> None:
-    """Kernel-ridge and trained-network scores of one set, recorded in the run; those it has already are not repeated."""
-    have = {(s["stage"], s["ipc"], s["protocol"], s["seeds"], s["dataset"]) for s in run.results()["scores"]}
-    for protocol, seeds in (("kernel-ridge", 3), (config.evaluate.protocol, config.evaluate.seeds)):
-        if (synthetic.stage, synthetic.ipc, protocol, seeds, target.name) not in have:
-            score = measure(synthetic, target, protocol, seeds, config.seed, engine, report)
-            run.record(score=score.to_dict())
+# ------------------------------------------------------------------------------------------------- picture and plan
 
 
 def draw_preview(run: Run, ipc: int) -> None:
@@ -404,138 +366,12 @@ def draw_preview(run: Run, ipc: int) -> None:
     preview(stages, f"ddtool · {name} · {ipc} image{'s' if ipc > 1 else ''} per class", run.folder / "preview.png")
 
 
-def evaluate(
-    run_or_set: Run | Path,
-    ipc: int | None,
-    stage: str | None,
-    on: str | None,
-    protocol: str,
-    seeds: int,
-    seed: int,
-    baseline: bool,
-    engine: Engine,
-    report: Report = silent,
-) -> list[Score]:
-    """Scores of a run's sets or of one exact set; those of a run are recorded in it."""
-    check_stage(stage)
-    if protocol != "kernel-ridge":
-        check_protocol(protocol)
-    run, sets = find_sets(run_or_set, ipc, stage)
-    config = run.config() if run and not on else tested_on(sets[0], on)
-    target = load_target(config, report)
-    check_classes(sets[0], target.train)
-    if baseline:
-        sets += [random_subset(target.train, n, sets[0].mirror, seed) for n in sorted({s.ipc for s in sets})]
-    scores = []
-    for synthetic in sets:
-        score = measure(synthetic, target, protocol, seeds, seed, engine, report)
-        if run:
-            run.record(score=score.to_dict())
-        scores.append(score)
-    return scores
-
-
-def find_sets(run_or_set: Run | Path, ipc: int | None, stage: str | None) -> tuple[Run | None, list[SyntheticSet]]:
-    """The sets that a path means: those of a run, or one exact.safetensors (or its folder)."""
-    path = run_or_set.folder if isinstance(run_or_set, Run) else run_or_set
-    if is_run(path):
-        run = Run.open(path)
-        ipcs = [ipc] if ipc is not None else run.ipcs()
-        if not ipcs:
-            raise RunError(f"{path} has no synthetic set yet.", f"Finish it: `ddtool adapt --resume {path}`.")
-        return run, [run.load_set(n, stage) for n in ipcs]
-    file = path / "exact.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise RunError(f"No run and no synthetic set at {path}.", "Give a run directory or an exact.safetensors file.")
-    synthetic = read_set(file)
-    if ipc not in (None, synthetic.ipc) or stage not in (None, synthetic.stage):
-        message = f"{path} is one set, of ipc {synthetic.ipc}, {synthetic.stage}."
-        raise UsageError(message, "Leave --ipc and --stage out, or give the run directory.")
-    return None, [synthetic]
-
-
-def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
-    """Where to test a set that is judged without its run: on dataset `on`, else on the one it was made from, read alike."""
-    source = synthetic.source
-    name = on or source.get("path") or source.get("name")
-    if not name:
-        raise UsageError("The set does not say which dataset it was made from.", "Name it: --on DATASET.")
-    if on:
-        return RunConfig(dataset=on)
-    known = ("image_column", "label_column", "train_split", "test_split", "resolution", "config")
-    data = {key: source[key] for key in known if source.get(key) is not None}
-    if not re.fullmatch(r"\w+(\.\w+)*", str(data.get("test_split", ""))):
-        data.pop("test_split", None)  # not a split, but a note of what was held out
-    return RunConfig(dataset=str(name), data=data)
-
-
-def check_classes(synthetic: SyntheticSet, train: ImageData) -> None:
-    """UsageError when a set would be tested on a dataset of other classes."""
-    ours, theirs = list(synthetic.class_names), list(train.class_names)
-    if ours != theirs:
-        raise UsageError(
-            f"The synthetic set has {len(ours)} classes ({short_list(ours)}), the dataset {len(theirs)} "
-            f"({short_list(theirs)}): an accuracy would mean nothing.",
-            "Test on a dataset with the same classes in the same order (--on).",
-        )
-
-
-def short_list(names: list[str]) -> str:
-    """The first few names."""
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def measure(
-    synthetic: SyntheticSet, target: Target, protocol: str, seeds: int, seed: int, engine: Engine, report: Report
-) -> Score:
-    """One score on the test split of `target`, by a protocol of that name or 'kernel-ridge'."""
-    if protocol == "kernel-ridge":
-        score = kernel_ridge(synthetic, target.test(), engine, seeds=seeds, seed=seed)
-    else:
-        score = train_and_test(synthetic, target.test(), protocol, engine, seeds=seeds, seed=seed, report=report)
-    return replace(score, dataset=target.name)
-
-
-LEAST = {
-    "seed": 0, "features.width": 1, "labels.width": 1, "labels.images": 1, "evaluate.seeds": 1,
-    "adapt.steps": 0, "adapt.lr": 0, "adapt.lr_floor": 0, "adapt.real_batch": 1, "adapt.synthetic_batch": 1,
-    "refine.steps": 0, "refine.lr_pixels": 0, "refine.lr_labels": 0, "refine.lr_floor": 0, "refine.real_batch": 1,
-    "refine.synthetic_batch": 1,
-}  # fmt: skip
-"""The smallest values that a run can use."""
-
-
 def check_config(config: RunConfig) -> None:
     """UsageError for values that no run can use, before anything is loaded."""
+    check_values(config)
     check_protocol(config.evaluate.protocol)
-    for name, least in LEAST.items():
-        if attrgetter(name)(config) < least:
-            hint = f"For example --set {name}={attrgetter(name)(RunConfig())}, its default."
-            raise UsageError(f"Setting '{name}' must be at least {least}, got {attrgetter(name)(config)}.", hint)
-    if config.seed >= 2**63:
-        raise UsageError(f"Setting 'seed' must be less than 2^63, got {config.seed}.", "Any smaller number will do.")
-    if not config.adapt.seen_ipcs or min(config.adapt.seen_ipcs) < 1:
-        raise UsageError("Setting 'adapt.seen_ipcs' must list IPCs of at least 1.", "Its default is [10, 50].")
-    for name in ("labels.ridge", "adapt.ridge", "refine.ridge"):
-        if not 0 < attrgetter(name)(config) < 1e6:
-            raise UsageError(
-                f"Setting '{name}' must be positive, got {attrgetter(name)(config)}.", "Its default is 1e-3."
-            )
-    for name in ("adapt.betas", "refine.betas"):
-        if not all(0 <= beta < 1 for beta in attrgetter(name)(config)):
-            raise UsageError(f"Setting '{name}' must lie in [0, 1).", "Its default is [0.9, 0.99].")
     if config.features.norm not in NORMS:
         raise UsageError(f"Unknown norm '{config.features.norm}'.", did_you_mean(config.features.norm, NORMS))
-    if not 0 < config.label_scale < 1e6:
-        raise UsageError(f"Setting 'label_scale' must be positive, got {config.label_scale}.", "Its default is 4.")
-    if len(set(config.ipc)) != len(config.ipc):
-        raise UsageError("The same IPC was asked for twice.", "Name each --ipc once.")
-
-
-def check_stage(stage: str | None) -> None:
-    """UsageError for a stage that does not exist."""
-    if stage is not None and stage not in STAGES:
-        raise UsageError(f"Unknown stage '{stage}'.", did_you_mean(stage, STAGES))
 
 
 def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ddtool import api, hub, pipeline, runs
+from ddtool import api, hub, pipeline, runs, scoring
 from ddtool.config import RunConfig, from_dict
 from ddtool.data import Normaliser, SyntheticSet
 from ddtool.engine import Engine
@@ -737,9 +737,9 @@ def test_a_set_of_unknown_origin_asks_for_a_dataset(run: Run, dataset: Path) -> 
 
 def test_the_random_baseline_is_the_beginning_of_the_pool(made: Path, dataset: Path) -> None:
     run = Run.open(made)
-    target = pipeline.load_target(run.config(), lambda event: None)
+    target = scoring.load_target(run.config(), lambda event: None)
     images, _ = run.load_pool(tiny.CLASSES)
-    assert torch.equal(pipeline.random_subset(target.train, 2, True, 0).images, images[:6].float() / 255)
+    assert torch.equal(scoring.random_subset(target.train, 2, True, 0).images, images[:6].float() / 255)
 
 
 # --------------------------------------------------------------------------------------------------------- generators
