@@ -78,17 +78,21 @@ def initialise(net: nn.Module, rng: torch.Generator, scheme: str = "he") -> None
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            fan_in = module.weight[0].numel()
-            if scheme == "torch":
-                module.weight.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=rng)
-                if module.bias is not None:
-                    module.bias.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=rng)
-                continue
-            module.weight.normal_(0, math.sqrt((2 if scheme == "he" else 1) / fan_in), generator=rng)
-            if module.bias is not None:
-                module.bias.zero_()
+            draw_weights(module, rng, scheme)
         elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
             module.reset_parameters()
+
+
+def draw_weights(layer: nn.Conv2d | nn.Linear, rng: torch.Generator, scheme: str) -> None:
+    """Fresh weights and bias of one layer by `initialise`'s scheme."""
+    fan_in = layer.weight[0].numel()
+    if scheme == "torch":
+        for tensor in layer.parameters():
+            tensor.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=rng)
+        return
+    layer.weight.normal_(0, math.sqrt((2 if scheme == "he" else 1) / fan_in), generator=rng)
+    if layer.bias is not None:
+        layer.bias.zero_()
 
 
 class RandomFeatures:
