@@ -14,6 +14,7 @@ from ddtool.data import (
     SyntheticSet,
     accuracy,
     draw_per_class,
+    draw_pool,
     one_hot,
     real_images,
 )
@@ -132,6 +133,14 @@ def test_draw_reaches_every_image_and_follows_from_the_generator(untouched_globa
     assert set(torch.cat(draws).tolist()) == set(range(11))
     assert torch.equal(draws[0], draw_per_class(data, 2, rng(0)))
     assert not all(torch.equal(draws[0], d) for d in draws)
+
+
+def test_pool_follows_from_the_seed_and_grows_at_its_end() -> None:
+    data = data_of([6, 9, 7])
+    small, large = draw_pool(data, 2, 5), draw_pool(data, 6, 5)
+    assert torch.equal(large[:6], small)
+    assert torch.bincount(data.labels[large]).tolist() == [6, 6, 6]
+    assert not torch.equal(draw_pool(data, 2, 6), small)
 
 
 @pytest.mark.parametrize("ipc", [0, -1])

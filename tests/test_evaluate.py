@@ -137,7 +137,7 @@ def test_optimiser_follows_the_schedule(subset: SyntheticSet, engine: Engine, mo
 @pytest.mark.parametrize("protocol", ["tiny-mse", "tiny-ce"])
 def test_training_learns(subset: SyntheticSet, toy_test: ImageData, engine: Engine, protocol: str) -> None:
     score = train_and_test(subset, toy_test, protocol, engine, seeds=2)
-    assert score.mean > 60  # chance is 25
+    assert score.mean > 50  # chance is 25
     assert (score.seeds, score.ipc, score.stage, score.method) == (2, 5, "random", "random")
     assert (score.protocol, score.dataset) == (protocol, "toy")
     assert score.arch == {"tiny-mse": "convnet2-w8-none", "tiny-ce": "convnet2-w8-instance"}[protocol]
@@ -150,7 +150,7 @@ def test_training_follows_the_soft_labels_not_the_hard_ones(
 ) -> None:
     turned = replace(subset, labels=one_hot((subset.hard + 1) % 4, 4))
     expected = replace(toy_test, labels=(toy_test.labels + 1) % 4)
-    assert train_and_test(turned, expected, protocol, engine, seeds=1).mean > 60
+    assert train_and_test(turned, expected, protocol, engine, seeds=1).mean > 50
     assert train_and_test(turned, toy_test, protocol, engine, seeds=1).mean < 20
 
 
