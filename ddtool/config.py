@@ -169,7 +169,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "refine": {"steps": 2000, "synthetic_batch": 500},
     },
 }
-"""What differs from the defaults above by device. 'auto' takes 'gpu' on cuda and 'cpu' elsewhere."""
+"""What differs from the defaults above by device. 'auto' takes 'gpu' on cuda and 'cpu' elsewhere.
+
+cpu: `ddtool adapt cifar10 --ipc 10` writes its set in 237 s on 2 cores of an AMD EPYC 9004; frepo-mse 49.7 ± 0.2 over 3
+networks (docs/results.md). gpu: the defaults as they stand; not measured yet.
+"""
 
 
 LEAST = {
