@@ -22,6 +22,7 @@ settings.load_profile("ddtool")
 
 def pytest_sessionstart() -> None:
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start: the last bit depends on the number of threads
 
 
 @pytest.fixture(autouse=True)
