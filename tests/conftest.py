@@ -22,7 +22,7 @@ settings.load_profile("ddtool")
 
 def pytest_sessionstart() -> None:
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start: the last bit depends on the number of threads
+    os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: the last bit depends on it
 
 
 @pytest.fixture(autouse=True)
