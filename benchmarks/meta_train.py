@@ -1,6 +1,6 @@
 """Meta-train the bundled generator: first-order MAML on a large dataset, with a check on held-out classes.
 
-    python benchmarks/meta_train.py ../shared/data/tiny-imagenet-32 --out OUT [--iterations N] [--outer maml|reptile]
+    python benchmarks/meta_train.py DATASET --out OUT [--iterations N] [--outer maml|reptile]
 
 Kill it and start it again: it goes on from its checkpoint. Writes OUT/generator, OUT/history.jsonl, OUT/settings.json.
 """
