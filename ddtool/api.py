@@ -13,7 +13,7 @@ from ddtool.engine import Engine
 from ddtool.errors import UsageError
 from ddtool.evaluate import Score
 from ddtool.events import Event, Report, silent
-from ddtool.runs import Run, check_free, read_set
+from ddtool.runs import Run, check_free
 
 
 def adapt(
@@ -125,4 +125,4 @@ def recorded(run: Run, report: Report) -> Report:
     return listen
 
 
-__all__ = ["adapt", "evaluate", "generate", "read_set", "resume"]
+__all__ = ["adapt", "evaluate", "generate", "resume"]

@@ -195,9 +195,7 @@ def draw_task(
     counts, starts, per_class = real.sampler.counts[ways], real.sampler.starts[ways], config.label_images
     shuffle = torch.rand(len(ways), per_class, generator=rng, device=rng.device)
     offsets = (shuffle * counts[:, None]).long().clamp_max((counts - 1)[:, None])
-    rows = real.sampler.order[
-        starts[:, None] + offsets
-    ].T.flatten()  # image-major: the first ways·k rows hold k a class
+    rows = real.sampler.order[starts[:, None] + offsets].T.flatten()  # image-major
     labels = torch.arange(len(ways), device=rows.device).repeat(per_class)
     names = tuple(real.data.class_names[int(c)] for c in ways)
     data = replace(real.data, images=real.data.images[rows], labels=labels, class_names=names)

@@ -14,7 +14,6 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": lambda width: nn.GroupNorm(width, width),
 }
-INITS = ("he", "lecun", "torch")
 
 
 class ConvNet(nn.Module):
