@@ -135,6 +135,7 @@ class SyntheticSet:
 
     images: float32 (m, c, h, w) in [0, 1];  labels: float32 (m, C) soft, convention `label_convention`;
     hard: int64 (m,), the class each image was drawn for;  mean, std: the normalisation to train with;
+    label_method: how the labels were found: hard | analytical (Eq. 3) | fitted | learned (refinement);
     label_scale: the factor in the labels; accuracy does not see it, but training by squared error goes better with more than 1;
     mirror: whether classes survive a left-right mirror (evaluation flips only then);
     source: of the real data;  stage: random | initial | generated | refined.
@@ -152,6 +153,7 @@ class SyntheticSet:
     label_scale: float = 1.0
     method: str = "mgdd"
     stage: str = "generated"
+    label_method: str = "analytical"
     source: dict[str, Any] = field(default_factory=dict)
     label_convention: str = CENTRED
 
@@ -201,6 +203,7 @@ def real_images(
         mirror=mirror,
         method="random" if stage == "random" else "mgdd",
         stage=stage,
+        label_method="hard" if labels is None else "analytical",
         source=data.source,
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddtool.config import AdaptConfig, MetaConfig, RefineConfig
+from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
 from ddtool.data import BalancedSampler, ImageData, Normaliser, one_hot
 from ddtool.engine import Engine
 from ddtool.events import Report, silent
@@ -107,7 +107,26 @@ def label_head(f: Callable, real: Real, rows: Tensor, ridge: float, chunk: int =
 @torch.no_grad()
 def analytical_labels(f: Callable, W: Tensor, X: Tensor, chunk: int = 512) -> Tensor:
     """Eq. 3: Y_s = f_θ(X_s) W_θ, (m, C)."""
-    return torch.cat([f(part) @ W for part in X.split(chunk)])
+    return in_chunks(f, X, chunk) @ W
+
+
+@torch.no_grad()
+def fitted_labels(X_s: Tensor, f: RandomFeatures, real: Real, config: FitConfig, rng: torch.Generator) -> Tensor:
+    """Ours, beyond the paper: the labels (m, C) that minimise Eq. 1, averaged over random networks, for fixed images.
+
+    The prediction of Eq. 1 is A Y_s, with A (n, m) a function of the images alone, so the best labels are one ridge
+    regression: over the stacked rows of `config.networks` fresh networks, each with a fresh real batch. No steps; the
+    sums AᵀA (m, m) and AᵀY_t and the solve are float64.
+    """
+    m = len(X_s)
+    X_b, unit = mirrored(X_s, torch.eye(m, device=X_s.device), config.mirror)
+    AtA, AtY = 0.0, 0.0  # type: Tensor | float, Tensor | float
+    for _ in range(config.networks):
+        X_t, Y_t = real.batch(max(config.real_batch, 2 * m), rng)
+        f.draw(rng)
+        A = in_chunks(f, X_t) @ ridge_head(in_chunks(f, X_b), unit, config.ridge)
+        AtA, AtY = AtA + (A.T @ A).double(), AtY + (A.T @ Y_t).double()
+    return solve_regularised(AtA, AtY, config.shrink, m).float()  # type: ignore
 
 
 # ------------------------------------------------------------------------------------------ adaptation and generation
@@ -265,6 +284,11 @@ def meta_gradient(
 def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
     """S with its left-right mirror images beside it, when classes do not mind."""
     return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if mirror else (X, Y)
+
+
+def in_chunks(f: Callable, X: Tensor, chunk: int = 500) -> Tensor:
+    """f(X), (n, d), computed part by part."""
+    return torch.cat([f(part) for part in X.split(chunk)])
 
 
 def balanced_part(X: Tensor, Y: Tensor, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:

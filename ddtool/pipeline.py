@@ -228,12 +228,35 @@ def make_set(
     engine: Engine,
     report: Report,
 ) -> None:
-    """Generate, refine and write the set of one IPC."""
+    """Generate, fit labels, refine and write the set of one IPC."""
+    initial, generated = synthesise(config, ipc, adapted, real, features, report)
+    final = refine_set(config, generated, real, features, run, engine, report)
+    write_stages(run, initial, generated, final, config.label_scale, force=True)
+
+
+def synthesise(
+    config: RunConfig, ipc: int, adapted: Adapted, real: mgdd.Real | None, features: RandomFeatures, report: Report
+) -> tuple[SyntheticSet, SyntheticSet]:
+    """The initial and the generated set of one IPC; with the real data at hand, both with labels fitted to their images."""
     started = time.perf_counter()
     initial, generated = adapted.synthesise(ipc)
     report(Done(f"generate ipc{ipc}", time.perf_counter() - started))
-    final = refine_set(config, generated, real, features, run, engine, report)
-    write_stages(run, initial, generated, final, config.label_scale, force=True)
+    if real is None or config.fit.networks == 0:
+        return initial, generated
+    started = time.perf_counter()
+    initial, generated = (fit_labels(config, part, real, features, adapted.engine) for part in (initial, generated))
+    report(Done(f"fit labels ipc{ipc}", time.perf_counter() - started))
+    return initial, generated
+
+
+def fit_labels(
+    config: RunConfig, synthetic: SyntheticSet, real: mgdd.Real, features: RandomFeatures, engine: Engine
+) -> SyntheticSet:
+    """The set with the labels that suit its images best over random networks."""
+    settings = replace(config.fit, mirror=config.fit.mirror and synthetic.mirror)
+    rng = engine.rng(config.seed, "fit", synthetic.ipc)
+    X = real.normalise(synthetic.images.to(engine.device))
+    return replace(synthetic, labels=mgdd.fitted_labels(X, features, real, settings, rng), label_method="fitted")
 
 
 def has_set(config: RunConfig, ipc: int, run: Run) -> bool:
@@ -277,7 +300,7 @@ def refine_set(
         run.saver(phase.replace(" ", "-")),
         phase,
     )
-    return replace(generated, images=real.normalise.inverse(X), labels=Y, stage="refined")
+    return replace(generated, images=real.normalise.inverse(X), labels=Y, stage="refined", label_method="learned")
 
 
 def feature_network(config: RunConfig, shape: tuple[int, int, int], engine: Engine) -> RandomFeatures:
@@ -315,7 +338,10 @@ def load_generator(config: RunConfig) -> Generator:
 
 
 def generate(run: Run, ipc: int, engine: Engine, *, force: bool = False, report: Report = silent) -> Path:
-    """Any IPC from an adapted run: one pass over Z, nothing optimised. More than Z holds are drawn from the dataset again."""
+    """Any IPC from an adapted run: one pass over Z, then labels fitted in closed form where the dataset is at hand.
+
+    More initial samples than Z holds are drawn from the dataset again.
+    """
     if ipc < 1:
         raise UsageError(f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class.")
     if not run.has_generator():
@@ -329,11 +355,23 @@ def generate(run: Run, ipc: int, engine: Engine, *, force: bool = False, report:
     adapted = Adapted.load(run, engine)
     if ipc > adapted.pool_ipc:
         extend_pool(run, ipc, adapted, report)
-    started = time.perf_counter()
-    initial, generated = adapted.synthesise(ipc)
-    report(Done(f"generate ipc{ipc}", time.perf_counter() - started))
+    config = run.config()
+    real = real_data(config, adapted, run, report) if config.fit.networks else None
+    features = feature_network(config, tuple(adapted.info["shape"]), engine)
+    initial, generated = synthesise(config, ipc, adapted, real, features, report)
     run.drop_scores(ipc)
-    return write_stages(run, initial, generated, generated, run.config().label_scale, force)
+    return write_stages(run, initial, generated, generated, config.label_scale, force)
+
+
+def real_data(config: RunConfig, adapted: Adapted, run: Run, report: Report) -> mgdd.Real | None:
+    """The target of a run, to fit labels on; None, said aloud, when it is not at hand or has changed."""
+    try:
+        train = load_target(config, report).train
+        check_same_data(adapted.info, train, run)
+    except (DataError, RunError) as error:
+        report(Note(f"Labels are the analytical ones of Eq. 3: to fit better ones takes the dataset. {error.message}"))
+        return None
+    return mgdd.Real.of(train, adapted.engine)
 
 
 def extend_pool(run: Run, ipc: int, adapted: Adapted, report: Report) -> None:

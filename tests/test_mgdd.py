@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddtool import mgdd
-from ddtool.config import AdaptConfig, MetaConfig, RefineConfig
+from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
 from ddtool.data import ImageData, Normaliser, draw_per_class
 from ddtool.engine import Engine
 from ddtool.errors import DivergedError
@@ -29,6 +29,7 @@ from ddtool.mgdd import (
     analytical_labels,
     balanced_part,
     draw_task,
+    fitted_labels,
     generate,
     label_head,
     meta_gradient,
@@ -252,6 +253,43 @@ def test_analytical_labels_tell_the_class(real: Real, held: Real, f: RandomFeatu
     X, _ = held.at(torch.arange(200))
     Y = analytical_labels(f, W, X)
     assert (Y.argmax(1) == held.data.labels).float().mean() > 0.6  # chance is 0.25
+    assert not Y.requires_grad
+
+
+FIT = FitConfig(networks=3, real_batch=40, ridge=1e-2, shrink=1e-2, mirror=False)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize(("rows", "n"), [(12, 40), (32, 64)])  # the second: two real images for each synthetic one
+def test_fitted_labels_are_least_squares_over_all_networks(
+    rows: int, n: int, mirror: bool, real: Real, f: RandomFeatures
+) -> None:
+    """One float64 system of the stacked predictions, each in its kernel form, solved by SVD."""
+    X = real.at(torch.arange(rows))[0]
+    stream, predictions, targets = rng(5), [], []
+    for _ in range(3):
+        X_t, Y_t = real.batch(n, stream)
+        f.draw(stream)
+        F_t, F_s = f(X_t).double(), f(torch.cat([X, X.flip(3)]) if mirror else X).double()
+        K = F_s @ F_s.T
+        A = F_t @ F_s.T @ torch.linalg.inv(K + 1e-2 * K.trace() / min(F_s.shape) * torch.eye(len(K)))
+        predictions.append(A[:, :rows] + A[:, rows:] if mirror else A)
+        targets.append(Y_t.double())
+    A, Y_t = torch.cat(predictions), torch.cat(targets)
+    shift = 1e-2 * A.square().sum() / rows
+    system = torch.cat([A, shift.sqrt() * torch.eye(rows)]), torch.cat([Y_t, torch.zeros(rows, 4)])
+    expected = torch.linalg.lstsq(*system, driver="gelsd").solution
+    fitted = fitted_labels(X, f, real, replace(FIT, mirror=mirror), rng(5))
+    assert fitted.shape == (rows, 4)
+    assert fitted.dtype == torch.float32
+    assert (fitted - expected).norm() / expected.norm() < 1e-3
+
+
+def test_fitted_labels_beat_analytical_ones_on_unseen_images(
+    held: Real, real: Real, f: RandomFeatures, pool: Pool
+) -> None:
+    Y = fitted_labels(pool.X_s, f, real, replace(FIT, networks=20), rng(1))
+    assert judged(f, held, pool.X_s, Y) < 0.98 * judged(f, held, pool.X_s, pool.Y_s)
     assert not Y.requires_grad
 
 

@@ -594,7 +594,11 @@ def moved(dataset: Path, tmp_path: Path) -> tuple[Run, Path]:
 def test_without_the_dataset_only_the_pool_is_there(moved: tuple[Run, Path]) -> None:
     run, mine = moved
     shutil.rmtree(mine)
-    assert len(api.generate(run, 4, engine=tiny.ENGINE)) == 12
+    events: list[Event] = []
+    four = api.generate(run, 4, engine=tiny.ENGINE, report=events.append)
+    assert len(four) == 12
+    assert four.label_method == "analytical"
+    assert any(isinstance(event, Note) and "to fit better ones takes the dataset" in event.text for event in events)
     with pytest.raises(RunError, match="keeps 4 initial samples per class; for 5 it needs its dataset") as caught:
         pipeline.generate(run, 5, tiny.ENGINE)
     assert "--ipc 4 or less" in caught.value.hint
@@ -604,6 +608,7 @@ def test_without_the_dataset_only_the_pool_is_there(moved: tuple[Run, Path]) -> 
 def test_a_larger_pool_is_not_drawn_from_other_data(moved: tuple[Run, Path]) -> None:
     run, mine = moved
     (mine / "train" / "boot" / "1.png").unlink()
+    assert api.generate(run, 4, engine=tiny.ENGINE).label_method == "analytical"
     with pytest.raises(RunError, match="dataset has changed"):
         pipeline.generate(run, 5, tiny.ENGINE)
 
@@ -650,8 +655,15 @@ def test_every_stage_has_its_labels_at_the_scale_of_the_configuration(made: Path
     for stage in ("initial", "generated", "refined"):
         synthetic = run.load_set(run.ipcs()[0], stage)
         assert synthetic.label_scale == scale
+        assert synthetic.label_method == ("learned" if stage == "refined" else "fitted")
+
+
+def test_without_networks_to_fit_on_labels_are_analytical(dataset: Path, tmp_path: Path) -> None:
+    run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"fit": {"networks": 0}})
     features, W, info = pipeline.load_labels(run, Engine.choose("cpu", "fp32"))
-    initial = run.load_set(run.ipcs()[0], "initial")
+    initial, scale = run.load_set(2, "initial"), run.config().label_scale
+    assert initial.label_method == "analytical"
+    assert not any("fit" in phase for phase in run.results()["timings"])
     solved = analytical_labels(features, W, Normaliser(info["mean"], info["std"])(initial.images))
     assert torch.allclose(initial.labels, scale * solved, atol=1e-3)
 

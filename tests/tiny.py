@@ -31,13 +31,14 @@ SETTINGS: dict[str, Any] = {
     "features": {"width": 16},
     "labels": {"width": 16},
     "adapt": {"steps": 3, "seen_ipcs": [2, 4], "real_batch": 12},
+    "fit": {"networks": 2, "real_batch": 12},
     "refine": {"steps": 3, "real_batch": 12},
 }
 """Of a run through the Python API; the generator is 'scratch'."""
 OPTIONS = shlex.split(
     "--generator scratch --steps 3 --refine-steps 3 --precision fp32 --set architecture.width=8 "
     "--set architecture.blocks=1 --set features.width=16 --set labels.width=16 --set adapt.seen_ipcs=[2,4] "
-    "--set adapt.real_batch=12 --set refine.real_batch=12"
+    "--set adapt.real_batch=12 --set refine.real_batch=12 --set fit.networks=2 --set fit.real_batch=12"
 )
 """The same on the command line."""
 
