@@ -20,6 +20,8 @@ _PUBLIC = {  # loaded on first use, so that `ddtool -h` does not wait for torch
     "adapt": "ddtool.api",
     "evaluate": "ddtool.api",
     "generate": "ddtool.api",
+    "pull": "ddtool.api",
+    "push": "ddtool.api",
 }
 __all__ = [
     "DDToolError",
@@ -33,10 +35,12 @@ __all__ = [
     "adapt",
     "evaluate",
     "generate",
+    "pull",
+    "push",
 ]
 
 if TYPE_CHECKING:
-    from ddtool.api import adapt, evaluate, generate
+    from ddtool.api import adapt, evaluate, generate, pull, push
     from ddtool.config import RunConfig
     from ddtool.data import ImageData, SyntheticSet
     from ddtool.engine import Engine

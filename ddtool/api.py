@@ -3,16 +3,18 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddtool import pipeline, scoring
+from ddtool import hub, pipeline, publish, receive, scoring
 from ddtool.config import RunConfig, from_dict, merged, preset
 from ddtool.data import SyntheticSet
 from ddtool.engine import Engine
 from ddtool.errors import UsageError
 from ddtool.evaluate import Score
 from ddtool.events import Event, Report, silent
+from ddtool.hub import Pushed
 from ddtool.runs import Run, check_free
 
 
@@ -27,20 +29,26 @@ def adapt(
     settings: Mapping[str, Any] | None = None,
     preset_name: str = "auto",
     force: bool = False,
+    push_to: str | None = None,
     report: Report = silent,
 ) -> Run:
     """Adapt a meta generator to `dataset` and distil a synthetic set for every `ipc`; returns the finished run.
 
     dataset: alias, Hub id, path or 'sample';  generator: bundled, scratch, a folder or a Hub repo[@revision];
-    settings: nested values of RunConfig on top of the device's preset, for example {"refine": {"steps": 300}}.
+    settings: nested values of RunConfig on top of the device's preset, for example {"refine": {"steps": 300}};
+    push_to: namespace/name, where `push` takes the finished run (checked before the work begins).
     Raises DDToolError (its message and hint say what to do).
     """
+    if push_to:
+        publish.check_target(push_to, publish.Options(force=force))
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen = {"dataset": dataset, "ipc": ipcs, "generator": generator, "seed": seed}
     config = resolve(engine, preset_name, settings or {}, chosen)
     run = start(config, Path(out) if out else default_folder(config), engine, force, report)
-    pipeline.adapt(config, run, engine, recorded(run, report))
+    pipeline.adapt(run.config(), run, engine, recorded(run, report))
+    if push_to:
+        push(run, push_to, force=force, report=report)
     return run
 
 
@@ -55,8 +63,11 @@ def resume(folder: str | Path, *, engine: Engine | None = None, report: Report =
 def generate(
     run: str | Path | Run, ipc: int, *, engine: Engine | None = None, force: bool = False, report: Report = silent
 ) -> SyntheticSet:
-    """A set of any IPC from an adapted run, in one pass and without the original dataset; also written into the run."""
-    run = run if isinstance(run, Run) else Run.open(Path(run))
+    """A set of any IPC from an adapted run, in one pass and without the original dataset; also written into the run.
+
+    run: a run, its folder, or a Hub repo[@revision], which is pulled to runs/NAME.
+    """
+    run = run if isinstance(run, Run) else open_run(run, report)
     pipeline.generate(run, ipc, engine or Engine.choose(), force=force, report=recorded(run, report))
     return run.load_set(ipc)
 
@@ -74,16 +85,62 @@ def evaluate(
     engine: Engine | None = None,
     report: Report = silent,
 ) -> list[Score]:
-    """Scores of the sets of a run (or of one exact.safetensors, or the folder that holds it) on a whole test split.
+    """Scores of the sets of a run (or of one exact.safetensors, its folder, or a Hub repo) on a whole test split.
 
     on: the dataset to test on (default: the run's);  stage: initial, generated or refined (default: the final one);
     baseline: score as many random real images too. Scores of a run are recorded in its results.json.
     """
+    scoring.check_request(stage, protocol)
     engine = engine or Engine.choose()
-    return scoring.evaluate(
-        run_or_set if isinstance(run_or_set, Run) else Path(run_or_set),
-        ipc, stage, on, protocol, seeds, seed, baseline, engine, report,
-    )  # fmt: skip
+    path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
+    if not path.exists() and hub.parse(str(run_or_set)):
+        with hub.or_local(str(run_or_set)):
+            run, sets = None, receive.sets_of(str(run_or_set), ipc, stage, report)
+    else:
+        run, sets = scoring.find_sets(path, ipc, stage)
+    return scoring.evaluate(run, sets, on, protocol, seeds, seed, baseline, engine, report)
+
+
+def push(
+    run: str | Path | Run | None,
+    repo: str,
+    *,
+    generator: str | None = None,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    pool: bool = True,
+    only: str | None = None,
+    dataset_repo: str | None = None,
+    force: bool = False,
+    report: Report = silent,
+) -> list[Pushed]:
+    """Push a finished run to the model repo `repo` and the dataset repo `repo`-ddtool, or a meta `generator` to `repo`.
+
+    One commit a repo; pushing the same again changes nothing, another IPC is added to what is there. Raises HubError, with
+    nothing half-made: the same call repeats safely. private, create_pr, revision (a branch), pool, only ('generator' or
+    'dataset'), dataset_repo, force: as in `publish.Options`.
+    """
+    options = publish.Options(private, revision, create_pr, pool, only, dataset_repo, force)
+    publish.check_target(repo, options, generator)
+    with publish.parcels(run, generator, repo, options, report) as parcels:
+        return publish.push(parcels, options, publish.again(run, generator, repo, options), report)
+
+
+def pull(repo: str, *, out: str | Path | None = None, force: bool = False, report: Report = silent) -> Path:
+    """Bring a repo[@revision] of `push` here: a run, a meta generator or synthetic sets; returns its folder.
+
+    out: default runs/NAME, generators/NAME or sets/NAME. Everything in it is checked; HubError for what is refused.
+    """
+    return receive.pull(repo, Path(out) if out else None, force, report)[1]
+
+
+def open_run(name: str | Path, report: Report = silent) -> Run:
+    """A run by its folder, or by the Hub repo of an adapted generator, pulled to runs/NAME. RunError or HubError."""
+    if Path(name).expanduser().exists() or not hub.parse(str(name)):
+        return Run.open(Path(name).expanduser())
+    with hub.or_local(str(name)):
+        return receive.pulled_run(str(name), report)
 
 
 def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any]) -> RunConfig:
@@ -101,11 +158,14 @@ def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any]) -> Run
 def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: Report) -> Run:
     """A new run directory for a configuration whose dataset and generator can be had; nothing is written before that.
 
+    What comes from the Hub is recorded at its present commit.
+
     Raises RunError, before any data is loaded, when the folder is taken and `force` does not replace it.
     """
     check_free(folder, force)
-    pipeline.check_start(config, report)
-    return Run.create(folder, config, engine, force)
+    config = replace(config, generator=hub.pinned_generator(config.generator))
+    target = pipeline.check_start(config, report)
+    return Run.create(folder, pipeline.pinned(config, target.train.source), engine, force)
 
 
 def default_folder(config: RunConfig) -> Path:
@@ -125,4 +185,4 @@ def recorded(run: Run, report: Report) -> Report:
     return listen
 
 
-__all__ = ["adapt", "evaluate", "generate", "resume"]
+__all__ = ["adapt", "evaluate", "generate", "pull", "push", "resume"]

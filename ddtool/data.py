@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -164,6 +165,16 @@ class SyntheticSet:
                 f"A synthetic set of ipc {self.ipc} and {C} classes needs {self.ipc * C} images, labels ({self.ipc * C}, "
                 f"{C}); got images {tuple(self.images.shape)}, labels {tuple(self.labels.shape)}."
             )
+
+    @classmethod
+    def from_hub(cls, repo: str, ipc: int | None = None) -> "SyntheticSet":
+        """The exact tensors of a set in a dataset repo[@revision] of `ddtool push`; `ipc` when it holds several.
+
+        Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused.
+        """
+        return import_module("ddtool.receive").load_set(
+            repo, ipc
+        )  # by name: the rooms above know the Hub, this one does not
 
     def __len__(self) -> int:
         return len(self.images)

@@ -31,6 +31,14 @@ class GeneratorError(DDToolError):
     """A generator cannot be found or its files are refused."""
 
 
+class HubError(DDToolError):
+    """The Hub refuses a request or cannot be reached, or what a repo holds is refused."""
+
+
+class NotOnHubError(HubError):
+    """There is no such repo, or none that this user may see."""
+
+
 class RunError(DDToolError):
     """A run directory exists already, is incomplete, or its files are damaged."""
 

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddtool import hub
 from ddtool.engine import finite, frozen_random_state
 from ddtool.errors import GeneratorError, UsageError, did_you_mean
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+"""Types by the names that safetensors gives them."""
 
 
 @dataclass(frozen=True)
@@ -114,25 +117,21 @@ class Generator(nn.Module):
     @classmethod
     def load(cls, folder: Path) -> "Generator":
         """Read an untrusted generator folder. Raises GeneratorError, naming the file, for anything but an exact fit."""
-        generator = cls.build(read_config(folder / CONFIG_FILE), 0)
-        weights = read_weights(folder / WEIGHTS_FILE)
-        expected = generator.state_dict()
-        for name in sorted(expected.keys() ^ weights.keys()):
-            kind = "misses" if name in expected else "has the unknown"
-            raise GeneratorError(
-                f"{folder / WEIGHTS_FILE} {kind} tensor '{name}'.", "The file is not for this config.json."
-            )
+        config = read_config(folder / CONFIG_FILE)
+        with torch.device("meta"):  # shapes without memory: nothing is allocated for a file that does not fit
+            expected = cls(config).state_dict()
+        weights = read_weights(folder / WEIGHTS_FILE, expected)
         for name, value in weights.items():
-            if value.shape != expected[name].shape or value.dtype != expected[name].dtype:
-                raise GeneratorError(
-                    f"{folder / WEIGHTS_FILE}: tensor '{name}' is {tuple(value.shape)} {value.dtype}, expected "
-                    f"{tuple(expected[name].shape)} {expected[name].dtype}.",
-                    "The file is not for this config.json.",
-                )
             if not finite(value):
                 raise GeneratorError(f"{folder / WEIGHTS_FILE}: tensor '{name}' has values that are not finite.")
+        generator = cls.build(config, 0)
         generator.load_state_dict(weights)
         return generator
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> "Generator":
+        """The generator of a Hub repo[@revision], of a folder or a run, or 'bundled'. Raises GeneratorError or HubError."""
+        return cls.load(hub.generator_folder(name))
 
 
 def read_config(path: Path) -> GeneratorConfig:
@@ -153,10 +152,24 @@ def read_config(path: Path) -> GeneratorConfig:
         raise GeneratorError(f"{path}: {error.message}", error.hint or hint) from error
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; GeneratorError when it is missing or damaged."""
+def read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, whose header is compared with `expected` (names, shapes, types) before any is read.
+
+    Raises GeneratorError when the file is missing, damaged or not for this network.
+    """
+    hint = "The file is not for this config.json."
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            header = {name: file.get_slice(name) for name in list(file.keys())}
+            for name in sorted(expected.keys() ^ header.keys()):
+                how = "misses" if name in expected else "has the unknown"
+                raise GeneratorError(f"{path} {how} tensor '{name}'.", hint)
+            for name, part in header.items():
+                shape, kind, wanted = tuple(part.get_shape()), DTYPES.get(part.get_dtype()), expected[name]
+                if shape != wanted.shape or kind != wanted.dtype:
+                    said = f"is {shape} {kind or part.get_dtype()}, expected {tuple(wanted.shape)} {wanted.dtype}"
+                    raise GeneratorError(f"{path}: tensor '{name}' {said}.", hint)
+            return {name: file.get_tensor(name) for name in header}
     except FileNotFoundError:
         raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.") from None
     except (SafetensorError, OSError, ValueError) as error:

@@ -28,6 +28,9 @@ CONFIG_FLAG = "--dataset-config"
 SAMPLE = "sample"
 """The bundled dataset."""
 
+REVISIONS = "revisions.json"
+""" "repo@revision" → [sha, licence], as last seen online; beside the decoded data."""
+
 _SHORT: dict[str, tuple[str, str | None, str | None]] = {  # name → repo, configuration, revision
     "cifar10": ("uoft-cs/cifar10", None, None),
     "cifar100": ("uoft-cs/cifar100", None, None),
@@ -84,6 +87,7 @@ class Origin:
             "path" if self.kind == "local" else "id": self.where,
             "revision" if self.kind == "hub" else "content_hash": self.version,
             "config": self.config,
+            **({"converted": True} if self.converted else {}),
         }
 
 
@@ -189,11 +193,12 @@ def _card_licence(path: Path) -> str | None:
 
 
 def _hub_origin(repo: str, config: str | None, revision: str | None, cache: Path) -> Origin:
-    sha, licence = _remembered(repo, revision, cache) if _offline() else _resolve(repo, revision, cache)
+    sha, licence = _remembered(repo, revision, cache) if offline() else _resolve(repo, revision, cache)
     return Origin("hub", repo, sha, config, revision == CONVERTED, licence)
 
 
-def _offline() -> bool:
+def offline() -> bool:
+    """Whether the user has said that nothing may be asked."""
     switches = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(s, "").upper() in ("1", "ON", "YES", "TRUE") for s in switches)
 
@@ -206,12 +211,13 @@ def _resolve(repo: str, revision: str | None, cache: Path) -> tuple[str, str | N
         info = HfApi().dataset_info(repo, revision=revision, timeout=30)
     licence = info.card_data.get("license") if info.card_data else None
     answer = str(info.sha), ", ".join(licence) if isinstance(licence, list) else licence
-    _write_revisions(cache, _revisions(cache) | {_revision_key(repo, revision): list(answer)})
+    seen = {_revision_key(repo, name): list(answer) for name in (revision, answer[0])}
+    write_memory(cache / REVISIONS, read_memory(cache / REVISIONS) | seen)
     return answer
 
 
 def _remembered(repo: str, revision: str | None, cache: Path) -> tuple[str, str | None]:
-    known = _revisions(cache).get(_revision_key(repo, revision))
+    known = read_memory(cache / REVISIONS).get(_revision_key(repo, revision))
     if isinstance(known, list) and len(known) == 2:
         return known[0], known[1]
     if revision and _SHA.fullmatch(revision):
@@ -226,22 +232,24 @@ def _revision_key(repo: str, revision: str | None) -> str:
     return f"{repo}@{revision or 'main'}"
 
 
-def _revisions(cache: Path) -> dict[str, Any]:
-    """ "repo@revision" → [sha, licence], as last seen online; empty when there is no such file or it is damaged."""
+def read_memory(file: Path) -> dict[str, Any]:
+    """What was seen online, for use offline; empty when there is no such file or it is damaged."""
     try:
-        known = json.loads((cache / "revisions.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _write_revisions(cache: Path, known: dict[str, Any]) -> None:
+def write_memory(file: Path, known: dict[str, Any]) -> None:
     """Best effort: without it only offline use is lost, and a cache that cannot be written complains by itself."""
     with contextlib.suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache, prefix=".tmp-", delete=False, encoding="utf-8") as file:
-            json.dump(known, file, indent=1)
-        os.replace(file.name, cache / "revisions.json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=file.parent, prefix=".tmp-", delete=False, encoding="utf-8"
+        ) as temporary:
+            json.dump(known, temporary, indent=1)
+        os.replace(temporary.name, file)
 
 
 # --- what can go wrong ----------------------------------------------------------------------------------------------
@@ -263,9 +271,9 @@ def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         hint = f"{did_you_mean(repo.split('/')[1], ALIASES)} For a private dataset log in first: `hf auth login`."
         raise DataError(f"'{repo}' is no folder here, and no dataset on the Hub (or a private one).", hint) from error
-    except _transport_errors() as error:
+    except transport_errors() as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        said = f"it answered {status}" if isinstance(error, HfHubHTTPError) and status else _reason(error)
+        said = f"it answered {status}" if isinstance(error, HfHubHTTPError) and status else reason(error)
         hint = "Check the connection; HF_HUB_OFFLINE=1 takes what was loaded before."
         raise DataError(f"The Hub could not be asked about '{repo}': {said}.", hint) from error
 
@@ -281,26 +289,24 @@ def reading(origin: Origin) -> Iterator[None]:
     try:
         yield
     except _reading_errors() as error:
-        reason = _reason(error)
-        raise DataError(
-            f"The dataset '{origin.where}' cannot be read: {reason}.", _hint(origin, error, reason)
-        ) from error
+        said = reason(error)
+        raise DataError(f"The dataset '{origin.where}' cannot be read: {said}.", _hint(origin, error, said)) from error
 
 
-def _hint(origin: Origin, error: Exception, reason: str) -> str:
+def _hint(origin: Origin, error: Exception, said: str) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free some space, or set HF_HOME to a folder on another disk."
-    if "gated dataset" in reason:
+    if "gated dataset" in said:
         return _admission(origin.where)
-    if "scripts are no longer supported" in reason:
+    if "scripts are no longer supported" in said:
         return f"Try '{origin.where}@{CONVERTED}', the Hub's own parquet copy, with {CONFIG_FLAG} NAME."
-    if "config" in reason.lower():
+    if "config" in said.lower():
         return f"Name the dataset's configuration with {CONFIG_FLAG} NAME."
     return "It should hold an image and a label column that `datasets.load_dataset` can read."
 
 
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """What an unreachable or refusing Hub raises: httpx's errors, httpx2's from huggingface_hub 2 on."""
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What the client raises for an unreachable or refusing Hub: httpx's errors, httpx2's from huggingface_hub 2 on."""
     from huggingface_hub.errors import HfHubHTTPError
 
     transport = [base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"]
@@ -313,10 +319,10 @@ def _reading_errors() -> tuple[type[Exception], ...]:
     from datasets.exceptions import DatasetsError
     from pyarrow import ArrowException
 
-    return (*_transport_errors(), LookupError, TypeError, EOFError, DatasetsError, ArrowException, yaml.YAMLError)
+    return (*transport_errors(), LookupError, TypeError, EOFError, DatasetsError, ArrowException, yaml.YAMLError)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first lines of the deepest cause, without anything that looks like a credential."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -11,12 +11,12 @@ from torch import Tensor
 from ddtool import hub, mgdd
 from ddtool.config import AdaptConfig, RunConfig, check_values
 from ddtool.data import ImageData, Normaliser, SyntheticSet, accuracy, draw_pool
-from ddtool.engine import Engine
+from ddtool.engine import Engine, finite
 from ddtool.errors import DataError, RunError, UsageError, did_you_mean
 from ddtool.evaluate import check_protocol
 from ddtool.events import Done, Note, Report, silent
 from ddtool.generator import Generator
-from ddtool.nets import NORMS, RandomFeatures, depth_for, pyramid
+from ddtool.nets import NORMS, ConvNet, RandomFeatures, depth_for, pyramid
 from ddtool.report import preview
 from ddtool.runs import RESTORE, Run
 from ddtool.scoring import load_target, score_run
@@ -24,6 +24,9 @@ from ddtool.sources import Target
 
 MIRROR_KEEPS = 0.9
 """Classes survive a mirror when a head scores at least this share of its accuracy on mirrored images."""
+
+WIDEST = 4096
+"""The most channels that a label network may have."""
 
 
 @dataclass
@@ -317,14 +320,26 @@ def fixed_features(shape: tuple[int, int, int], width: int, engine: Engine, rng:
 def load_labels(run: Run, engine: Engine) -> tuple[RandomFeatures, Tensor, dict[str, Any]]:
     """f_θ and W_θ of Eq. 3 as the run keeps them, with the information beside them; RunError when they do not fit it."""
     theta, W, info = run.load_label_head()
+    check_labels(theta, W, info, run.folder)
     f = fixed_features(tuple(info["shape"]), info["label_width"], engine, engine.rng(0, "unused"))
-    try:
-        f.net.body.load_state_dict(theta)
-    except RuntimeError as error:
-        raise RunError(f"The label network of {run.folder} does not fit its description: {error}.", RESTORE) from error
-    if W.shape != (f.net.feature_dim, len(info["class_names"])):
-        raise RunError(f"The label head of {run.folder} does not fit its description.", RESTORE)
+    f.net.body.load_state_dict(theta)
     return f, W.to(engine.device), info
+
+
+def check_labels(theta: dict[str, Tensor], W: Tensor, info: dict[str, Any], folder: Path) -> None:
+    """RunError unless θ and W_θ are what their description says; the network itself is not made."""
+    shape, width = tuple(info["shape"]), info["label_width"]
+    if type(width) is not int or not 1 <= width <= WIDEST:
+        raise RunError(f"The label network of {folder} is refused: its width is {width!r:.40}.", RESTORE)
+    with torch.device("meta"):
+        net = ConvNet(shape, 1, (width,) * depth_for(shape), "none")
+    expected = {name: value.shape for name, value in net.body.state_dict().items()}
+    if {name: value.shape for name, value in theta.items()} != expected:
+        raise RunError(f"The label network of {folder} does not fit its description.", RESTORE)
+    if W.shape != (net.feature_dim, len(info["class_names"])):
+        raise RunError(f"The label head of {folder} does not fit its description.", RESTORE)
+    if not all(value.dtype == torch.float32 and finite(value) for value in (*theta.values(), W)):
+        raise RunError(f"The label network of {folder} has values that are not finite numbers.", RESTORE)
 
 
 def load_generator(config: RunConfig) -> Generator:
@@ -352,6 +367,8 @@ def generate(run: Run, ipc: int, engine: Engine, *, force: bool = False, report:
         stage = run.load_set(ipc).stage
         hint = "Replace it with --force" + (" (the new one will not be refined)." if stage == "refined" else ".")
         raise RunError(f"{run.folder} has a set of ipc {ipc} already, {stage}.", hint)
+    if not run.has("pool/train.parquet"):
+        restore_pool(run, report)
     adapted = Adapted.load(run, engine)
     if ipc > adapted.pool_ipc:
         extend_pool(run, ipc, adapted, report)
@@ -379,29 +396,57 @@ def extend_pool(run: Run, ipc: int, adapted: Adapted, report: Report) -> None:
 
     Raises RunError when the dataset cannot be had or has changed, UsageError when a class holds fewer images.
     """
-    config, kept = run.config(), adapted.pool_ipc
-    report(Note(f"The run keeps {kept} initial samples per class; drawing {ipc} from {config.dataset}."))
+    kept = adapted.pool_ipc
+    report(Note(f"The run keeps {kept} initial samples per class; drawing {ipc} from {run.config().dataset}."))
+    why = f"The run keeps {kept} initial samples per class; for {ipc} it needs its dataset."
+    train, indices = draw_again(run, adapted.info, ipc, why, f"Use --ipc {kept} or less, or bring", report)
+    device = adapted.engine.device
+    adapted.pool_images, adapted.pool_labels = train.images[indices].to(device), train.labels[indices].to(device)
+
+
+def restore_pool(run: Run, report: Report) -> None:
+    """Draw the Z of a run that was pulled without it: the same seed, the same revision of the dataset. Raises as above."""
+    info = run.load_label_head()[2]
+    report(Note(f"The run has no initial samples; drawing them from {run.config().dataset} again."))
+    train, indices = draw_again(run, info, info["pool_ipc"], "The run has no initial samples.", "Bring", report)
+    run.save_pool(train, indices)
+
+
+def draw_again(
+    run: Run, info: dict[str, Any], ipc: int, why: str, otherwise: str, report: Report
+) -> tuple[ImageData, Tensor]:
+    """The run's dataset and the indices of its first `ipc` initial samples per class."""
+    config = run.config()
     try:
         train = load_target(config, report).train
     except DataError as error:
-        message = f"The run keeps {kept} initial samples per class; for {ipc} it needs its dataset. {error.message}"
-        raise RunError(message, f"Use --ipc {kept} or less, or bring the dataset back. {error.hint}") from error
-    check_same_data(adapted.info, train, run)
-    indices = draw_pool(train, ipc, config.seed)
-    device = adapted.engine.device
-    adapted.pool_images, adapted.pool_labels = train.images[indices].to(device), train.labels[indices].to(device)
+        raise RunError(f"{why} {error.message}", f"{otherwise} the dataset back. {error.hint}") from error
+    check_same_data(info, train, run)
+    return train, draw_pool(train, ipc, config.seed)
+
+
+def pinned(config: RunConfig, source: dict[str, Any]) -> RunConfig:
+    """The configuration with its Hub dataset at the commit that was read, so that a run stays on it.
+
+    The Hub's own parquet copy is named by its branch and has to stay so; its commit is in the source.
+    """
+    if source.get("kind") != "hub" or source.get("converted"):
+        return config
+    at = {"revision": source["revision"]}
+    return replace(config, dataset=config.dataset.partition("@")[0], data=config.data | at)
 
 
 # ------------------------------------------------------------------------------------------------- picture and plan
 
 
-def draw_preview(run: Run, ipc: int) -> None:
-    """preview.png of one set: its stages above each other."""
+def draw_preview(run: Run, ipc: int, path: Path | None = None) -> None:
+    """preview.png of one set, in the run or at `path`: its stages above each other."""
     final = run.load_set(ipc)
     stages = {"initial": run.load_set(ipc, "initial"), "generated": run.load_set(ipc, "generated")}
     stages[final.stage] = final
     name = Path(str(final.source.get("name", "dataset"))).name
-    preview(stages, f"ddtool · {name} · {ipc} image{'s' if ipc > 1 else ''} per class", run.folder / "preview.png")
+    title = f"ddtool · {name} · {ipc} image{'s' if ipc > 1 else ''} per class"
+    preview(stages, title, path or run.folder / "preview.png")
 
 
 def check_config(config: RunConfig) -> None:

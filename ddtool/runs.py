@@ -10,17 +10,20 @@ checkpoints/        what an unfinished phase needs to go on
 
 import contextlib
 import errno
+import io
 import json
+import math
 import os
 import platform
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -30,7 +33,7 @@ import ddtool
 from ddtool.config import RunConfig, from_dict, to_dict
 from ddtool.data import ImageData, SyntheticSet
 from ddtool.engine import Engine, finite
-from ddtool.errors import DataError, RunError, UsageError
+from ddtool.errors import RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
 from ddtool.generator import Generator
 from ddtool.loop import Checkpoint
@@ -39,6 +42,10 @@ STAGES = ("initial", "generated", "refined")
 LABEL_INFO = ("class_names", "mean", "std", "shape", "label_width", "mirror", "source")
 """What is kept beside θ and W_θ: all that is needed to use them."""
 RESTORE = "Restore the file, or start a new run."
+LARGEST_SIDE, MOST_PICTURES, MOST_BYTES = 4096, 10**7, 2**32
+"""Bounds on what a file may claim to hold: pixels a side, pictures, and bytes in memory."""
+Header = dict[str, tuple[str, tuple[int, ...]]]
+"""Type and shape of each tensor in a safetensors file."""
 
 
 class Run:
@@ -147,10 +154,16 @@ class Run:
     def load_label_head(self) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
         """θ, W_θ and the information saved beside them; RunError when anything is missing."""
         path = self.folder / "generator" / "labels.safetensors"
-        tensors, info = read_tensors(path)
-        absent = [name for name in LABEL_INFO if name not in info] + ["W"] * ("W" not in tensors)
-        if absent:
-            raise RunError(f"{path} is not the label network of a run: it misses {', '.join(absent)}.", RESTORE)
+
+        def check(header: Header, info: dict[str, Any]) -> None:
+            absent = [name for name in LABEL_INFO if name not in info] + ["W"] * ("W" not in header)
+            shape = info.get("shape")
+            fault = f"it misses {', '.join(absent)}" if absent else ""
+            fault = fault or description_fault(info, shape if isinstance(shape, list) else ())
+            if fault:
+                raise RunError(f"{path} is not the label network of a run: {fault}.", RESTORE)
+
+        tensors, info = read_tensors(path, check)
         theta = {k.removeprefix("theta."): v for k, v in tensors.items() if k.startswith("theta.")}
         return theta, tensors["W"], info
 
@@ -171,8 +184,7 @@ class Run:
 
     def ipcs(self) -> list[int]:
         """The images per class of the finished sets."""
-        found = (self.folder / "synthetic").glob("ipc*/exact.safetensors")
-        return sorted(int(path.parent.name[3:]) for path in found if path.parent.name[3:].isdigit())
+        return ipcs_in(self.folder / "synthetic")
 
     def save_stage(self, synthetic: SyntheticSet) -> None:
         """An earlier stage of a set, in the exact format only."""
@@ -246,6 +258,12 @@ class FileSaver:
         write_tensors(self.path, checkpoint, {})
 
 
+def ipcs_in(folder: Path) -> list[int]:
+    """The images per class of the sets in a folder's ipcN/."""
+    names = (path.parent.name[3:] for path in folder.glob("ipc*/exact.safetensors"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run directory."""
     return (folder / "config.json").is_file() and (folder / "env.json").is_file()
@@ -293,18 +311,64 @@ def write_set(path: Path, synthetic: SyntheticSet) -> None:
 
 
 def read_set(path: Path) -> SyntheticSet:
-    """The inverse of `write_set`; RunError for a damaged or foreign file."""
-    tensors, info = read_tensors(path)
-    try:
-        for name in ("class_names", "mean", "std"):
-            info[name] = tuple(info[name])
-        found = SyntheticSet(images=tensors["images"], labels=tensors["labels"], hard=tensors["hard"], **info)
-    except (KeyError, TypeError, DataError) as error:
-        raise RunError(f"{path} is not a synthetic set of ddtool: {error}", SET_HINT) from error
-    sound = finite(found.images) and finite(found.labels) and not found.hard.is_floating_point()
-    if not sound or int(found.hard.min()) < 0 or int(found.hard.max()) >= found.num_classes:
+    """The inverse of `write_set`; RunError for a damaged or foreign file. Nothing is read before the header is found right."""
+
+    def check(header: Header, info: dict[str, Any]) -> None:
+        if fault := set_fault(header, info):
+            raise RunError(f"{path} is not a synthetic set of ddtool: {fault}.", SET_HINT)
+
+    tensors, info = read_tensors(path, check)
+    for name in ("class_names", "mean", "std"):
+        info[name] = tuple(info[name])
+    found = SyntheticSet(images=tensors["images"], labels=tensors["labels"], hard=tensors["hard"], **info)
+    if not finite(found.images) or not finite(found.labels) or not labels_fit(found.hard, found.num_classes):
         raise RunError(f"{path} has values that are not finite, or labels that name no class.", SET_HINT)
     return found
+
+
+def set_fault(header: Header, info: dict[str, Any]) -> str:
+    """What is wrong with the header of a set's file; empty when it is one of ours."""
+    kinds: dict[str, tuple[type, ...]] = {"ipc": (int,), "label_scale": (int, float)}
+    kinds |= dict.fromkeys(("method", "stage", "label_convention"), (str,))
+    known = {f.name for f in fields(SyntheticSet)} - {"images", "labels", "hard"}
+    if info.keys() != known:
+        return f"its description is about {', '.join(sorted(info.keys() ^ known))}"
+    if wrong := [name for name, kind in kinds.items() if type(info[name]) not in kind]:
+        return f"'{wrong[0]}' is {info[wrong[0]]!r:.40}"
+    shapes = {name: shape for name, (_, shape) in header.items()}
+    images, C = shapes.get("images", ()), len(info["class_names"]) if isinstance(info["class_names"], list) else 0
+    m = info["ipc"] * C
+    if len(images) != 4 or shapes != {"images": (m, *images[1:]), "labels": (m, C), "hard": (m,)} or m < 1:
+        return f"ipc {info['ipc']} and {C} classes do not go with tensors {shapes}"
+    if {name: dtype for name, (dtype, _) in header.items()} != {"images": "F32", "labels": "F32", "hard": "I64"}:
+        return "its tensors are of other types"
+    if not 0 < info["label_scale"] < math.inf:
+        return "'label_scale' is not positive"
+    return description_fault(info, images[1:])
+
+
+def description_fault(info: dict[str, Any], shape: Sequence[Any]) -> str:
+    """What is wrong with class names, mean, std and source of images of `shape` (c, h, w); empty when nothing is."""
+    if not all(type(n) is int for n in shape) or len(shape) != 3 or shape[0] not in (1, 3):
+        return f"images of shape {tuple(shape)!r:.60} are none"
+    if not 1 <= min(shape[1:]) <= max(shape[1:]) <= LARGEST_SIDE:
+        return f"images of {shape[1]}x{shape[2]} pixels are too large"
+    names = info["class_names"]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and len(n) <= 200 for n in names):
+        return "its class names are no list of names"
+    for name, least in (("mean", -math.inf), ("std", 0)):
+        values = info[name]
+        sound = isinstance(values, list) and all(type(v) in (int, float) and least < v < math.inf for v in values)
+        if not sound or len(values) != shape[0]:
+            return f"'{name}' is not {shape[0]} usable numbers"
+    if type(info["mirror"]) is not bool or not isinstance(info["source"], dict):
+        return "'mirror' or 'source' is of another type"
+    return ""
+
+
+def labels_fit(labels: Tensor, num_classes: int) -> bool:
+    """Whether every label is a class."""
+    return int(labels.min()) >= 0 and int(labels.max()) < num_classes
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
@@ -314,21 +378,29 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) 
     write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"ddtool": json.dumps(info)}))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and `info` of `write_tensors`; RunError when the file is missing or damaged."""
+def read_tensors(
+    path: Path, check: Callable[[Header, dict[str, Any]], None] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and `info` of `write_tensors`; RunError when the file is missing or damaged.
+
+    check: sees each tensor's type and shape, and `info`, before a tensor is read, and raises to refuse the file.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             info = json.loads((file.metadata() or {})["ddtool"])
+            if not isinstance(info, dict):
+                raise RunError(f"{path} is not a file of ddtool.", RESTORE)
+            if check:
+                slices = {name: file.get_slice(name) for name in list(file.keys())}
+                check({name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}, info)
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
     except FileNotFoundError:
         hint = f"The run is incomplete: `ddtool adapt --resume {run_above(path) or 'RUN'}` finishes it."
         raise RunError(f"{path} is missing.", hint) from None
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         reason = "it says nothing about ddtool" if isinstance(error, KeyError) else error
         hint = f"Remove it, then `ddtool adapt --resume {run_above(path) or 'RUN'}` makes it again."
         raise RunError(f"{path} is damaged or not a file of ddtool: {reason}.", hint) from error
-    if not isinstance(info, dict):
-        raise RunError(f"{path} is not a file of ddtool.", RESTORE)
     return tensors, info
 
 
@@ -355,26 +427,60 @@ def write_parquet(
 
 
 def read_parquet(path: Path, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Images uint8 (m, c, h, w) and labels of `write_parquet`; RunError when damaged."""
-    import io
+    """Images uint8 (m, c, h, w) and labels of `write_parquet`; RunError when damaged or beyond every use.
 
-    import numpy as np
+    Read in small batches, each picture's size seen before it is decoded: a small file may claim to hold very much.
+    """
     import pyarrow
-    from PIL import Image
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
-        arrays = np.stack([np.array(Image.open(io.BytesIO(cell["bytes"]))) for cell in table["image"].to_pylist()])
-        labels = torch.tensor(table["label"].to_pylist())
+        with parquet.ParquetFile(path) as file:
+            check_parquet(file.metadata)
+            pictures: list[Any] = []
+            labels: list[Any] = []
+            for batch in file.iter_batches(batch_size=256, columns=["image", "label"]):
+                for cell in batch["image"].to_pylist():
+                    pictures.append(decoded(cell["bytes"], pictures[:1], file.metadata.num_rows))
+                labels += batch["label"].to_pylist()
+        images, classes = torch.from_numpy(np.stack(pictures)), torch.tensor(labels)
     except FileNotFoundError:
         raise RunError(f"{path} is missing.", "Only sets that were made already can be used from this run.") from None
-    except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, LookupError, TypeError, ValueError, SyntaxError) as error:
         raise RunError(f"{path} is damaged: {error}.", RESTORE) from error
-    images = torch.from_numpy(arrays)
-    if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
+    if classes.ndim != 1 or classes.is_floating_point() or not labels_fit(classes, num_classes):
         raise RunError(f"{path} has labels outside the {num_classes} classes of the run.", RESTORE)
-    return (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)).contiguous(), labels
+    return (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)).contiguous(), classes
+
+
+def check_parquet(metadata: Any) -> None:
+    """ValueError for a file that could unpack to much more than its size: other codecs than ours pack a thousandfold."""
+    columns = [
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    ]
+    if codecs := {column.compression for column in columns} - {"SNAPPY", "UNCOMPRESSED"}:
+        raise ValueError(f"it is packed by {', '.join(sorted(codecs))}")
+    if metadata.num_rows > MOST_PICTURES or sum(column.total_uncompressed_size for column in columns) > MOST_BYTES:
+        raise ValueError(f"it claims to hold {metadata.num_rows:,} rows")
+
+
+def decoded(png: bytes, first: Sequence[Any], rows: int) -> Any:
+    """One picture (h, w) or (h, w, 3); ValueError, before it is decoded, unless it is as the `first` and all fit memory."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            width, height = picture.size
+            shape = (height, width) if picture.mode == "L" else (height, width, 3)
+            if picture.mode not in ("L", "RGB") or max(picture.size) > LARGEST_SIDE:
+                raise ValueError(f"a picture of {width}x{height} pixels, mode {picture.mode}")
+            if (first and shape != first[0].shape) or math.prod(shape) * rows > MOST_BYTES:
+                raise ValueError(f"pictures of different or absurd sizes ({width}x{height})")
+            return np.array(picture)
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -404,13 +510,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 @contextlib.contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder whose files move to `target` when all of them are written, each replacing its like."""
+def staged_folder(target: Path, replacing: bool = False) -> Iterator[Path]:
+    """A temporary folder whose files move to `target` when all of them are written, each replacing its like.
+
+    replacing: nothing of an older `target` stays.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        if replacing:
+            shutil.rmtree(target, ignore_errors=True)
         if not target.exists():
             os.replace(temporary, target)
         else:

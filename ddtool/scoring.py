@@ -11,7 +11,7 @@ from ddtool.engine import Engine
 from ddtool.errors import RunError, UsageError, did_you_mean
 from ddtool.evaluate import Score, check_protocol, kernel_ridge, train_and_test
 from ddtool.events import Report, silent
-from ddtool.runs import STAGES, Run, is_run, read_set
+from ddtool.runs import STAGES, Run, ipcs_in, is_run, read_set
 from ddtool.sources import Target
 
 
@@ -48,9 +48,8 @@ def score_set(
 
 
 def evaluate(
-    run_or_set: Run | Path,
-    ipc: int | None,
-    stage: str | None,
+    run: Run | None,
+    sets: list[SyntheticSet],
     on: str | None,
     protocol: str,
     seeds: int,
@@ -59,16 +58,13 @@ def evaluate(
     engine: Engine,
     report: Report = silent,
 ) -> list[Score]:
-    """Scores of a run's sets or of one exact set; those of a run are recorded in it."""
-    check_stage(stage)
-    if protocol != "kernel-ridge":
-        check_protocol(protocol)
-    run, sets = find_sets(run_or_set, ipc, stage)
+    """Scores of sets; those of a run are recorded in it."""
     config = run.config() if run and not on else tested_on(sets[0], on)
     target = load_target(config, report)
     check_classes(sets[0], target.train)
     if baseline:
-        sets += [random_subset(target.train, n, sets[0].mirror, seed) for n in sorted({s.ipc for s in sets})]
+        real = [random_subset(target.train, n, sets[0].mirror, seed) for n in sorted({s.ipc for s in sets})]
+        sets = [*sets, *real]
     scores = []
     for synthetic in sets:
         score = measure(synthetic, target, protocol, seeds, seed, engine, report)
@@ -78,37 +74,57 @@ def evaluate(
     return scores
 
 
-def find_sets(run_or_set: Run | Path, ipc: int | None, stage: str | None) -> tuple[Run | None, list[SyntheticSet]]:
-    """The sets that a path means: those of a run, or one exact.safetensors (or its folder)."""
-    path = run_or_set.folder if isinstance(run_or_set, Run) else run_or_set
+def check_request(stage: str | None, protocol: str) -> None:
+    """UsageError for a stage or a protocol that does not exist."""
+    check_stage(stage)
+    if protocol != "kernel-ridge":
+        check_protocol(protocol)
+
+
+def find_sets(path: Path, ipc: int | None, stage: str | None) -> tuple[Run | None, list[SyntheticSet]]:
+    """The sets that a path means: those of a run or of a folder of sets, or one exact.safetensors (or its folder)."""
     if is_run(path):
         run = Run.open(path)
         ipcs = [ipc] if ipc is not None else run.ipcs()
         if not ipcs:
             raise RunError(f"{path} has no synthetic set yet.", f"Finish it: `ddtool adapt --resume {path}`.")
         return run, [run.load_set(n, stage) for n in ipcs]
+    if there := ipcs_in(path):
+        if ipc not in (None, *there):
+            raise RunError(f"{path} has no set of ipc {ipc}.", f"Sets there: {', '.join(map(str, there))}.")
+        return None, [one_set(path / f"ipc{n}", n, stage) for n in there if ipc in (None, n)]
+    return None, [one_set(path, ipc, stage)]
+
+
+def one_set(path: Path, ipc: int | None, stage: str | None) -> SyntheticSet:
+    """The set in a folder or file; UsageError when it is of another IPC or stage."""
     file = path / "exact.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise RunError(f"No run and no synthetic set at {path}.", "Give a run directory or an exact.safetensors file.")
+        hint = "Give a run directory, an exact.safetensors file, or a Hub repo: namespace/name."
+        raise RunError(f"No run and no synthetic set at {path}.", hint)
     synthetic = read_set(file)
     if ipc not in (None, synthetic.ipc) or stage not in (None, synthetic.stage):
         message = f"{path} is one set, of ipc {synthetic.ipc}, {synthetic.stage}."
         raise UsageError(message, "Leave --ipc and --stage out, or give the run directory.")
-    return None, [synthetic]
+    return synthetic
 
 
 def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
     """Where to test a set that is judged without its run: on dataset `on`, else on the one it was made from, read alike."""
     source = synthetic.source
-    name = on or source.get("path") or source.get("name")
+    name = on or source.get("path") or str(source.get("name") or "").partition("@")[0]
     if not name:
         raise UsageError("The set does not say which dataset it was made from.", "Name it: --on DATASET.")
     if on:
         return RunConfig(dataset=on)
+    if source.get("kind") == "local" and not source.get("path"):
+        raise UsageError(f"The set was made from data that is not here ('{name}').", "Name a dataset: --on DATASET.")
     known = ("image_column", "label_column", "train_split", "test_split", "resolution", "config")
     data = {key: source[key] for key in known if source.get(key) is not None}
     if not re.fullmatch(r"\w+(\.\w+)*", str(data.get("test_split", ""))):
         data.pop("test_split", None)  # not a split, but a note of what was held out
+    if source.get("kind") == "hub" and not source.get("converted"):
+        data["revision"] = source["revision"]
     return RunConfig(dataset=str(name), data=data)
 
 

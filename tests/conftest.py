@@ -1,12 +1,17 @@
 """What the tests share: a CPU engine, small image sets whose classes can be learned, a cache and checkpoints of their own."""
 
+import atexit
 import os
+import shutil
 import signal
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hub_server import HubServer
 from hypothesis import settings
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +23,33 @@ from ddtool.loop import Checkpoint
 
 settings.register_profile("ddtool", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("ddtool")
+
+
+HUB = HubServer()
+"""The Hub of this session; nothing else is asked."""
+
+
+def pytest_configure() -> None:
+    """What huggingface_hub reads when it is imported, by this process and by those that tests start."""
+    assert not {"huggingface_hub", "datasets"} & sys.modules.keys()
+    home = tempfile.mkdtemp(prefix="ddtool-tests-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    for name in [name for name in os.environ if name.startswith("HF_")]:
+        del os.environ[name]
+    os.environ |= {"HF_HOME": home, "HF_ENDPOINT": HUB.start().url}
+    os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def pytest_unconfigure() -> None:
+    HUB.stop()
+
+
+@pytest.fixture
+def server() -> Iterator[HubServer]:
+    """An empty Hub."""
+    HUB.reset()
+    yield HUB
+    HUB.reset()
 
 
 def pytest_sessionstart() -> None:

@@ -89,6 +89,11 @@ def test_the_hub_has_its_rooms() -> None:
     assert importers("huggingface_hub") <= rooms("hub", "generator", "sources", "origins", "cli.errors")
 
 
+def test_cards_have_one_writer_that_knows_facts_only() -> None:
+    assert importers("jinja2") == rooms("cards")
+    assert inner_imports("ddtool.cards") == set()
+
+
 @pytest.mark.parametrize("library", ["pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"])
 def test_nothing_is_unpickled(library: str) -> None:
     assert importers(library) == set()

@@ -811,7 +811,7 @@ def test_aliases_name_real_repositories() -> None:
 def test_reasons_hold_no_credentials() -> None:
     error = OSError("GET https://user:pa55@hub/x with hf_abcdefghijklmnop failed\nmore")
     error.__cause__ = ValueError("https://me:hunter2@host said no to hf_ABCDEFGHIJKLMNOP")
-    assert origins._reason(error) == "https://***host said no to ***"
+    assert origins.reason(error) == "https://***host said no to ***"
 
 
 # --- the Hub --------------------------------------------------------------------------------------------------------

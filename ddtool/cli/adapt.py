@@ -1,5 +1,6 @@
 """`ddtool adapt`: a dataset's name in, a scored synthetic set out."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,11 +9,12 @@ import typer
 from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
-from ddtool.errors import UsageError
+from ddtool.errors import DDToolError, UsageError
 
 if TYPE_CHECKING:
     from ddtool.config import RunConfig
     from ddtool.engine import Engine
+    from ddtool.hub import Pushed
     from ddtool.runs import Run
 
 STAGES = "Method"
@@ -47,6 +49,13 @@ def command(
     eval_seeds: Annotated[int | None, typer.Option(min=1, help="Networks a score.", rich_help_panel=STAGES)] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it. Default 0.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.")] = None,
+    push_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMESPACE/NAME", help="Push the finished run to the Hub (checked before the work begins)."
+        ),
+    ] = None,
+    private: o.Private = False,
     force: o.Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")] = False,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, JSON or TOML file.")] = None,
@@ -88,22 +97,66 @@ def command(
             "refine": o.given(steps=refine_steps),
             "evaluate": o.given(protocol=protocol, seeds=eval_seeds),
         }
-        machine = machine_flags(device, precision, threads, compile_)
+        goal = Goal(push_to, private, force) if push_to else None
+        if private and not goal:
+            raise UsageError("--private is for what is pushed.", "Add --push-to NAMESPACE/NAME, or leave it out.")
+        machine = machine_flags(device, precision, threads, compile_) + (f" {goal.flags()}" if goal else "")
         if resume is not None:
             if flags or any(stages.values()) or out or config or set_ or force or dry_run or preset != "auto":
                 hint = o.shell("ddtool adapt --resume", resume, machine)
                 raise UsageError("--resume takes every setting from the run; no other one goes with it.", hint)
+            if goal:
+                goal.check()
             engine = engine_for(device, precision, compile_, threads, output)
-            finish(output, go_on(resume, engine, machine, output))
+            finish(output, go_on(resume, engine, machine, output), goal)
             return
         engine = engine_for(device, precision, compile_, threads, output)
         settings = api.resolve(engine, preset, o.read_config_file(config), o.parse_settings(set_ or []), stages, flags)
         folder = out or api.default_folder(settings)
         if dry_run:
-            show_plan(output, settings, folder, engine, force)
+            show_plan(output, settings, folder, engine, force, goal)
             return
+        if goal:
+            goal.check()
         run = api.start(settings, folder, engine, force, output.listener)
-        finish(output, go_on(run.folder, engine, machine, output))
+        finish(output, go_on(run.folder, engine, machine, output), goal)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Where --push-to sends the finished run."""
+
+    repo: str
+    private: bool
+    force: bool
+
+    def check(self) -> None:
+        """Refuse, before the long work, what cannot be pushed to."""
+        from ddtool import publish
+
+        publish.check_target(self.repo, publish.Options(private=self.private, force=self.force))
+
+    def repos(self) -> dict[str, str]:
+        """The repos by kind."""
+        from ddtool import publish
+
+        return publish.repos(self.repo, publish.Options())
+
+    def flags(self) -> str:
+        """The same as options."""
+        return f"--push-to {self.repo}" + (" --private" if self.private else "")
+
+    def push(self, run: "Run", output: Output) -> "list[Pushed]":
+        """Push the run. What goes wrong says that the run is finished, and how to push it later."""
+        from ddtool import api
+
+        try:
+            return api.push(run, self.repo, private=self.private, force=self.force, report=output.listener)
+        except DDToolError as error:
+            error.message = f"The run is finished ({run.folder}), and not pushed. {error.message}"
+            again = o.shell("ddtool push", run.folder, f"{self.repo}{' --private' if self.private else ''}")
+            error.hint = error.hint if "ddtool push" in error.hint else f"{error.hint} Then: {again}".lstrip()
+            raise
 
 
 def machine_flags(device: str, precision: str, threads: int | None, compile_: bool) -> str:
@@ -125,17 +178,22 @@ def go_on(folder: Path, engine: "Engine", machine: str, output: Output) -> "Run"
         raise
 
 
-def finish(output: Output, run: "Run") -> None:
-    """Show the scores and name the next command."""
+def finish(output: Output, run: "Run", goal: Goal | None) -> None:
+    """Push the run where it goes; show the scores and name the next command."""
+    pushed = goal.push(run, output) if goal else []
     results = run.results()
     data = {"run": str(run.folder), "ipc": run.ipcs(), **results}
+    if pushed:
+        data["pushed"] = {made.kind: made.url for made in pushed}
     output.result(data, str(run.folder), [score_table(results["scores"])])
     output.say(f"Run: {run.folder} (preview.png, synthetic/, generator/)")
     output.next_step(o.shell("ddtool evaluate", run.folder, "--protocol frepo-mse --seeds 3"))
 
 
-def show_plan(output: Output, config: "RunConfig", folder: Path, engine: "Engine", force: bool) -> None:
-    """--dry-run: the resolved configuration, dataset sizes, a memory estimate and the files that would be written."""
+def show_plan(
+    output: Output, config: "RunConfig", folder: Path, engine: "Engine", force: bool, goal: Goal | None
+) -> None:
+    """--dry-run: the resolved configuration, dataset sizes, a memory estimate, the files and repos that would be written."""
     import json
 
     from ddtool import pipeline
@@ -145,5 +203,7 @@ def show_plan(output: Output, config: "RunConfig", folder: Path, engine: "Engine
     check_free(folder, force)
     plan = pipeline.plan(config, output.listener)
     data = {"config": to_dict(config), "device": engine.describe(), "out": str(folder), **plan}
+    if goal:
+        data["push_to"] = goal.repos()
     output.result(data, json.dumps(data, indent=2))
     output.next_step("the same command without --dry-run")

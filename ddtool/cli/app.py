@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import ddtool
-from ddtool.cli import adapt, env, evaluate, generate, info
+from ddtool.cli import adapt, env, evaluate, generate, info, pull, push
 from ddtool.cli.errors import Commands
 
 app = typer.Typer(
@@ -38,5 +38,7 @@ def main(
 app.command("adapt")(adapt.command)
 app.command("generate")(generate.command)
 app.command("evaluate")(evaluate.command)
+app.command("push")(push.command)
+app.command("pull")(pull.command)
 app.command("info")(info.command)
 app.command("env")(env.command)

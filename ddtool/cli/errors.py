@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -86,6 +87,9 @@ def explain(error: BaseException) -> tuple[str, str, int]:
 def tell(message: str, hint: str, as_json: bool = False) -> None:
     """Error and hint on stderr; with --json also one object on stdout."""
     console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+    message, hint = (
+        re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text) for text in (message, hint)
+    )
     console.print(f"[bold red]Error:[/] {escape(message)}")
     console.print(f"[bold]Hint:[/] {escape(hint)}")
     if as_json:

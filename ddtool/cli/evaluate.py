@@ -1,6 +1,5 @@
 """`ddtool evaluate`: fresh networks on a synthetic set, tested on the whole test split."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,10 @@ from ddtool.cli.output import Output, score_table
 @handled
 def command(
     run_or_set: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_SET", help="A run directory, or a set's folder or exact.safetensors.")
+        str,
+        typer.Argument(
+            metavar="RUN_OR_SET", help="A run, a set's folder or exact.safetensors, or a Hub repo[@revision]."
+        ),
     ],
     ipc: Annotated[int | None, typer.Option(min=1, help="Which set of the run. Default: all of them.")] = None,
     stage: Annotated[str | None, typer.Option(help="initial, generated or refined. Default: the final one.")] = None,
@@ -33,9 +35,11 @@ def command(
 ) -> None:
     """Train fresh networks on a synthetic set and test them, beside as many random real images.
 
-    Example:
+    Examples:
 
       ddtool evaluate runs/cifar10 --ipc 10 --protocol frepo-mse --seeds 3
+
+      ddtool evaluate NAMESPACE/NAME-ddtool --on cifar10
     """
     from ddtool import api
     from ddtool.cli.machine import engine_for

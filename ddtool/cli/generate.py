@@ -11,7 +11,7 @@ from ddtool.cli.output import Output
 
 @handled
 def command(
-    run: o.RunFolder,
+    run: o.RunName,
     ipc: Annotated[list[int], typer.Option(help="Images per class; repeat for several sets.")],
     force: o.Force = False,
     device: o.Device = "auto",
@@ -19,22 +19,26 @@ def command(
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Generate a synthetic set of any IPC from an adapted run: one pass, offline, nothing optimised.
+    """Generate a synthetic set of any IPC from an adapted run: one pass, nothing optimised. A Hub repo is pulled first.
 
-    Example:
+    Examples:
 
       ddtool generate runs/cifar10 --ipc 20
+
+      ddtool generate NAMESPACE/NAME --ipc 20
     """
     from ddtool import pipeline
-    from ddtool.api import recorded
+    from ddtool.api import open_run, recorded
     from ddtool.cli.machine import engine_for
-    from ddtool.runs import Run
 
     with Output(json_, quiet) as output:
         engine = engine_for(device, precision, False, None, output)
-        opened = Run.open(run)
+        opened = open_run(run, output.listener)
         listener = recorded(opened, output.listener)
         folders = [pipeline.generate(opened, n, engine, force=force, report=listener) for n in ipc]
-        data = {"run": str(run), "sets": {str(n): str(folder) for n, folder in zip(ipc, folders, strict=True)}}
+        data = {
+            "run": str(opened.folder),
+            "sets": {str(n): str(folder) for n, folder in zip(ipc, folders, strict=True)},
+        }
         output.result(data, "\n".join(map(str, folders)))
-        output.next_step(o.shell("ddtool evaluate", run, f"--ipc {ipc[0]}"))
+        output.next_step(o.shell("ddtool evaluate", opened.folder, f"--ipc {ipc[0]}"))

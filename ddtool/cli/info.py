@@ -14,17 +14,19 @@ from ddtool.cli.output import Output, score_table
 
 @handled
 def command(
-    name: Annotated[str, typer.Argument(help="A run directory, a generator (a folder, or 'bundled'), or a dataset.")],
+    name: Annotated[str, typer.Argument(help="A run, a generator (a folder, or 'bundled'), a Hub repo, or a dataset.")],
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Describe a run, a generator or a dataset.
+    """Describe a run, a generator, a repo of `ddtool push`, or a dataset.
 
     Examples:
 
       ddtool info sample
 
       ddtool info bundled
+
+      ddtool info NAMESPACE/NAME
     """
     with Output(json_, quiet) as output:
         path = Path(name).expanduser()
@@ -32,8 +34,38 @@ def command(
             describe_run(path, output)
         elif name == "bundled" or (path / "model.safetensors").is_file():
             describe_generator(name, output)
-        else:
+        elif path.exists() or not describe_repo(name, output):
             describe_dataset(name, output)
+
+
+def describe_repo(name: str, output: Output) -> bool:
+    """What a repo of ddtool says of itself; False when `name` is no such repo (but a dataset's, say)."""
+    from ddtool import hub, receive
+    from ddtool.errors import NotOnHubError
+
+    if hub.parse(name) is None:
+        return False
+    try:
+        found = receive.find(name)
+    except (NotOnHubError, receive.NotOursError):
+        return False
+    stated = found.facts
+    facts: dict[str, Any] = {"repo": found.repo.repo, "kind": found.kind, "revision": found.repo.sha}
+    facts |= {
+        key: stated[key] for key in ("model_repo", "dataset_repo", "generator", "parameters", "pool") if stated.get(key)
+    }
+    facts |= {f"source {k}": v for k, v in (stated.get("source") or {}).items() if v is not None}
+    facts |= {"classes": len(stated.get("class_names") or []), "sets (ipc)": found.ipcs} if found.ipcs else {}
+    scores = [score for made in stated["sets"].values() for score in receive.scores_of(made)]
+    tables = [score_table(scores)] if scores else []
+    output.result(facts | {"scores": scores}, found.repo.repo, [fact_table(facts), *tables])
+    following = {
+        receive.ADAPTED: o.shell("ddtool generate", name, "--ipc 20"),
+        receive.META: o.shell("ddtool adapt cifar10 --generator", name),
+        receive.SETS: o.shell("ddtool evaluate", name),
+    }
+    output.next_step(following[found.kind])
+    return True
 
 
 def describe_run(path: Path, output: Output) -> None:
@@ -96,5 +128,6 @@ def fact_table(facts: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        table.add_row(escape(name), escape(text))
+        printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        table.add_row(escape(name), escape(printable))
     return table

@@ -21,7 +21,10 @@ Threads = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory of `ddtool adapt`.")]
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run directory, or the Hub repo[@revision] of an adapted generator.")
+]
+Private = Annotated[bool, typer.Option("--private", help="Make new Hub repos private.")]
 
 SOURCE = "Dataset"
 ImageColumn = Annotated[str | None, typer.Option(help="Column with the images.", rich_help_panel=SOURCE)]

@@ -80,6 +80,11 @@ class Output:
                 self.out.print(table)
         sys.stdout.flush()
 
+    def text(self, text: str) -> None:
+        """A longer text that is part of the result, as it is."""
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
     def _note(self, event: Note) -> None:
         """Each note once, though a dataset is opened several times."""
         if event.text not in self._noted:

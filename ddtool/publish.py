@@ -1,0 +1,439 @@
+"""A run or a generator on the Hub: which files its repos hold, the facts and cards that go with them, and the push.
+
+A run makes two repos: the model repo (the adapted generator, with what `ddtool generate` needs) and the dataset repo (one
+configuration for every IPC). Each push of a repo is one commit on what was seen there; what is the same is not sent again.
+The run directory is only read.
+"""
+
+import contextlib
+import json
+import math
+import re
+import shlex
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+import ddtool
+from ddtool import cards, hub, pipeline, receive
+from ddtool.config import PRESETS, RunConfig, from_dict, merged, to_dict
+from ddtool.errors import HubError, RunError, UsageError
+from ddtool.events import Note, Report, silent
+from ddtool.generator import WEIGHTS_FILE, Generator
+from ddtool.hub import DATASET, MODEL, Pinned, Pushed
+from ddtool.origins import ALIASES
+from ddtool.receive import ADAPTED, EXACT, FACTS, FORMAT, LABELS, META, PARQUET, POOL, SETS
+from ddtool.runs import Run, read_tensors, write_tensors
+
+CARD, PREVIEW = "README.md", "preview.png"
+ENVIRONMENT = ("ddtool", "python", "torch", "platform", "device")
+"""What of env.json is published."""
+
+ONLY = {MODEL: "generator", DATASET: "dataset"}
+"""What --only calls a repo."""
+
+Files = dict[str, bytes | Path]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a push is made."""
+
+    private: bool = False
+    """Make new repos private; one that exists must be private already."""
+    branch: str | None = None
+    """The branch to push to, made if it is not there; None: main."""
+    create_pr: bool = False
+    """Propose the commit as a pull request."""
+    pool: bool = True
+    """Push the initial samples (real images of the target) with the generator."""
+    only: str | None = None
+    """'generator' or 'dataset': that repo alone."""
+    dataset_repo: str | None = None
+    """Default: the model repo's name and -ddtool."""
+    force: bool = False
+    """Replace another generator, or another set of the same IPC, and files that are not of ddtool."""
+
+    def __post_init__(self) -> None:
+        if self.only not in (None, "generator", "dataset"):
+            raise UsageError(f"--only takes generator or dataset, got '{self.only}'.", "Leave it out to push both.")
+        if self.branch and self.create_pr:
+            raise UsageError("--revision and --create-pr exclude each other.", "A pull request is made on main.")
+
+
+@dataclass
+class Parcel:
+    """What one repo will hold, beside what it holds already."""
+
+    kind: str
+    repo: str
+    base: Pinned | None
+    files: Files
+    facts: dict[str, Any]
+    title: str
+    removed: list[str] = field(default_factory=list)
+
+    def states(self) -> dict[str, str]:
+        """new, changed or same, for each file; removed for one that goes."""
+        there = hub.listing(self.base, self.files) if self.base else {}
+        changed = hub.changes(self.base, self.files)
+        states = {name: "new" if name not in there else "same" for name in self.files}
+        states |= {name: "changed" for name in changed if name in there}
+        return states | dict.fromkeys(hub.listing(self.base, self.removed) if self.base else (), "removed")
+
+
+# --------------------------------------------------------------------------------------------------------------- push
+
+
+def push(parcels: list[Parcel], options: Options, again: str, report: Report = silent) -> list[Pushed]:
+    """Push the repos one after the other; a failure after the first says what is there. `again`: the command, for hints.
+
+    The dataset comes before the model, whose card and `ddtool evaluate` lead to it: a visitor finds nothing that points
+    into the void.
+    """
+    done: list[Pushed] = []
+    for parcel in parcels:
+        try:
+            made = hub.commit(
+                parcel.kind, parcel.repo, parcel.base, parcel.files, parcel.removed, message=parcel.title,
+                private=options.private, branch=options.branch, create_pr=options.create_pr, report=report,
+            )  # fmt: skip
+        except HubError as error:
+            state = f" {done[0].url} is complete; the {parcel.kind} repo is not pushed." if done else ""
+            hint = f"{error.hint} A push repeats safely: `{again}`".lstrip()
+            raise type(error)(error.message + state, hint) from error
+        done.append(made)
+        what = f"{len(made.changed)} files in one commit" if made.changed else "nothing has changed"
+        report(Note(f"{made.pull_request or made.url}: {what}."))
+    return done
+
+
+@contextlib.contextmanager
+def parcels(
+    run: str | Path | Run | None, generator: str | None, repo: str, options: Options, report: Report = silent
+) -> Iterator[list[Parcel]]:
+    """What a push would bring to each repo, for as long as the block runs: files that had to be rewritten are temporary."""
+    with tempfile.TemporaryDirectory(prefix="ddtool-push-") as temporary:
+        if generator is not None:
+            yield [of_generator(generator, repo, options, report)]
+        else:
+            assert run is not None
+            yield of_run(run if isinstance(run, Run) else Run.open(Path(run)), repo, options, Path(temporary))
+
+
+def of_run(run: Run, repo: str, options: Options, temporary: Path) -> list[Parcel]:
+    """The repos of a run. Raises RunError for an unfinished run, HubError when a repo holds what only `force` replaces."""
+    check_finished(run)
+    names = repos(repo, options)
+    known = run_facts(run)
+    make = {MODEL: model_parcel, DATASET: dataset_parcel}
+    return [make[kind](run, names, base_of(kind, names[kind], options), known, options, temporary) for kind in names]
+
+
+def of_generator(name: str, repo: str, options: Options, report: Report) -> Parcel:
+    """The repo of a meta generator: bundled, or a folder."""
+    if options.only or options.dataset_repo or not options.pool:
+        raise UsageError(
+            "A meta generator has one repo and no pool.", "Leave out --only, --dataset-repo and --no-pool."
+        )
+    folder = hub.generator_folder(name, report)
+    Generator.load(folder)
+    repo = repo_name(repo)
+    base = base_of(MODEL, repo, options)
+    facts = {
+        "format": FORMAT,
+        "kind": META,
+        "ddtool": ddtool.__version__,
+        "repo": repo,
+        "generator": public_name(name),
+        "parameters": parameters(folder / WEIGHTS_FILE),
+        "pretraining": pretraining(folder),
+        "sets": {},
+    }
+    files: Files = {file: folder / file for file in hub.GENERATOR_FILES}
+    there = old_facts(base, files, options)
+    check_same(base, {WEIGHTS_FILE: folder / WEIGHTS_FILE}, there, "another generator", options)
+    return sealed(Parcel(MODEL, repo, base, files, facts, "Meta generator, by ddtool"))
+
+
+def check_target(repo: str, options: Options, generator: str | None = None) -> None:
+    """HubError, before any long work, unless the login may write to the repos and nothing of others is in the way."""
+    names = repos(repo, options, generator)
+    for namespace in sorted({name.partition("/")[0] for name in names.values()}):
+        hub.check_may_write(namespace, anywhere=options.create_pr)
+    for kind, name in names.items():
+        old_facts(base_of(kind, name, options), (WEIGHTS_FILE, PREVIEW), options)
+
+
+def repos(repo: str, options: Options, generator: str | None = None) -> dict[str, str]:
+    """The repos of a push by kind, in the order in which they are pushed."""
+    if generator is not None:
+        return {MODEL: repo_name(repo)}
+    names = {DATASET: repo_name(options.dataset_repo or f"{repo_name(repo)}-ddtool"), MODEL: repo_name(repo)}
+    return {kind: name for kind, name in names.items() if options.only in (None, ONLY[kind])}
+
+
+def repo_name(name: str) -> str:
+    """A repo to push to; UsageError for anything else."""
+    ref = hub.parse(name)
+    if ref is None or ref.repo != name:
+        hint = "It is NAMESPACE/NAME, your user name or organisation first; a branch goes with --revision."
+        raise UsageError(f"'{name}' is not a repo to push to.", hint)
+    return name
+
+
+def base_of(kind: str, repo: str, options: Options) -> Pinned | None:
+    """The head that a push starts from, None for a new repo; HubError when --private was asked for and it is public."""
+    base = hub.find(kind, repo, options.branch)
+    if base and options.private and not base.private:
+        page = hub.web(kind, repo)
+        raise HubError(f"{page} is public, and stays so.", "Make it private in its settings, or leave --private out.")
+    return base
+
+
+# ------------------------------------------------------------------------------------------------------------- repos
+
+
+def model_parcel(
+    run: Run, names: dict[str, str], base: Pinned | None, known: dict[str, Any], options: Options, temporary: Path
+) -> Parcel:
+    """The adapted generator with its labels and pool."""
+    files: Files = {file: run.folder / "generator" / file for file in hub.GENERATOR_FILES}
+    files[LABELS] = without_paths(run.folder / "generator" / LABELS, temporary / LABELS)
+    there = old_facts(base, files, options)
+    heart = {name: files[name] for name in (WEIGHTS_FILE, LABELS)}
+    check_same(base, heart, there, "another generator", options)
+    same = bool(base) and not hub.changes(base, heart)
+    pooled = options.pool and run.has(POOL)
+    if pooled:
+        files[POOL] = run.folder / POOL
+    files |= picture(run, base, temporary)
+    facts = known | {
+        "kind": ADAPTED,
+        "repo": names[MODEL],
+        "model_repo": None,
+        "dataset_repo": names.get(DATASET, (there or {}).get("dataset_repo")),
+        "pool": pool_size(run) if pooled else 0,
+        "sets": ((there or {}).get("sets", {}) if same else {}) | known["sets"],
+    }
+    title = f"Generator adapted to {cards.source_name(facts)}, by ddtool"
+    return sealed(Parcel(MODEL, names[MODEL], base, files, facts, title, [] if pooled else [POOL]))
+
+
+def dataset_parcel(
+    run: Run, names: dict[str, str], base: Pinned | None, known: dict[str, Any], options: Options, temporary: Path
+) -> Parcel:
+    """The synthetic sets, beside those of other IPCs that the repo has."""
+    files: Files = {}
+    for n in run.ipcs():
+        folder = run.set_path(n).parent
+        files[f"ipc{n}/{PARQUET}"] = folder / PARQUET
+        files[f"ipc{n}/{EXACT}"] = without_paths(folder / EXACT, temporary / f"ipc{n}-{EXACT}")
+    there = old_facts(base, files, options)
+    if there and (there["class_names"], there["shape"]) != (known["class_names"], known["shape"]):
+        message = f"'{names[DATASET]}' holds sets of other classes or of images of another size."
+        raise HubError(message, "Push to another repo: --dataset-repo NAMESPACE/OTHER-NAME.")
+    for n in run.ipcs():
+        name = f"ipc{n}/{EXACT}"
+        check_same(base, {name: files[name]}, there, f"another set of ipc {n}", options)
+    files |= picture(run, base, temporary)
+    facts = known | {
+        "kind": SETS,
+        "repo": names[DATASET],
+        "model_repo": names.get(MODEL, (there or {}).get("model_repo")),
+        "dataset_repo": None,
+        "pool": 0,
+        "sets": (there or {}).get("sets", {}) | known["sets"],
+    }
+    title = f"{cards.source_name(facts)}, distilled: IPC {', '.join(map(str, run.ipcs()))}, by ddtool"
+    return sealed(Parcel(DATASET, names[DATASET], base, files, facts, title))
+
+
+def sealed(parcel: Parcel) -> Parcel:
+    """With ddtool.json and the card that is made from it: the same facts give the same bytes."""
+    text = json.dumps(parcel.facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    facts = json.loads(text)
+    render = cards.dataset_card if parcel.kind == DATASET else cards.model_card
+    parcel.files[FACTS], parcel.files[CARD] = text.encode(), render(facts).encode()
+    return parcel
+
+
+def old_facts(base: Pinned | None, files: Iterable[str], options: Options) -> dict[str, Any] | None:
+    """The facts of a repo that is pushed to again; HubError when it is there, has files like ours and is not ours."""
+    if base is None:
+        return None
+    try:
+        there = receive.facts_of(base)
+    except HubError:
+        if not options.force:
+            raise
+        return None
+    if there is None and not options.force and (theirs := hub.listing(base, files)):
+        page = hub.web(base.kind, base.repo)
+        message = f"{page} was not made by ddtool and holds {', '.join(sorted(theirs)[:3])}."
+        raise HubError(message, "Push to another name, or replace these files with --force.")
+    return there
+
+
+def check_same(base: Pinned | None, files: Files, there: object, what: str, options: Options) -> None:
+    """HubError when the repo holds other content than `files` under their names, unless `force` replaces it."""
+    if base is None or there is None or options.force:
+        return
+    if any(name in hub.listing(base, files) for name in hub.changes(base, files)):
+        hint = "Replace it with --force (the history keeps the old one), or push to another name."
+        raise HubError(f"{hub.web(base.kind, base.repo)} holds {what}.", hint)
+
+
+def picture(run: Run, base: Pinned | None, temporary: Path) -> Files:
+    """The run's preview; for a run without one that of the repo stays, or one is drawn."""
+    if run.has(PREVIEW):
+        return {PREVIEW: run.folder / PREVIEW}
+    if base and hub.listing(base, [PREVIEW]):
+        return {}
+    pipeline.draw_preview(run, max(run.ipcs()), temporary / PREVIEW)
+    return {PREVIEW: temporary / PREVIEW}
+
+
+def without_paths(file: Path, rewritten: Path) -> Path:
+    """The file as it is, or a copy whose description of the source names no place on this disk."""
+    with safe_open(file, framework="pt") as opened:
+        source = json.loads(opened.metadata()["ddtool"])["source"]
+    if public_source(source) == source:
+        return file
+    tensors, info = read_tensors(file)
+    write_tensors(rewritten, tensors, info | {"source": public_source(source)})
+    return rewritten
+
+
+# ------------------------------------------------------------------------------------------------------------- facts
+
+
+def check_finished(run: Run) -> None:
+    """RunError unless a run has all that is pushed."""
+    ready = run.has_generator() and run.has(f"generator/{LABELS}") and run.ipcs() and not run.has("checkpoints")
+    if not ready:
+        resume = f"`ddtool adapt --resume {shlex.quote(str(run.folder))}`"
+        if run.results()["facts"].get("pulled"):
+            resume = f"`ddtool generate {shlex.quote(str(run.folder))} --ipc 10`"
+        raise RunError(f"{run.folder} is not finished: nothing is pushed.", f"Make its sets first: {resume}.")
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """What both repos of a run say: what it was made from, and of each set the command, settings, seconds and scores."""
+    config, info = run.config(), run.load_label_head()[2]
+    source = public_source(info["source"])
+    results, environment = run.results(), run.read_json("env.json")
+    public = replace(config, dataset=public_dataset(config, source), generator=public_name(config.generator))
+    sets = {}
+    for n in run.ipcs():
+        made = run.load_set(n)
+        timings = {k: v for k, v in results["timings"].items() if f"ipc{n}" in k.split() or "ipc" not in k}
+        sets[str(n)] = {
+            "command": command(public, n, made.stage, local=source["kind"] == "local"),
+            "stage": made.stage,
+            "images": len(made),
+            "config": to_dict(public),
+            "env": {key: environment[key] for key in ENVIRONMENT if key in environment},
+            "timings": timings,
+            "facts": {k: v for k, v in results["facts"].items() if k not in ("source", "pulled")},
+            "scores": [s | {"dataset": public_name(s["dataset"])} for s in results["scores"] if s["ipc"] == n],
+        }
+    return {
+        "format": FORMAT,
+        "ddtool": ddtool.__version__,
+        "source": source,
+        "class_names": info["class_names"],
+        "shape": info["shape"],
+        "generator": public.generator,
+        "parameters": parameters(run.folder / "generator" / WEIGHTS_FILE),
+        "sets": sets,
+        "pretraining": None,
+    }
+
+
+def public_source(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Where data came from, without a place on this disk: of a folder its name, of a Hub dataset its alias or id."""
+    public = {key: value for key, value in source.items() if key != "path"}
+    name = str(source.get("name"))
+    if source.get("kind") == "hub":
+        return public | {"name": name if name in ALIASES else source["id"]}
+    return public | {"name": public_name(name)}
+
+
+def public_name(name: str) -> str:
+    """A dataset or generator as others may see it: of a path only the end."""
+    path = Path(name).expanduser()
+    if hub.parse(name) and not path.exists():
+        return name
+    return re.sub(r"[^\w .-]", "-", path.resolve().name if path.name in ("", "..") else path.name) or "data"
+
+
+def public_dataset(config: RunConfig, source: Mapping[str, Any]) -> str:
+    return config.dataset if source.get("kind") == "hub" else str(source["name"])
+
+
+def parameters(weights: Path) -> int:
+    """How many numbers a safetensors file holds."""
+    with safe_open(weights, framework="pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in list(file.keys())]
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def pool_size(run: Run) -> int:
+    """Images in the run's pool."""
+    from pyarrow import parquet
+
+    return parquet.read_metadata(run.folder / POOL).num_rows
+
+
+def pretraining(folder: Path) -> dict[str, Any] | None:
+    """The facts beside a meta generator; HubError when the file is not JSON."""
+    path = folder / "pretraining.json"
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HubError(f"{path} is not readable JSON: {error}.", "Correct it, or remove it.") from error
+
+
+def command(config: RunConfig, ipc: int, stage: str, local: bool) -> str:
+    """The command that makes a set: every setting that is not of the nearer preset, so on any machine the same."""
+    by_preset = {name: list(differences(to_dict(config), name)) for name in PRESETS}
+    name = min(by_preset, key=lambda name: len(by_preset[name]))
+    words = ["ddtool adapt", shlex.quote(f"./{config.dataset}" if local else config.dataset)]
+    words += [f"--ipc {n}" for n in config.ipc] + [f"--seed {config.seed} --preset {name}"]
+    words += ["--generator " + shlex.quote(config.generator)] if config.generator != "bundled" else []
+    words += [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in by_preset[name]]
+    if stage == "generated" and config.refine.steps > 0:
+        words.append(f"--out runs/new && ddtool generate runs/new --ipc {ipc}")
+    return " ".join(words)
+
+
+def differences(config: Mapping[str, Any], preset: str) -> Iterator[tuple[str, Any]]:
+    """(a.b, value) of every setting that differs from a preset's, but for those with an option of their own."""
+    usual = to_dict(from_dict(RunConfig, merged({}, PRESETS[preset])))
+    for key, value in config.items():
+        if key in ("dataset", "ipc", "seed", "generator"):
+            continue
+        if isinstance(value, dict):
+            inner = usual[key] if isinstance(usual[key], dict) else {}
+            yield from ((f"{key}.{k}", v) for k, v in value.items() if inner.get(k) != v)
+        elif value != usual[key]:
+            yield key, value
+
+
+def again(run: str | Path | Run | None, generator: str | None, repo: str, options: Options) -> str:
+    """The push command with the same options, for hints."""
+    what = shlex.quote(str(run.folder if isinstance(run, Run) else run))
+    flags = {
+        "--generator": generator, "--private": options.private, "--create-pr": options.create_pr,
+        "--no-pool": not options.pool, "--force": options.force, "--revision": options.branch, "--only": options.only,
+        "--dataset-repo": options.dataset_repo,
+    }  # fmt: skip
+    words = [f"{flag} {shlex.quote(v)}" if isinstance(v, str) else flag for flag, v in flags.items() if v]
+    return " ".join(["ddtool push", *([what] if generator is None else []), repo, *words])

@@ -1,0 +1,373 @@
+"""What a Hub repo of ddtool holds, read with suspicion: a generator, a run, or synthetic sets.
+
+Every name, size and value in a repo is somebody else's. Only files that ddtool itself writes are asked for, and each is
+checked before it is used: sizes and headers first, values before they reach a run.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ddtool import hub, pipeline
+from ddtool.config import RunConfig, from_dict, to_dict
+from ddtool.data import SyntheticSet
+from ddtool.errors import DDToolError, HubError, NotOnHubError, RunError, UsageError
+from ddtool.evaluate import Score
+from ddtool.events import Note, Report, silent
+from ddtool.generator import Generator
+from ddtool.hub import DATASET, MODEL, Pinned
+from ddtool.origins import ALIASES
+from ddtool.runs import STAGES, Run, is_run, labels_fit, read_set, staged_folder
+
+FACTS = "ddtool.json"
+FORMAT = 1
+ADAPTED, META, SETS = "adapted-generator", "meta-generator", "synthetic-dataset"
+KINDS = {MODEL: (ADAPTED, META), DATASET: (SETS,)}
+"""What a repo of each kind may hold."""
+
+LABELS, POOL, EXACT, PARQUET = "labels.safetensors", "pool/train.parquet", "exact.safetensors", "train.parquet"
+LIMITS = {FACTS: 2**22, LABELS: 2**30, POOL: 2**30, EXACT: 2**32, PARQUET: 2**32}
+"""The most bytes that a file may have."""
+
+WIDEST, MOST_CLASSES = 4096, 100_000
+"""Bounds on what a configuration or a description may ask for."""
+
+_IPC = re.compile(r"[1-9][0-9]{0,5}")
+_PLAIN = re.compile(r"[\w .-]{1,200}")
+_SOURCE = {
+    "kind", "name", "id", "revision", "content_hash", "config", "converted", "train_split", "test_split",
+    "image_column", "label_column", "resolution", "licence",
+}  # fmt: skip
+HINT = "The repo was damaged, or not made by `ddtool push`. Take another repo or revision."
+
+
+class NotOursError(HubError):
+    """The repo is there, and not of ddtool."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A repo of ddtool at one commit, with the facts that it states (checked)."""
+
+    repo: Pinned
+    facts: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return self.facts["kind"]
+
+    @property
+    def ipcs(self) -> list[int]:
+        return sorted(map(int, self.facts["sets"]))
+
+
+# -------------------------------------------------------------------------------------------------------------- facts
+
+
+def find(name: str, first: str = MODEL) -> Found:
+    """The repo that a name means: of kind `first` if there is one, else of the other kind.
+
+    Raises NotOnHubError when there is neither, HubError when it is not of ddtool or its facts are refused.
+    """
+    ref = hub.parse(name)
+    if ref is None:
+        raise HubError(f"'{name}' is not the name of a Hub repo.", "It is namespace/name, or namespace/name@revision.")
+    if ref.repo.endswith("-ddtool"):
+        first = DATASET
+    errors: list[HubError] = []
+    for kind in sorted((MODEL, DATASET), key=lambda kind: kind != first):
+        try:
+            repo = hub.resolve(kind, ref)
+            return Found(repo, facts_of(repo) or bare_facts(repo))
+        except (NotOnHubError, NotOursError) as error:
+            errors.append(error)
+    raise min(errors, key=lambda error: isinstance(error, NotOnHubError))  # one that is there says more
+
+
+def facts_of(repo: Pinned) -> dict[str, Any] | None:
+    """The facts in a repo's ddtool.json, checked; None when it has none."""
+    if FACTS not in hub.listing(repo, [FACTS]):
+        return None
+    path = hub.fetch(repo, {FACTS: LIMITS[FACTS]}) / FACTS
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise HubError(f"{FACTS} of '{repo.repo}' is not readable ({type(error).__name__}).", HINT) from error
+    if fault := facts_fault(facts, repo.kind):
+        raise HubError(f"{FACTS} of '{repo.repo}' is refused: {fault}.", HINT)
+    return facts
+
+
+def bare_facts(repo: Pinned) -> dict[str, Any]:
+    """Of a repo that holds a generator and says nothing more; HubError for any other one."""
+    if repo.kind != MODEL or hub.GENERATOR_FILES.keys() - hub.listing(repo, hub.GENERATOR_FILES).keys():
+        raise NotOursError(
+            f"The {repo.kind} '{repo.repo}' is not a repo of ddtool: it has no {FACTS}.",
+            "A generator's repo holds config.json and model.safetensors; a pickle (pytorch_model.bin) is never read.",
+        )
+    return {"format": FORMAT, "kind": META, "repo": repo.repo, "sets": {}, "pretraining": None}
+
+
+def facts_fault(facts: Any, repo_kind: str) -> str:
+    """What is wrong with the facts of a repo; empty when nothing that ddtool uses is."""
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        return f"it is not of format {FORMAT}"
+    if facts.get("kind") not in KINDS[repo_kind]:
+        return f"a {repo_kind} repo does not hold '{facts.get('kind')!s:.40}'"
+    sets = facts.get("sets")
+    if not isinstance(sets, dict) or not all(_IPC.fullmatch(key) for key in sets):
+        return "its sets are not named by their images per class"
+    for ipc, made in sets.items():
+        parts = {"config": dict, "env": dict, "timings": dict, "facts": dict, "scores": list}
+        if not isinstance(made, dict) or not all(isinstance(made.get(k), t) for k, t in parts.items()):
+            return f"its set {ipc} is not described as ddtool does"
+    for key in ("model_repo", "dataset_repo"):
+        if facts.get(key) is not None and not (isinstance(facts[key], str) and hub.parse(facts[key])):
+            return f"'{key}' is not a repo"
+    if facts["kind"] == META:
+        return ""
+    if not sets:
+        return "it names no set"
+    names = facts.get("class_names")
+    if not isinstance(names, list) or not 1 <= len(names) <= MOST_CLASSES or not all(isinstance(n, str) for n in names):
+        return "its class names are no list of names"
+    return source_fault(facts.get("source"))
+
+
+def source_fault(source: Any) -> str:
+    """What is wrong with the description of where data came from: it may name a Hub dataset, but no place on a disk."""
+    if not isinstance(source, dict) or source.keys() - _SOURCE:
+        return "its source is described by other things than ddtool does"
+    if not all(value is None or type(value) in (str, int, bool) for value in source.values()):
+        return "its source has values of other types"
+    kind, name = source.get("kind"), str(source.get("name"))
+    if kind == "hub":
+        ref = hub.parse(str(source.get("id")))
+        named = name in ALIASES or name == source.get("id")
+        if ref is None or ref.revision or not named or not re.fullmatch("[0-9a-f]{40}", str(source.get("revision"))):
+            return "its source names no dataset on the Hub"
+        return ""
+    if kind not in ("local", "sample") or not _PLAIN.fullmatch(name) or (kind == "sample" and name != "sample"):
+        return f"its source '{name:.60}' is a path"
+    return ""
+
+
+def scores_of(made: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores that a repo states of a set, those that are written as ours are."""
+    wanted = {field.name: (int, float) if field.type in (int, float) else (str,) for field in fields(Score)}
+    return [
+        {name: score[name] for name in wanted}
+        for score in made["scores"]
+        if isinstance(score, dict) and all(type(score.get(name)) in kinds for name, kinds in wanted.items())
+    ]
+
+
+def run_config(found: Found) -> RunConfig:
+    """The configuration that the repo's run had, checked: it names no place on a disk and nothing of an absurd size."""
+    made = found.facts["sets"][str(found.ipcs[-1])]
+    try:
+        config = from_dict(RunConfig, made["config"])
+        pipeline.check_config(config)
+    except DDToolError as error:
+        raise HubError(
+            f"The configuration in {FACTS} of '{found.repo.repo}' is refused: {error.message}", HINT
+        ) from error
+    for name, value in (("dataset", config.dataset), ("generator", config.generator)):
+        if not (hub.parse(value) or _PLAIN.fullmatch(value)):
+            raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: its {name} '{value:.60}' is a path.", HINT)
+    sizes = {"features.width": config.features.width, "labels.width": config.labels.width}
+    for name, size in sizes.items():
+        if size > WIDEST:
+            raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: {name} is {size:,}.", HINT)
+    return config
+
+
+# --------------------------------------------------------------------------------------------------------------- sets
+
+
+def load_sets(found: Found, ipc: int | None = None, report: Report = silent) -> list[SyntheticSet]:
+    """The sets of a dataset repo (all, or that of one IPC), exact tensors; HubError or RunError for what is refused."""
+    if ipc is not None and ipc not in found.ipcs:
+        there = ", ".join(map(str, found.ipcs))
+        raise RunError(f"'{found.repo.repo}' has no synthetic set of ipc {ipc}.", f"Sets there: {there}.")
+    names = {n: f"ipc{n}/{EXACT}" for n in (found.ipcs if ipc is None else [ipc])}
+    folder = hub.fetch(found.repo, dict.fromkeys(names.values(), LIMITS[EXACT]), report)
+    sets = []
+    for n, name in names.items():
+        made = read_set(folder / name)
+        fault = source_fault(made.source) or ("" if made.stage in STAGES else f"its stage is '{made.stage:.40}'")
+        if not fault and (made.ipc, list(made.class_names)) != (n, found.facts["class_names"]):
+            fault = f"it has {made.ipc} images per class of {made.num_classes} classes, and {FACTS} says otherwise"
+        if fault:
+            raise HubError(f"{name} of '{found.repo.repo}' is refused: {fault}.", HINT)
+        sets.append(made)
+    return sets
+
+
+def sets_of(name: str, ipc: int | None = None, stage: str | None = None, report: Report = silent) -> list[SyntheticSet]:
+    """The sets that a repo's name means: of a dataset repo, or of the one that a generator's repo names as its own."""
+    found = find(name, DATASET)
+    if found.repo.kind == MODEL:
+        other = found.facts.get("dataset_repo")
+        if not other:
+            raise HubError(f"'{name}' holds a generator and no sets.", f"Make one: `ddtool generate {name} --ipc 10`.")
+        report(Note(f"The sets of {name} are in the dataset repo {other}."))
+        found = find(other, DATASET)
+    if found.kind != SETS:
+        raise HubError(f"'{found.repo.repo}' holds no synthetic sets.", HINT)
+    sets = load_sets(found, ipc, report)
+    if other_stages := {made.stage for made in sets} - {stage or made.stage for made in sets}:
+        hint = "Earlier stages are not pushed; leave --stage out."
+        raise UsageError(f"The sets of '{found.repo.repo}' are {', '.join(sorted(other_stages))}.", hint)
+    return sets
+
+
+def load_set(name: str, ipc: int | None = None) -> SyntheticSet:
+    """One set of a dataset repo; `ipc` may be left out when there is only one."""
+    found = sets_of(name, ipc)
+    if len(found) != 1:
+        there = ", ".join(str(made.ipc) for made in found)
+        raise UsageError(
+            f"'{name}' holds several sets.", f"Name one of them, ipc={there.partition(',')[0]} say: {there}."
+        )
+    return found[0]
+
+
+# --------------------------------------------------------------------------------------------------------------- pull
+
+
+def pull(name: str, out: Path | None = None, force: bool = False, report: Report = silent) -> tuple[Found, Path]:
+    """Bring what a repo holds into a folder: a run, a generator or synthetic sets. Returns the repo and the folder.
+
+    out: default runs/NAME, generators/NAME or sets/NAME. Raises RunError when something is there that `force` does not
+    replace, HubError for what is refused; then nothing is left behind.
+    """
+    found = find(name)
+    folder = out or default_folder(found)
+    check_place(folder, force)
+    bring = {ADAPTED: bring_run, META: bring_generator, SETS: bring_sets}[found.kind]
+    bring(found, folder, report)
+    return found, folder
+
+
+def default_folder(found: Found) -> Path:
+    """runs/NAME, generators/NAME or sets/NAME below the current folder."""
+    return Path({ADAPTED: "runs", META: "generators", SETS: "sets"}[found.kind]) / found.repo.repo.split("/")[1]
+
+
+def check_place(folder: Path, force: bool) -> None:
+    """RunError when a folder is taken; `force` replaces a run or what was pulled, and nothing else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    ours = folder.is_dir() and (is_run(folder) or (folder / FACTS).is_file())
+    hint = "Replace it with --force, or choose another --out." if ours else "Choose another --out."
+    if not ours or not force:
+        raise RunError(f"{folder} exists already{'' if ours else ' and was not made by ddtool'}.", hint)
+
+
+def pulled_run(name: str, report: Report = silent) -> Run:
+    """The run directory of an adapted generator on the Hub: pulled to runs/NAME, or as it was pulled there before."""
+    found = find(name)
+    if found.kind != ADAPTED:
+        other = found.facts.get("model_repo")
+        hint = f"Its generator is {other}." if other else "Adapt it first: `ddtool adapt DATASET --generator REPO`."
+        raise HubError(f"'{found.repo.repo}' holds no adapted generator ({found.kind}).", hint)
+    folder = default_folder(found)
+    if not is_run(folder):
+        check_place(folder, force=False)
+        bring_run(found, folder, report)
+        report(Note(f"Pulled {found.repo} to {folder}."))
+    elif (there := Run(folder).results()["facts"].get("pulled")) != str(found.repo):
+        raise RunError(
+            f"{folder} is there already and is not {found.repo}" + (f", but {there}." if there else "."),
+            f"Use it by its path, {folder}, or pull to another place: `ddtool pull {name} --out FOLDER`.",
+        )
+    return Run(folder)
+
+
+def bring_run(found: Found, folder: Path, report: Report) -> None:
+    """A run directory with generator, labels and pool, as the run that was pushed had them."""
+    config = run_config(found)
+    there = hub.listing(found.repo, [POOL])
+    limits = {**hub.GENERATOR_FILES, LABELS: LIMITS[LABELS], **dict.fromkeys(there, LIMITS[POOL])}
+    files = hub.fetch(found.repo, limits, report)
+    made = found.facts["sets"][str(found.ipcs[-1])]
+    timings = {phase: s for phase, s in made["timings"].items() if "ipc" not in phase and type(s) in (int, float)}
+    stated = {name: value for name, value in made["facts"].items() if type(value) in (int, float, bool)}
+    facts = stated | {"pulled": str(found.repo)}
+    with staged_folder(folder, replacing=True) as temporary:
+        run = Run(temporary)
+        copy(files, temporary / "generator", (*hub.GENERATOR_FILES, LABELS))
+        copy(files, temporary, there)
+        run.write_json("config.json", to_dict(config))
+        run.write_json("env.json", made["env"])
+        run.write_json("results.json", {"scores": [], "timings": timings, "facts": facts})
+        with named(temporary, found.repo.repo):
+            check_run(run, found)
+
+
+def check_run(run: Run, found: Found) -> None:
+    """Everything that `generate` will use of a pulled run, looked at once."""
+    run.load_generator()
+    theta, W, info = run.load_label_head()
+    pipeline.check_labels(theta, W, info, run.folder)
+    fault = source_fault(info["source"])
+    if not fault and (info["class_names"], info["shape"]) != (found.facts["class_names"], found.facts["shape"]):
+        fault = f"its classes and image size are not those of {FACTS}"
+    if type(info.get("pool_ipc")) is not int or not 1 <= info["pool_ipc"] <= MOST_CLASSES:
+        fault = f"its pool is of {info.get('pool_ipc')!r:.40} images per class"
+    if fault:
+        raise HubError(f"{LABELS} of '{found.repo.repo}' is refused: {fault}.", HINT)
+    if run.has(POOL):
+        images, labels = run.load_pool(tuple(info["class_names"]))
+        C = len(info["class_names"])
+        balanced = len(labels) % C == 0 and all(len(set(rows.tolist())) == C for rows in labels.split(C))
+        if tuple(images.shape[1:]) != tuple(info["shape"]) or not balanced or not labels_fit(labels, C):
+            raise HubError(f"{POOL} of '{found.repo.repo}' is refused: it is not image by image of every class.", HINT)
+
+
+def bring_generator(found: Found, folder: Path, report: Report) -> None:
+    """A generator folder, with what its repo says of its pre-training."""
+    files = hub.fetch(found.repo, hub.GENERATOR_FILES, report)
+    with staged_folder(folder, replacing=True) as temporary:
+        copy(files, temporary, hub.GENERATOR_FILES)
+        write_json(temporary / FACTS, found.facts)
+        if isinstance(found.facts.get("pretraining"), dict):
+            write_json(temporary / "pretraining.json", found.facts["pretraining"])
+        with named(temporary, found.repo.repo):
+            Generator.load(temporary)
+
+
+def bring_sets(found: Found, folder: Path, report: Report) -> None:
+    """ipcN/train.parquet and ipcN/exact.safetensors of every set."""
+    load_sets(found, report=report)
+    names = [f"ipc{n}/{file}" for n in found.ipcs for file in (EXACT, PARQUET)]
+    files = hub.fetch(found.repo, {name: LIMITS[name.split("/")[1]] for name in names}, report)
+    with staged_folder(folder, replacing=True) as temporary:
+        copy(files, temporary, names)
+        write_json(temporary / FACTS, found.facts)
+
+
+def copy(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Files by name from one folder into another."""
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def named(folder: Path, repo: str) -> Iterator[None]:
+    """Inside, a refusal of a file in the temporary `folder` names the repo instead."""
+    try:
+        yield
+    except DDToolError as error:
+        raise HubError(error.message.replace(str(folder), f"'{repo}'"), HINT) from error

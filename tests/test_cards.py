@@ -1,0 +1,503 @@
+"""Cards: the Hub's own reader understands them, their snippets run, and what facts hold cannot break out of its place."""
+
+import copy
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import pytest
+import torch
+import typer
+import yaml
+from huggingface_hub.repocard_data import EvalResult
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddtool import cards
+from ddtool.cli.app import app
+from ddtool.config import RunConfig, to_dict
+from ddtool.data import SyntheticSet
+from ddtool.evaluate import PROTOCOLS
+from ddtool.runs import write_parquet, write_set
+from tests.tiny import ROOT
+
+SHA = "0b2714987fa478483af9968de7c934580d0bb9a2"
+TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
+EVIL = (
+    "x`|<script>alert(1)</script>\n---\nlicense: evil\n# Big\r\n```\n{{ 123 * 321 }}{% include 'x' %}"
+    f"\u2028[a](javascript:b) https://u:{TOKEN}@x.y {TOKEN}"
+)
+
+
+def score(stage: str, protocol: str, mean: float, std: float, seeds: int, ipc: int = 10) -> dict[str, Any]:
+    arch = {"quick": "convnet3-w64-none", "kernel-ridge": "convnet3-pyramid128-none"}.get(
+        protocol, "convnet3-w128-none"
+    )
+    method = "random" if stage == "random" else "mgdd"
+    return {
+        "stage": stage, "method": method, "ipc": ipc, "arch": arch, "protocol": protocol, "dataset": "cifar10",
+        "mean": mean, "std": std, "seeds": seeds, "seconds": 1409.2,
+    }  # fmt: skip
+
+
+def one_set(ipc: int, stage: str, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    phases = {"labels": 38.94, "adapt": 361.45, f"generate ipc{ipc}": 0.14, f"refine ipc{ipc}": 260.75}
+    return {
+        "command": f"ddtool adapt cifar10 --ipc {ipc} --seed 0",
+        "stage": stage,
+        "images": ipc * 10,
+        "config": to_dict(RunConfig(dataset="cifar10", ipc=(ipc,))),
+        "env": {"ddtool": "0.1.0", "python": "3.11.7", "torch": "2.13.0+cpu", "device": "cpu (AMD EPYC, 2 threads)"},
+        "timings": phases,
+        "facts": {"classes": 10, "train_images": 50000, "mirror": True},
+        "scores": scores,
+    }
+
+
+SCORES = [
+    score("refined", "kernel-ridge", 49.58, 1.223, 3),
+    score("refined", "quick", 49.33, 0.0, 1),
+    score("generated", "frepo-mse", 40.51, 0.7, 3),
+    score("refined", "frepo-mse", 49.73, 0.225, 3),
+    score("random", "frepo-mse", 32.7, 0.6, 3),
+]
+
+
+def adapted(**changes: Any) -> dict[str, Any]:
+    """The facts of a model repo, as its ddtool.json has them."""
+    facts = {
+        "format": 1,
+        "kind": "adapted-generator",
+        "ddtool": "0.1.0",
+        "repo": "me/c10",
+        "model_repo": "me/c10",
+        "dataset_repo": "me/c10-ddtool",
+        "source": {
+            "name": "cifar10", "kind": "hub", "id": "uoft-cs/cifar10", "revision": SHA, "config": "plain_text",
+            "train_split": "train", "test_split": "test", "licence": "mit",
+        },
+        "class_names": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+        "shape": [3, 32, 32],
+        "generator": f"them/meta@{SHA}",
+        "parameters": 134604,
+        "pool": 500,
+        "sets": {"10": one_set(10, "refined", SCORES), "5": one_set(5, "generated", [])},
+        "pretraining": None,
+    }  # fmt: skip
+    return copy.deepcopy(facts | changes)
+
+
+def synthetic(**changes: Any) -> dict[str, Any]:
+    """The facts of the dataset repo beside it."""
+    return adapted(**({"kind": "synthetic-dataset", "repo": "me/c10-ddtool"} | changes))
+
+
+def meta(**changes: Any) -> dict[str, Any]:
+    """The facts of a meta generator's repo."""
+    pretraining = {
+        "datasets": ["zh-plus/tiny-imagenet"],
+        "iterations": 40,
+        "hardware": "1 thread of an AMD EPYC 9004",
+        "held_out_accuracy": {"steps": [0, 100], "from scratch": [35.0, 36.7], "this generator": [31.6, 38.8]},
+    }
+    none: dict[str, Any] = {"source": None, "class_names": [], "shape": None, "generator": None, "dataset_repo": None}
+    kind = {"kind": "meta-generator", "repo": "me/meta", "model_repo": "me/meta", "sets": {}, "pool": 0}
+    return adapted(**(none | kind | {"pretraining": pretraining} | changes))
+
+
+CARDS: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[..., dict[str, Any]]]] = {
+    "adapted": (cards.model_card, adapted),
+    "meta": (cards.model_card, meta),
+    "synthetic": (cards.dataset_card, synthetic),
+}
+
+
+def front_and_body(card: str) -> tuple[dict[str, Any], str]:
+    empty, front, body = re.split(r"^---$", card, maxsplit=2, flags=re.MULTILINE)
+    assert empty == ""
+    return yaml.safe_load(front), body
+
+
+def blocks(card: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
+
+
+def tables(card: str) -> list[list[str]]:
+    """The tables of a card, each the lines of it."""
+    return [table.splitlines() for table in re.findall(r"(?:^\|.*\|$\n?)+", card, re.MULTILINE)]
+
+
+# ------------------------------------------------------------------------------------------------------- the metadata
+
+
+def test_the_hub_reads_the_metadata_of_a_generator() -> None:
+    data = huggingface_hub.ModelCard(
+        cards.model_card(adapted())
+    ).data  # raises for metadata that it does not understand
+    assert (data.license, data.library_name, data.base_model) == ("mit", "ddtool", "them/meta")
+    assert data.datasets == ["uoft-cs/cifar10"]
+    assert {"ddtool", "dataset-distillation", "mgdd"} <= set(data.tags)
+    assert data.model_name == "c10"
+
+
+def test_the_model_index_keeps_the_generator_apart_from_the_refined_set() -> None:
+    results: list[EvalResult] = huggingface_hub.ModelCard(cards.model_card(adapted())).data.eval_results
+    assert [(r.metric_value, r.metric_type) for r in results] == [
+        (40.51, "accuracy"),
+        (49.73, "accuracy"),
+        (49.33, "accuracy"),
+    ]
+    names = [str(r.metric_name) for r in results]
+    assert "generator alone, 10 per class (frepo-mse, convnet3-w128-none, mean of 3 networks, std 0.7)" in names[0]
+    assert "refined set, 10 per class (frepo-mse" in names[1]
+    assert "refined set" in names[2]
+    assert "1 network)" in names[2]
+    first = results[0]
+    assert (first.task_type, first.dataset_type, first.dataset_name) == (
+        "image-classification",
+        "uoft-cs/cifar10",
+        "cifar10",
+    )
+    assert (first.dataset_config, first.dataset_split, first.dataset_revision) == ("plain_text", "test", SHA)
+
+
+def test_the_hub_reads_the_metadata_of_a_dataset() -> None:
+    data = huggingface_hub.DatasetCard(cards.dataset_card(synthetic())).data
+    assert data.license == "mit"
+    assert data.task_categories == ["image-classification"]
+    assert data.size_categories == ["n<1K"]
+    assert data.source_datasets == ["uoft-cs/cifar10"]
+    assert [c["config_name"] for c in data.configs] == ["ipc5", "ipc10"]
+    assert data.configs[1]["data_files"] == [{"split": "train", "path": "ipc10/train.parquet"}]
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("mit", {"license": "mit"}),
+        ("CC-BY-4.0", {"license": "cc-by-4.0"}),
+        ("unknown", {"license": "unknown"}),
+        ("apache-2.0, mit", {"license": ["apache-2.0", "mit"]}),
+        ("My Licence, v2!", {"license": "other", "license_name": "my-licence-v2"}),
+        ("other", {"license": "other", "license_name": "terms-of-the-source-dataset"}),
+        (None, {"license": "other", "license_name": "terms-of-the-source-dataset"}),
+    ],
+)
+def test_the_licence_is_the_sources_where_the_hub_knows_it(stated: str | None, expected: dict[str, Any]) -> None:
+    facts = synthetic()
+    facts["source"]["licence"] = stated
+    if expected["license"] == "other":
+        expected = expected | {"license_link": "https://huggingface.co/datasets/uoft-cs/cifar10"}
+    data = front_and_body(cards.dataset_card(facts))[0]
+    assert {key: value for key, value in data.items() if key.startswith("license")} == expected
+
+
+@pytest.mark.parametrize("generator", ["bundled", "scratch", None, "runs/mine", "../../x@main", "a/../b@main"])
+def test_a_base_model_is_a_hub_repo_or_nothing(generator: str | None) -> None:
+    assert "base_model" not in front_and_body(cards.model_card(adapted(generator=generator)))[0]
+
+
+def test_local_data_is_named_without_its_place_and_is_no_hub_dataset() -> None:
+    source = {"kind": "local", "name": "/home/me/data/cifar10", "content_hash": "2c1f", "test_split": "10 % of train"}
+    facts = adapted(source=source)
+    for one in facts["sets"]["10"]["scores"]:
+        one["dataset"] = "/home/me/data/cifar10"
+    card = cards.model_card(facts)
+    data, _ = front_and_body(card)
+    assert "/home" not in card
+    assert "datasets" not in data
+    result = data["model-index"][0]["results"][0]
+    assert result["dataset"] == {"type": "local", "name": "cifar10 (local data)"}
+    assert len(result["metrics"]) == 3
+    assert front_and_body(cards.dataset_card(facts))[0]["source_datasets"] == ["extended"]
+
+
+def test_the_sample_names_the_dataset_it_is_drawn_from_and_claims_no_score_on_it() -> None:
+    facts = adapted(source={"kind": "sample", "id": "sample", "name": "sample", "content_hash": "ab", "licence": "mit"})
+    facts["sets"]["10"]["scores"][1]["dataset"] = "sample"
+    data, _ = front_and_body(cards.model_card(facts))
+    assert data["datasets"] == [cards.SAMPLE_OF]
+    (result,) = data["model-index"][0]["results"]
+    assert result["dataset"]["type"] == "sample"
+    assert [m["value"] for m in result["metrics"]] == [49.33]  # the others were tested on cifar10
+
+
+@pytest.mark.parametrize(
+    ("images", "name"), [(999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (100_000, "100K<n<1M")]
+)
+def test_the_size_is_that_of_all_configurations(images: int, name: str) -> None:
+    facts = synthetic()
+    facts["sets"]["5"]["images"], facts["sets"]["10"]["images"] = 100, images - 100
+    assert front_and_body(cards.dataset_card(facts))[0]["size_categories"] == [name]
+
+
+# ------------------------------------------------------------------------------------------------------ what they say
+
+
+@pytest.mark.parametrize("card", [cards.model_card(adapted()), cards.dataset_card(synthetic())])
+def test_results_stand_beside_real_images_and_the_generator_alone(card: str) -> None:
+    rows = [line for line in card.splitlines() if line.startswith("| 10 | 100 |")]
+    what = [[cell.strip() for cell in row.split("|")[3:8]] for row in rows if "convnet3" in row]
+    assert what == [
+        ["random real images", "frepo-mse", "convnet3-w128-none", "32.7 ± 0.6", "3"],
+        ["generator alone", "frepo-mse", "convnet3-w128-none", "40.5 ± 0.7", "3"],
+        ["**refined**", "frepo-mse", "convnet3-w128-none", "**49.7 ± 0.2**", "3"],
+        ["**refined**", "quick", "convnet3-w64-none", "**49.3**", "1"],
+        ["**refined**", "kernel-ridge", "convnet3-pyramid128-none", "**49.6 ± 1.2**", "3"],
+    ]
+    assert "No score was recorded for 5 per class." in card
+    assert "| 10 | refined | 38.9 | 361.4 | 0.1 | 260.8 |" in card
+    assert "cpu (AMD EPYC, 2 threads), torch 2.13.0+cpu" in card
+    for word in ("![", "(preview.png)", "ddtool adapt cifar10 --ipc 10 --seed 0", "## Limits", "liu2023mgdd"):
+        assert word in card, word
+
+
+def test_a_score_on_another_dataset_says_so_and_stays_out_of_the_model_index() -> None:
+    facts = adapted()
+    facts["sets"]["10"]["scores"][3]["dataset"] = "someone/cifar10.1"
+    data, body = front_and_body(cards.model_card(facts))
+    assert "| refined (tested on someone/cifar10.1) | frepo-mse | convnet3-w128-none | 49.7 ± 0.2 |" in body
+    assert 49.73 not in [m["value"] for m in data["model-index"][0]["results"][0]["metrics"]]
+
+
+def test_the_card_says_whether_real_images_are_in_the_repo() -> None:
+    assert "`pool/train.parquet` holds 500 real images" in cards.model_card(adapted())
+    without = cards.model_card(adapted(pool=0))
+    assert "pool/train.parquet" not in without
+    assert "draws them again from the source" in without
+
+
+@pytest.mark.parametrize("protocol", [*PROTOCOLS, "kernel-ridge"])
+def test_every_protocol_is_explained(protocol: str) -> None:
+    facts = adapted(sets={"10": one_set(10, "refined", [score("refined", protocol, 40.0, 0.0, 1)])})
+    assert f"- **{protocol}**: " in cards.model_card(facts)
+
+
+def test_what_is_said_of_quick_is_true() -> None:
+    assert PROTOCOLS["quick"].steps(1) == PROTOCOLS["quick"].steps(10**6) == 500
+
+
+def test_a_meta_generator_shows_its_pretraining() -> None:
+    data, body = front_and_body(cards.model_card(meta()))
+    assert data["datasets"] == ["zh-plus/tiny-imagenet"]
+    assert data["license_name"] == "terms-of-the-training-data"
+    assert "model-index" not in data
+    assert "| hardware | 1 thread of an AMD EPYC 9004 |" in body
+    assert (
+        "**held out accuracy**\n\n| steps | from scratch | this generator |\n|---|---|---|\n| 0 | 35.0 | 31.6 |" in body
+    )
+    assert "preview.png" not in body
+    records = [{"steps": 0, "accuracy": 35.0}, {"steps": 100, "accuracy": 36.7}]
+    assert "| steps | accuracy |\n|---|---|\n| 0 | 35.0 |" in cards.model_card(meta(pretraining={"check": records}))
+    assert "Nothing about its pre-training was recorded." in cards.model_card(meta(pretraining=None))
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_is_a_function_of_the_facts(name: str) -> None:
+    render, facts = CARDS[name]
+    given_facts = facts()
+    card = render(given_facts)
+    assert given_facts == facts()
+    assert render(json.loads(json.dumps(facts()))) == card
+    assert "None" not in card
+    assert card.endswith("\n")
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_can_do_with_little(name: str) -> None:
+    render, facts = CARDS[name]
+    kind, repo = facts()["kind"], facts()["repo"]
+    data, body = front_and_body(render({"kind": kind, "repo": repo, "sets": {"3": {}}, "source": {}}))
+    assert data["license"] == "other"
+    assert f"# {repo.split('/')[1]}" in body
+    assert "No scores were recorded." in body or kind == "meta-generator"
+
+
+# ----------------------------------------------------------------------------------------------------- snippets that run
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_commands_parse_and_python_compiles(name: str) -> None:
+    render, facts = CARDS[name]
+    card, group = render(facts()), typer.main.get_command(app)
+    lines = [line for block in blocks(card, "bash") for line in block.splitlines()]
+    lines += re.findall(r"`(ddtool [^`]* --ipc \d+)`", card)
+    for line in lines:
+        program, command, *words = shlex.split(line)
+        assert program == "ddtool"
+        group.commands[command].make_context(command, words)  # type: ignore[attr-defined]
+    snippets = blocks(card, "python")
+    for snippet in snippets:
+        compile(snippet, "card", "exec")
+    assert lines
+    assert snippets
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> tuple[Path, SyntheticSet, str]:
+    """A dataset repo on disk, with its card: the folder, the set of IPC 2, the card."""
+    rng, names = torch.Generator().manual_seed(0), ("boot", "coat", "dress")
+    small = SyntheticSet(
+        images=torch.rand(6, 3, 8, 8, generator=rng),
+        labels=torch.randn(6, 3, generator=rng),
+        hard=torch.tensor([0, 1, 2, 0, 1, 2]),
+        ipc=2,
+        class_names=names,
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.2, 0.1),
+        label_scale=4.0,
+    )
+    facts = synthetic(class_names=list(names), shape=[3, 8, 8], sets={"2": one_set(2, "refined", [])})
+    write_parquet(
+        tmp_path / "ipc2" / "train.parquet",
+        small.images.mul(255).round().to(torch.uint8), small.hard, small.labels, names,
+    )  # fmt: skip
+    write_set(tmp_path / "ipc2" / "exact.safetensors", small)
+    card = cards.dataset_card(facts)
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    return tmp_path, small, card
+
+
+def test_the_snippets_of_a_dataset_card_run_as_they_stand(
+    repo: tuple[Path, SyntheticSet, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, small, card = repo
+    plain, exact = (
+        next(b for b in blocks(card, "python") if word in b) for word in ("load_dataset", "hf_hub_download")
+    )
+    load_dataset, places = datasets.load_dataset, {"me/c10-ddtool": str(folder)}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *rest, **more: load_dataset(places[name], *rest, **more))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, path, repo_type: str(Path(places[name], path)))
+    found: dict[str, Any] = {}
+    exec(plain, found)  # the card's metadata says where ipc2 is
+    assert found["data"].column_names == ["image", "label", "soft_label"]
+    assert found["data"].features["label"].names == ["boot", "coat", "dress"]
+    assert torch.equal(torch.tensor(found["data"]["soft_label"]), small.labels)
+    assert "boot" in capsys.readouterr().out
+    exec(exact, found)
+    assert torch.equal(found["images"], small.images)
+    assert torch.equal(found["labels"], small.labels)
+    expected = (small.images - torch.tensor(small.mean).view(1, 3, 1, 1)) / torch.tensor(small.std).view(1, 3, 1, 1)
+    assert torch.equal(found["inputs"], expected)
+
+
+# -------------------------------------------------------------------------------------------------- facts are untrusted
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the values are in nested facts."""
+    if isinstance(value, dict | list) and value:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(item, (*path, key))
+    else:
+        yield path
+
+
+def with_value(facts: dict[str, Any], path: tuple[Any, ...], new: Any) -> dict[str, Any]:
+    *above, last = path
+    inner: Any = facts
+    for key in above:
+        inner = inner[key]
+    inner[last] = new
+    return facts
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_no_text_breaks_out_of_its_place(name: str) -> None:
+    render, facts = CARDS[name]
+    sound, shown = render(facts()), 0
+    for path in leaves(facts()):
+        if path == ("kind",):
+            continue
+        card = render(with_value(facts(), path, EVIL))
+        data, body = front_and_body(card)
+        where = f"{path}:\n{card}"
+        assert data["license"] != "evil", where
+        assert not {"evil"} & set(data), where
+        assert TOKEN not in card, where
+        assert "39483" not in card, where  # nothing was evaluated
+        assert not re.search(r"\u2028|^---$|^# Big|^license:", body, re.MULTILINE), where
+        assert not re.search(r"<script|(?<!\\)\[a\S*\]\(", re.sub(r"```bash\n.*\n```", "", body)), where
+        assert body.count("\n```") == sound.count("\n```"), where
+        for lines in tables(body):
+            assert len({line.count("|") for line in lines}) == 1, where
+        shown += "alert(1)" in body or "alert(1)" in json.dumps(data)
+    assert shown >= 3  # the text did get that far
+
+
+@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("value", [float("nan"), "many", None, True])
+def test_values_of_another_kind_do_no_harm(name: str, value: Any) -> None:
+    render, facts = CARDS[name]
+    for path in leaves(facts()):
+        if path[0] in ("kind", "repo"):
+            continue
+        data, body = front_and_body(render(with_value(facts(), path, value)))
+        assert "nan" not in body or path[-1] not in ("mean", "std", "seeds", "seconds", "images", "parameters"), path
+        assert ".nan" not in yaml.safe_dump(data), path
+
+
+@given(st.text())
+def test_one_line_is_one_line(text: str) -> None:
+    for line in (cards.one_line(text), cards.code(text)):
+        assert len(line.splitlines()) <= 1
+        assert "`" not in line
+        line.encode("utf-8")
+    assert not re.search(r"[|<>]|(?<!\\)[\[\]*]", cards.one_line(text).replace("\\\\", ""))
+    assert cards.one_line(text) == text or not re.fullmatch(r"\w+", text)
+    assert len(cards.code(text * 1000, 50)) <= 50
+
+
+# ---------------------------------------------------------------------------------------------------------- the wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout; skipped only when its build backend can neither be found nor fetched."""
+    folder = tmp_path_factory.mktemp("wheel")
+    here = importlib.util.find_spec("hatchling") is not None
+    command = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--wheel-dir", str(folder)]
+    built = subprocess.run(
+        [*command, "--no-build-isolation"] if here else command,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    if (
+        built.returncode
+        and not here
+        and re.search(r"No matching distribution found for hatchling|No module named pip", built.stderr)
+    ):
+        pytest.skip("hatchling is not installed and the package index cannot be reached")
+    assert built.returncode == 0, built.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_a_wheel_renders_the_cards(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = (
+        "import json, sys; from ddtool import cards; facts = json.load(open(sys.argv[1])); "
+        "json.dump([cards.__file__, cards.model_card(facts), cards.dataset_card(facts)], sys.stdout)"
+    )
+    (tmp_path / "facts.json").write_text(json.dumps(adapted()), encoding="utf-8")
+    done = subprocess.run(  # elsewhere than in the checkout, which `python -c` would find first
+        [sys.executable, "-c", code, "facts.json"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    file, model, dataset = json.loads(done.stdout)
+    assert Path(file) == site / "ddtool" / "cards.py"
+    assert (model, dataset) == (cards.model_card(adapted()), cards.dataset_card(adapted()))
