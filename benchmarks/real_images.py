@@ -14,7 +14,7 @@ import torch
 from ddtool import sources
 from ddtool.data import draw_pool, real_images
 from ddtool.engine import Engine
-from ddtool.evaluate import train_and_test
+from ddtool.evaluation import train_and_test
 
 
 def main() -> None:

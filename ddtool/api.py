@@ -12,7 +12,7 @@ from ddtool.config import RunConfig, from_dict, merged, preset
 from ddtool.data import SyntheticSet
 from ddtool.engine import Engine
 from ddtool.errors import UsageError
-from ddtool.evaluate import Score
+from ddtool.evaluation import Score
 from ddtool.events import Event, Report, silent
 from ddtool.hub import Pushed
 from ddtool.runs import Run, check_free

@@ -13,7 +13,7 @@ from ddtool.config import AdaptConfig, RunConfig, check_values
 from ddtool.data import ImageData, Normaliser, SyntheticSet, accuracy, draw_pool
 from ddtool.engine import Engine, finite
 from ddtool.errors import DataError, RunError, UsageError, did_you_mean
-from ddtool.evaluate import check_protocol
+from ddtool.evaluation import check_protocol
 from ddtool.events import Done, Note, Report, silent
 from ddtool.generator import Generator
 from ddtool.nets import NORMS, ConvNet, RandomFeatures, depth_for, pyramid

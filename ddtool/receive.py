@@ -17,7 +17,7 @@ from ddtool import hub, pipeline
 from ddtool.config import RunConfig, from_dict, to_dict
 from ddtool.data import SyntheticSet
 from ddtool.errors import DDToolError, HubError, NotOnHubError, RunError, UsageError
-from ddtool.evaluate import Score
+from ddtool.evaluation import Score
 from ddtool.events import Note, Report, silent
 from ddtool.generator import Generator
 from ddtool.hub import DATASET, MODEL, Pinned

@@ -9,7 +9,7 @@ from ddtool.config import RunConfig, from_dict
 from ddtool.data import ImageData, SyntheticSet, draw_pool, real_images
 from ddtool.engine import Engine
 from ddtool.errors import RunError, UsageError, did_you_mean
-from ddtool.evaluate import Score, check_protocol, kernel_ridge, train_and_test
+from ddtool.evaluation import Score, check_protocol, kernel_ridge, train_and_test
 from ddtool.events import Report, silent
 from ddtool.runs import STAGES, Run, ipcs_in, is_run, read_set
 from ddtool.sources import Target

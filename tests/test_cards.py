@@ -27,7 +27,7 @@ from ddtool import cards
 from ddtool.cli.app import app
 from ddtool.config import RunConfig, to_dict
 from ddtool.data import SyntheticSet
-from ddtool.evaluate import PROTOCOLS
+from ddtool.evaluation import PROTOCOLS
 from ddtool.runs import write_parquet, write_set
 from tests.tiny import ROOT
 

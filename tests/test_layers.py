@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import ddtool
+
 PACKAGE = Path(__file__).parents[1] / "ddtool"
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
@@ -139,3 +141,9 @@ def test_failures_are_caught_by_name_below_the_command_line() -> None:
             if isinstance(node, ast.ExceptHandler):
                 caught = ast.unparse(node.type) if node.type else ""
                 assert caught not in ("", "Exception", "BaseException"), f"{module} line {node.lineno}"
+
+
+def test_no_module_hides_a_public_name() -> None:
+    """Importing a submodule binds it in the package: `ddtool.evaluate` would become a module once it was used."""
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    assert not modules & set(ddtool.__all__)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from ddtool import api, evaluate
+from ddtool import api, evaluation
 from ddtool.cli.app import app
 from ddtool.engine import Engine
 from ddtool.events import Report, silent
@@ -69,9 +69,9 @@ def image_folder(folder: Path, names: tuple[str, ...] = CLASSES, train: int = 8,
 
 def shorten_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every protocol for four steps on a narrow network."""
-    for name, protocol in evaluate.PROTOCOLS.items():
+    for name, protocol in evaluation.PROTOCOLS.items():
         short = dataclasses.replace(protocol, steps=lambda m: 4, width=8)
-        monkeypatch.setitem(evaluate.PROTOCOLS, name, short)
+        monkeypatch.setitem(evaluation.PROTOCOLS, name, short)
 
 
 def adapt(dataset: Path, out: Path, report: Report = silent, seed: int = 0, **changes: Any) -> Run:

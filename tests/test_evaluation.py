@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddtool import evaluate
+from ddtool import evaluation
 from ddtool.data import ImageData, Normaliser, SyntheticSet, draw_per_class, one_hot, real_images
 from ddtool.engine import Engine
 from ddtool.errors import DivergedError, UsageError
-from ddtool.evaluate import (
+from ddtool.evaluation import (
     PROTOCOLS,
     Protocol,
     check_fits,
@@ -125,7 +125,7 @@ def test_optimiser_follows_the_schedule(subset: SyntheticSet, engine: Engine, mo
             lrs.append(self.param_groups[0]["lr"])
             super().step()
 
-    monkeypatch.setattr(evaluate, "make_optimiser", lambda p, net: Spy(net.parameters(), lr=99.0))
+    monkeypatch.setattr(evaluation, "make_optimiser", lambda p, net: Spy(net.parameters(), lr=99.0))
     monkeypatch.setitem(PROTOCOLS, "tiny", replace(PROTOCOLS["dsa-ce"], steps=lambda m: 2 * m, width=2))
     train_network(subset, "tiny", engine, (0, 0), "p", silent)
     assert lrs == pytest.approx([0.01] * 20 + [0.001] * 20)
@@ -185,14 +185,14 @@ def test_a_seed_gives_one_network(
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The weights of every network that `train_and_test` trains, in order."""
     kept: list[Tensor] = []
-    original = evaluate.train_network
+    original = evaluation.train_network
 
     def spy(*arguments: object) -> ConvNet:
         net = original(*arguments)  # type: ignore[arg-type]
         kept.append(flat(net))
         return net
 
-    monkeypatch.setattr(evaluate, "train_network", spy)
+    monkeypatch.setattr(evaluation, "train_network", spy)
     return kept
 
 
@@ -222,8 +222,8 @@ def test_the_test_split_is_read_after_training(
     subset: SyntheticSet, toy_test: ImageData, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    predict_ = evaluate.predict
-    monkeypatch.setattr(evaluate, "predict", lambda *a: order.append("test") or predict_(*a))
+    predict_ = evaluation.predict
+    monkeypatch.setattr(evaluation, "predict", lambda *a: order.append("test") or predict_(*a))
 
     def listen(event: Event) -> None:
         order.append("trained" if isinstance(event, Done) else "step")
@@ -254,7 +254,7 @@ def test_training_flips_only_where_classes_do_not_mind(
 ) -> None:
     flips: list[int] = []
     monkeypatch.setitem(
-        evaluate.augmentation.__globals__["FAMILIES"]["frepo"], "flip", lambda x, _: flips.append(1) or x
+        evaluation.augmentation.__globals__["FAMILIES"]["frepo"], "flip", lambda x, _: flips.append(1) or x
     )
     train_network(replace(subset, mirror=mirror), "tiny-mse", engine, (0, 0), "p", silent)
     assert bool(flips) == mirror
@@ -340,7 +340,7 @@ def test_kernel_ridge_is_the_best_linear_head(
     mirror: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(evaluate, "RandomFeatures", Projections)
+    monkeypatch.setattr(evaluation, "RandomFeatures", Projections)
     synthetic = real_images(toy, draw_per_class(toy, 3, rng()), mirror=mirror)
     synthetic = replace(synthetic, labels=torch.randn(12, 4, generator=rng(4)) / 5 + synthetic.labels)
     score = kernel_ridge(synthetic, toy_test, engine, seeds=4, ridge=0.05)
@@ -378,7 +378,7 @@ def test_std_is_of_the_sample_and_zero_for_one(
     subset: SyntheticSet, toy_test: ImageData, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([40.0, 50.0, 60.0, 71.23456])
-    monkeypatch.setattr(evaluate, "accuracy", lambda scores, labels: next(values))
+    monkeypatch.setattr(evaluation, "accuracy", lambda scores, labels: next(values))
     score = train_and_test(subset, toy_test, "tiny-mse", engine, seeds=3)
     assert (score.mean, score.std) == (50.0, 10.0)
     score = train_and_test(subset, toy_test, "tiny-mse", engine, seeds=1)
