@@ -105,32 +105,65 @@ class RefineConfig:
 
 @dataclass(frozen=True)
 class MetaConfig:
-    """Pre-training of the meta generator."""
+    """Pre-training of the meta generator: first-order MAML over tasks drawn from large datasets."""
 
-    iterations: int = 200
+    iterations: int = 10_000
     """Outer updates."""
-    meta_batch: int = 1
-    """Tasks an outer update."""
+    meta_batch: int = 4
+    """Tasks an outer update, over all processes together."""
     inner_steps: int = 20
-    """τ, the inner updates on each task."""
+    """τ, the inner updates on each task. Ours: with 2 plain gradient steps nothing is learned in 200 iterations."""
     meta_test: int = 1
     """Losses whose gradients at ω' are averaged for the outer update."""
     outer: str = "maml"
-    """The outer gradient: 'maml' (first order, at ω') or 'reptile' (ω − ω')."""
+    """The outer gradient: 'maml' (first order, at ω', the paper's) or 'reptile' (ω − ω')."""
     outer_lr: float = 5e-4
     """β, Adam's learning rate of the outer update."""
     outer_betas: tuple[float, float] = (0.9, 0.99)
     """Adam's moment decays of the outer update."""
     lr_floor: float = 0.1
     """The half cosine ends at this fraction of `outer_lr`."""
-    ways: int = 10
-    """Classes a task."""
-    ipc: int = 10
-    """Initial samples per class of a task."""
+    ways: tuple[int, int] = (5, 20)
+    """Fewest and most classes a task; each task draws its own number."""
+    ipc: tuple[int, int] = (1, 20)
+    """Fewest and most initial samples per class of a task, so that the generator meets small sets and larger ones."""
     label_images: int = 200
-    """Real images per class of a task: its labels are solved on them, its batches drawn from them."""
+    """Real images per class of a task (fewer where its smallest class holds fewer): its labels are solved on them, its
+    batches drawn from them."""
+    grey: float = 0.2
+    """Share of tasks turned grey (one channel), so that targets like MNIST are served too. Ours."""
+    flip: bool = True
+    """Mirror every second task as a whole: twice the classes for nothing. Ours."""
+    jitter: float = 0.3
+    """Brightness, contrast, saturation and the gain of each channel vary by up to this share from task to task; 0: not."""
     task: AdaptConfig = field(default_factory=AdaptConfig)
-    """The inner loop's settings (its `steps` and `seen_ipcs` are not used)."""
+    """The inner loop's settings (its `steps`, `lr_floor` and `seen_ipcs` are not used)."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One run of `ddtool pretrain`, resolved: enough to repeat it."""
+
+    datasets: tuple[str, ...] = ()
+    """Alias, Hub id or path of each large dataset; a task is of one of them, drawn in proportion to its classes."""
+    seed: int = 0
+    """Every random draw follows from it."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Options of the data source that were given (columns, splits, resolution, revision), for all datasets."""
+    held_out: int = 20
+    """Classes of each dataset that no task sees; validation is on them."""
+    architecture: GeneratorConfig = field(default_factory=GeneratorConfig)
+    """Of the generator."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    """The random networks that judge, and that solve the tasks' labels."""
+    meta: MetaConfig = field(default_factory=MetaConfig)
+    """The tasks and the two loops over them."""
+    validate_every: int = 100
+    """Iterations from one validation to the next; there is one before the first and one after the last as well."""
+    validate_tasks: int = 2
+    """Tasks of held-out classes, always the same ones, whose figures are averaged. Two show a trend, not a last digit."""
+    validate_steps: int = 100
+    """Adaptation steps before the kernel-ridge accuracy of a validation is taken: the claim is about few steps."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +226,16 @@ cpu: `ddtool adapt cifar10 --ipc 10` writes its set in 237 s on 2 cores of an AM
 networks (docs/results.md). gpu: the defaults as they stand; not measured yet.
 """
 
+PRETRAIN_PRESETS: dict[str, dict[str, Any]] = {
+    "gpu": {},
+    "cpu": {
+        "architecture": {"width": 64, "blocks": 3},
+        "meta": {"iterations": 400, "meta_batch": 2, "task": {"synthetic_batch": 100, "real_batch": 128}},
+        "validate_every": 50,
+    },
+}
+"""The same for `ddtool pretrain`."""
+
 
 LEAST = {
     "seed": 0, "features.width": 1, "labels.width": 1, "labels.images": 1, "evaluate.seeds": 1,
@@ -202,37 +245,81 @@ LEAST = {
 }  # fmt: skip
 """The smallest values that a run can use."""
 
+PRETRAIN_LEAST = {
+    "seed": 0, "held_out": 2, "features.width": 1, "validate_every": 1, "validate_tasks": 1, "validate_steps": 1,
+    "meta.iterations": 1, "meta.meta_batch": 1, "meta.inner_steps": 0, "meta.meta_test": 1, "meta.outer_lr": 0,
+    "meta.lr_floor": 0, "meta.label_images": 2, "meta.grey": 0, "meta.jitter": 0, "meta.task.lr": 0,
+    "meta.task.real_batch": 1, "meta.task.synthetic_batch": 1,
+}  # fmt: skip
+"""The smallest values that a pre-training can use."""
+
+PRETRAIN_FEWEST = {"ways": 2, "ipc": 1}
+OUTER = ("maml", "reptile")
+
 
 def check_values(config: RunConfig) -> None:
     """UsageError for values that no run can use, before anything is loaded."""
-    for name, least in LEAST.items():
-        if attrgetter(name)(config) < least:
-            hint = f"For example --set {name}={attrgetter(name)(RunConfig())}, its default."
-            raise UsageError(f"Setting '{name}' must be at least {least}, got {attrgetter(name)(config)}.", hint)
-    if config.seed >= 2**63:
-        raise UsageError(f"Setting 'seed' must be less than 2^63, got {config.seed}.", "Any smaller number will do.")
+    check_least(config, LEAST)
     if not config.adapt.seen_ipcs or min(config.adapt.seen_ipcs) < 1:
         raise UsageError("Setting 'adapt.seen_ipcs' must list IPCs of at least 1.", "Its default is [10, 50].")
-    for name in ("labels.ridge", "adapt.ridge", "fit.ridge", "fit.shrink", "refine.ridge"):
-        if not 0 < attrgetter(name)(config) < 1e6:
-            got, usual = attrgetter(name)(config), attrgetter(name)(RunConfig())
-            raise UsageError(f"Setting '{name}' must be positive, got {got}.", f"Its default is {usual:g}.")
-    for name in ("adapt.betas", "refine.betas"):
-        if not all(0 <= beta < 1 for beta in attrgetter(name)(config)):
-            raise UsageError(f"Setting '{name}' must lie in [0, 1).", "Its default is [0.9, 0.99].")
+    ridges = ("labels.ridge", "adapt.ridge", "fit.ridge", "fit.shrink", "refine.ridge")
+    check_ridge_and_betas(config, ridges, ("adapt.betas", "refine.betas"))
     if not 0 < config.label_scale < 1e6:
         raise UsageError(f"Setting 'label_scale' must be positive, got {config.label_scale}.", "Its default is 4.")
     if len(set(config.ipc)) != len(config.ipc):
         raise UsageError("The same IPC was asked for twice.", "Name each --ipc once.")
 
 
-def preset(name: str, device_type: str) -> dict[str, Any]:
+def check_least(config: Any, least: Mapping[str, float]) -> None:
+    """UsageError for a setting below its smallest usable value, or a seed that no random stream takes."""
+    for name, bound in least.items():
+        if attrgetter(name)(config) < bound:
+            hint = f"For example --set {name}={attrgetter(name)(type(config)())}, its default."
+            raise UsageError(f"Setting '{name}' must be at least {bound}, got {attrgetter(name)(config)}.", hint)
+    if config.seed >= 2**63:
+        raise UsageError(f"Setting 'seed' must be less than 2^63, got {config.seed}.", "Any smaller number will do.")
+
+
+def check_ridge_and_betas(config: Any, ridges: tuple[str, ...], betas: tuple[str, ...]) -> None:
+    """UsageError for a λ that is not positive or a moment decay outside [0, 1)."""
+    for name in ridges:
+        if not 0 < attrgetter(name)(config) < 1e6:
+            raise UsageError(
+                f"Setting '{name}' must be positive, got {attrgetter(name)(config)}.", "Its default is 1e-3."
+            )
+    for name in betas:
+        if not all(0 <= beta < 1 for beta in attrgetter(name)(config)):
+            raise UsageError(f"Setting '{name}' must lie in [0, 1).", "Its default is [0.9, 0.99].")
+
+
+def check_pretraining(config: PretrainConfig) -> None:
+    """UsageError for values that no pre-training can use, before anything is loaded."""
+    check_least(config, PRETRAIN_LEAST)
+    for name in ("ways", "ipc"):
+        low, high = getattr(config.meta, name)
+        if low > high or low < PRETRAIN_FEWEST[name]:
+            hint = f"For example --set meta.{name}={list(getattr(MetaConfig(), name))}, its default."
+            raise UsageError(f"Setting 'meta.{name}' must be a range from at least {PRETRAIN_FEWEST[name]}.", hint)
+    if config.meta.ipc[1] > config.meta.label_images:
+        hint = f"For example --set meta.label_images={config.meta.ipc[1]}."
+        raise UsageError("Setting 'meta.label_images' must be at least the largest IPC of 'meta.ipc'.", hint)
+    for name in ("meta.grey", "meta.jitter"):
+        if attrgetter(name)(config) > 1:
+            raise UsageError(
+                f"Setting '{name}' must lie in [0, 1], got {attrgetter(name)(config)}.", "0 leaves it out."
+            )
+    if config.meta.outer not in OUTER:
+        raise UsageError(f"Unknown outer gradient '{config.meta.outer}'.", did_you_mean(config.meta.outer, OUTER))
+    check_ridge_and_betas(config, ("meta.task.ridge",), ("meta.task.betas", "meta.outer_betas"))
+
+
+def preset(name: str, device_type: str, presets: Mapping[str, dict[str, Any]] = PRESETS) -> dict[str, Any]:
     """The settings of a preset; UsageError for an unknown one."""
     if name == "auto":
         name = "gpu" if device_type == "cuda" else "cpu"
-    if name not in PRESETS:
-        raise UsageError(f"Unknown preset '{name}'.", did_you_mean(name, ["auto", *PRESETS]))
-    return PRESETS[name]
+    if name not in presets:
+        raise UsageError(f"Unknown preset '{name}'.", did_you_mean(name, ["auto", *presets]))
+    return presets[name]
 
 
 def to_dict(config: Any) -> dict[str, Any]:

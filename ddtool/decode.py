@@ -8,6 +8,7 @@ so the decoding processes start quickly.
 import io
 import json
 import math
+import mmap
 import multiprocessing
 import os
 import shutil
@@ -177,7 +178,7 @@ def _size_error(pixels: np.ndarray, plan: Plan, split: str, row: int) -> DataErr
 # --- all images -----------------------------------------------------------------------------------------------------
 
 
-def _first_look(split: Split, resolution: int | None) -> Plan:
+def first_look(split: Split, resolution: int | None) -> Plan:
     """The plan that the first image suggests. Raises DataError when it is too large to be taken as it is."""
     raws = next(split.chunks(), [])
     pixels = _decode_row(raws[0] if raws else None, split.name, 0, resolution)
@@ -192,7 +193,7 @@ def _first_look(split: Split, resolution: int | None) -> Plan:
 
 def _write_images(splits: Sequence[Split], folder: Path, resolution: int | None, workers: int, report: Report) -> Plan:
     """Every image of every split, decoded into the parts' arrays; all in colour as soon as one is."""
-    plan = _first_look(splits[0], resolution)
+    plan = first_look(splits[0], resolution)
     while True:
         try:
             _write_planned(splits, folder, plan, workers, report)
@@ -409,10 +410,11 @@ def read_entry(folder: Path) -> Entry | None:
     return Entry(folder, meta) if sound else None
 
 
-def open_part(entry: Entry, part: str) -> tuple[np.ndarray, np.ndarray] | None:
+def open_part(entry: Entry, part: str, scattered: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
     """(images uint8 (n, c, h, w), labels int64 (n,)) of "train" or "test"; None when they are missing or damaged.
 
-    The images are a copy-on-write memory map: writing to them never reaches the file.
+    The images are a copy-on-write memory map: writing to them never reaches the file. `scattered`: they will be read here
+    and there, so the system shall not read ahead (4,000 rows of a 16 GB file: 0.1 s instead of 5 to 23 s).
     """
     path = entry.folder / f"{part}-images.npy"
     try:
@@ -425,4 +427,6 @@ def open_part(entry: Entry, part: str) -> tuple[np.ndarray, np.ndarray] | None:
     known = labels.dtype == np.int64 and labels.shape == images.shape[:1] and len(labels) > 0
     if not (whole and fits and known and labels.min() >= 0 and labels.max() < len(entry.meta["class_names"])):
         return None
+    if scattered and hasattr(mmap, "MADV_RANDOM"):  # not on Windows
+        images._mmap.madvise(mmap.MADV_RANDOM)
     return images, labels

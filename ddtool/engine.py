@@ -27,6 +27,8 @@ class Engine:
     device: torch.device
     bf16: bool
     compile_networks: bool = False
+    varying_sizes: bool = False
+    """Batches differ in size from call to call: what is compiled takes any, instead of a compilation for each."""
 
     @classmethod
     def choose(cls, device: str = "auto", precision: str = "auto", compile_networks: bool = False) -> "Engine":
@@ -54,7 +56,8 @@ class Engine:
 
     def wrap(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """`function` under autocast, compiled when the engine was asked to compile, its result in float32."""
-        compiled = torch.compile(function, dynamic=False) if self.compile_networks else function
+        dynamic = None if self.varying_sizes else False
+        compiled = torch.compile(function, dynamic=dynamic) if self.compile_networks else function
 
         def run(x: Tensor) -> Tensor:
             with self.autocast():

@@ -46,7 +46,10 @@ class Loop:
     """Iterate over the steps of one phase; call `update(loss)` once in each.
 
     tensors: what is being learned, by name;  optimiser: over those tensors, its lr scaled by a half cosine that falls to
-    `floor` of the start over `steps` (1 keeps it constant);  rng: the one source of randomness, saved and restored.
+    `floor` of the start over `steps` (1 keeps it constant);  rng: the one source of randomness, saved and restored; None
+    when every step has a stream of its own;  seconds: time spent in the phase so far, over all sittings.
+    Where several processes share the steps, they decide together when to stop: `stopping` is set in each step to whether
+    any was `asked`; left at None, a process that is asked stops by itself.
     The loss stays on the device between reports: at most `reports` host synchronisations in the whole phase.
     Raises DivergedError at the first report that finds a loss not finite.
     """
@@ -57,7 +60,7 @@ class Loop:
         steps: int,
         tensors: dict[str, Tensor],
         optimiser: torch.optim.Optimizer,
-        rng: torch.Generator,
+        rng: torch.Generator | None,
         report: Report,
         saver: Saver | None = None,
         *,
@@ -70,29 +73,39 @@ class Loop:
         self.every, self.checkpoint_seconds = max(1, math.ceil(steps / reports)), checkpoint_seconds
         self.step, self._losses = 0, []  # type: tuple[int, list[Tensor]]
         self._base_lrs = [group["lr"] for group in optimiser.param_groups]
+        self._asked, self.stopping = threading.Event(), None  # type: tuple[threading.Event, bool | None]
+        self._before, self._started = 0.0, time.perf_counter()
+
+    @property
+    def asked(self) -> bool:
+        """Whether this process has been asked to stop after the step."""
+        return self._asked.is_set()
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock spent in this phase, over all sittings."""
+        return self._before + time.perf_counter() - self._started
 
     def __iter__(self) -> Iterator[int]:
         """The steps still to do, from a checkpoint where there is one."""
         saved = self.saver.load()
         if saved is not None:
             self._restore(saved)
-        started = last_saved = time.perf_counter()
-        with deferred_interrupt() as interrupted:
+        self._started = last_saved = time.perf_counter()
+        with deferred_interrupt() as self._asked:
             while self.step < self.steps:
                 self._schedule()
                 yield self.step
                 self.step += 1
                 if self.step % self.every == 0 or self.step == self.steps:
                     self._tell()
-                if interrupted.is_set():
-                    self._tell()
-                    self.saver.save(self._checkpoint())
+                if self.asked if self.stopping is None else self.stopping:
+                    self.save()
                     raise Interrupted
                 if time.perf_counter() - last_saved > self.checkpoint_seconds:
-                    self._tell()
-                    self.saver.save(self._checkpoint())
+                    self.save()
                     last_saved = time.perf_counter()
-        self.report(Done(self.phase, time.perf_counter() - started))
+        self.report(Done(self.phase, time.perf_counter() - self._started))
 
     def update(self, loss: Tensor) -> None:
         """One optimiser step down the gradient of `loss`."""
@@ -104,6 +117,11 @@ class Loop:
         """One optimiser step down the gradients that are there already; `loss` is only reported."""
         self.optimiser.step()
         self._losses.append(loss.detach())
+
+    def save(self) -> None:
+        """Keep a checkpoint now; a state that has diverged is not kept."""
+        self._tell()
+        self.saver.save(self._checkpoint())
 
     def _schedule(self) -> None:
         half_cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
@@ -128,7 +146,9 @@ class Loop:
         out = {f"tensor.{name}": t.detach().cpu() for name, t in self.tensors.items()}
         for i, state in self.optimiser.state_dict()["state"].items():
             out |= {f"optimiser.{i}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
-        return out | {"step": torch.tensor(self.step), "rng": self.rng.get_state()}
+        if self.rng is not None:
+            out["rng"] = self.rng.get_state()
+        return out | {"step": torch.tensor(self.step), "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
 
     @torch.no_grad()
     def _restore(self, saved: Checkpoint) -> None:
@@ -142,7 +162,9 @@ class Loop:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.step = int(saved["step"])
-        self.rng.set_state(saved["rng"])
+        self._before = float(saved.get("seconds", 0.0))  # checkpoints of version 0.1 have none
+        if self.rng is not None:
+            self.rng.set_state(saved["rng"])
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ nothing of the host.
 """
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
 from ddtool.data import BalancedSampler, ImageData, Normaliser, one_hot
-from ddtool.engine import Engine
+from ddtool.engine import Engine, seeded_generator
 from ddtool.events import Report, silent
 from ddtool.generator import Generator
 from ddtool.loop import Loop, Saver
 from ddtool.nets import RandomFeatures
+from ddtool.ranks import ALONE, Ranks
+from ddtool.tasks import LargeSet, plan_task, task_images
 
 # ---------------------------------------------------------------------------------------------------- ridge regression
 
@@ -204,53 +206,56 @@ def refine(
 
 
 def draw_task(
-    real: Real, f: RandomFeatures, classes: Tensor, config: MetaConfig, rng: torch.Generator
+    data: ImageData, ipc: int, f: RandomFeatures, config: MetaConfig, rng: torch.Generator
 ) -> tuple[Real, Pool]:
-    """A task of the large set I: random `classes` of it as T, with a Z of its own and analytical labels (Eq. 3).
+    """The images of a task (image-major, on the device) as T, the first `ipc` of every class as Z, labels by Eq. 3.
 
-    f is drawn afresh to be the task's θ. T holds at most `config.label_images` images per class.
+    f is drawn afresh to be the task's θ.
     """
-    ways = classes[torch.randperm(len(classes), generator=rng, device=rng.device)[: config.ways]]
-    counts, starts, per_class = real.sampler.counts[ways], real.sampler.starts[ways], config.label_images
-    shuffle = torch.rand(len(ways), per_class, generator=rng, device=rng.device)
-    offsets = (shuffle * counts[:, None]).long().clamp_max((counts - 1)[:, None])
-    rows = real.sampler.order[starts[:, None] + offsets].T.flatten()  # image-major
-    labels = torch.arange(len(ways), device=rows.device).repeat(per_class)
-    names = tuple(real.data.class_names[int(c)] for c in ways)
-    data = replace(real.data, images=real.data.images[rows], labels=labels, class_names=names)
-    task = Real(data, BalancedSampler(labels, len(ways)), real.normalise)
-    W = label_head(f.draw(rng), task, torch.arange(len(rows), device=rows.device), config.task.ridge)
-    X_s, _ = task.at(torch.arange(config.ipc * len(ways), device=rows.device))
+    C, device = data.num_classes, data.images.device
+    task = Real(data, BalancedSampler(data.labels, C), Normaliser(data.mean, data.std, device))
+    W = label_head(f.draw(rng), task, torch.arange(len(data), device=device), config.task.ridge)
+    X_s, _ = task.at(torch.arange(ipc * C, device=device))
     return task, Pool(X_s, analytical_labels(f, W, X_s))
 
 
 def meta_train(
     g: Generator,
-    f: RandomFeatures,
-    real: Real,
-    classes: Tensor,
+    features: dict[int, RandomFeatures],
+    sets: Sequence[LargeSet],
     config: MetaConfig,
     engine: Engine,
-    rng: torch.Generator,
+    seed: int,
     report: Report = silent,
     saver: Saver | None = None,
+    ranks: Ranks = ALONE,
+    visit: Callable[[Loop], None] = lambda loop: None,
 ) -> None:
-    """Pre-training: first-order MAML over tasks of random `classes` of a large set, g changed in place.
+    """Pre-training: first-order MAML over tasks of random classes of large `sets`, g changed in place.
 
     Meta-training takes τ inner steps on a copy ω'; meta-testing takes the gradient at ω' of `config.meta_test` further
     losses and applies it to ω. With `config.outer` 'reptile' the outer gradient is ω − ω' instead (Nichol et al., 2018).
+    features: a network for each number of channels. Every task has random streams of its own, one on the host and one on
+    the device, so it does not matter which of the `ranks` computes it. `visit` sees ω before each update and after the last.
     """
     outer = torch.optim.Adam(g.parameters(), lr=config.outer_lr, betas=config.outer_betas)
     loop = Loop(
-        "pretrain", config.iterations, dict(g.named_parameters()), outer, rng, report, saver, floor=config.lr_floor
+        "pretrain", config.iterations, dict(g.named_parameters()), outer, None, report, saver, floor=config.lr_floor
     )
-    for _ in loop:
-        loss: Tensor | float = 0.0
+    for i in loop:
+        visit(loop)
+        loss = torch.zeros((), device=engine.device)
         outer.zero_grad(set_to_none=True)
-        for _ in range(config.meta_batch):
-            task, pool = draw_task(real, f, classes, config, rng)
+        for k in ranks.share(config.meta_batch):
+            host, rng = seeded_generator("cpu", seed, "task", i, k), engine.rng(seed, "inner loop", i, k)
+            plan = plan_task(sets, config, host)
+            data = task_images(plan, host, engine.device)
+            f = features[data.shape[0]]
+            task, pool = draw_task(data, plan.ipc, f, config, rng)
             loss = loss + meta_gradient(g, f, task, pool, config, engine, rng) / config.meta_batch
-        loop.apply(loss)  # type: ignore[arg-type]
+        loss, loop.stopping = ranks.sum_gradients(list(g.parameters()), loss, loop.asked)
+        loop.apply(loss)
+    visit(loop)
 
 
 def meta_gradient(

@@ -114,18 +114,7 @@ class Run:
 
     def log(self, event: Event) -> None:
         """Append an event to metrics.jsonl."""
-        if isinstance(event, Note):
-            line: dict[str, Any] = {"note": event.text}
-        elif isinstance(event, Step):
-            line = {"phase": event.phase, "step": event.step, "total": event.total} | event.values
-        else:
-            line = {"phase": event.phase, "seconds": round(event.seconds, 2)}
-        path = self.folder / "metrics.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise disk_error(path, error) from error
+        append_event(self.folder / "metrics.jsonl", event)
         if isinstance(event, Done):
             seconds = self.results()["timings"].get(event.phase, 0) + event.seconds
             self.record(timings={event.phase: round(seconds, 2)})
@@ -224,11 +213,7 @@ class Run:
 
     def sweep(self) -> None:
         """Remove the temporary files that a killed process left behind."""
-        for path in self.folder.rglob(".*.tmp"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        sweep(self.folder)
 
     def read_json(self, name: str) -> Any:
         try:
@@ -265,8 +250,17 @@ def ipcs_in(folder: Path) -> list[int]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run directory."""
-    return (folder / "config.json").is_file() and (folder / "env.json").is_file()
+    """Whether a folder is a run directory (of `ddtool adapt`: a pre-training's looks alike)."""
+    return (folder / "config.json").is_file() and (folder / "env.json").is_file() and not is_pretraining(folder)
+
+
+def is_pretraining(folder: Path) -> bool:
+    """Whether a folder is one of `ddtool pretrain`: its config.json lists `datasets`."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "datasets" in config and (folder / "env.json").is_file()
 
 
 def check_free(folder: Path, force: bool) -> None:
@@ -296,6 +290,30 @@ def environment(engine: Engine) -> dict[str, Any]:
         "device": engine.describe(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def append_event(path: Path, event: Event) -> None:
+    """One line of metrics.jsonl."""
+    if isinstance(event, Note):
+        line: dict[str, Any] = {"note": event.text}
+    elif isinstance(event, Step):
+        line = {"phase": event.phase, "step": event.step, "total": event.total} | event.values
+    else:
+        line = {"phase": event.phase, "seconds": round(event.seconds, 2)}
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left below `folder`."""
+    for path in folder.rglob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------------- file formats

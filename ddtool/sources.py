@@ -6,6 +6,7 @@ The key of a cache entry is the content of the data (or its commit on the Hub) a
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from ddtool.errors import DataError, UsageError
 from ddtool.events import Note, Report, silent
 from ddtool.origins import ALIASES, Origin
 
-__all__ = ["ALIASES", "DataOptions", "Target", "cache_root", "load"]
+__all__ = ["ALIASES", "DataOptions", "Outlook", "Target", "cache_root", "load", "look"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,31 @@ class Target:
         return self.open_test()
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What can be told of a dataset without decoding it; None: only decoding tells."""
+
+    train: int | None
+    """Training images."""
+
+    images: int | None
+    """Images in all, with those to score on."""
+
+    classes: int | None
+    """Number of classes."""
+
+    shape: tuple[int, int, int] | None
+    """(c, h, w) of one image; before decoding c is that of the first image."""
+
+    cached: bool
+    """Whether it is decoded already."""
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Size of the decoded images in the cache."""
+        return None if self.images is None or self.shape is None else self.images * math.prod(self.shape)
+
+
 def cache_root() -> Path:
     """Where decoded images are kept: DDTOOL_CACHE, else XDG_CACHE_HOME/ddtool, else ~/.cache/ddtool."""
     if own := os.environ.get("DDTOOL_CACHE"):
@@ -99,19 +125,59 @@ def load(
     *,
     cache_dir: Path | None = None,
     workers: int | None = None,
+    scattered: bool = False,
     report: Report = silent,
 ) -> Target:
     """The dataset `name`: an alias, `namespace/name[@revision]`, a local folder or parquet file, or `sample`.
 
-    Decoded on the first call by `workers` processes (default: one per processor), opened from the cache after that.
+    Decoded on the first call by `workers` processes (default: one per processor), opened from the cache after that;
+    `scattered` says that few rows will be read at a time, from all over the set.
     Choices made for the user are reported as `Note`, decoding as `Step("decode SPLIT", …)`.
     Raises DataError for everything that is wrong with the data, UsageError for options that contradict each other.
     """
     cache = Path(cache_dir) if cache_dir else cache_root()
     origin = origins.find(name, options.config, options.revision, cache)
-    request = _Request(name, origin, options, cache, workers or min(os.cpu_count() or 1, 32), report)
+    request = _Request(name, origin, options, cache, workers or min(os.cpu_count() or 1, 32), report, scattered)
     entry, train = request.open("train")
     return Target(name, train, entry.meta["test"][0], lambda: request.open("test")[1])
+
+
+def look(
+    name: str, options: DataOptions = DEFAULTS, *, cache_dir: Path | None = None, report: Report = silent
+) -> Outlook:
+    """What `load` would find, without decoding or downloading images: from the cache, else from the files' label columns
+    and the first image, else (on the Hub) from what the dataset says of itself. Raises what `load` raises at its start."""
+    cache = Path(cache_dir) if cache_dir else cache_root()
+    origin = origins.find(name, options.config, options.revision, cache)
+    entry = _Request(name, origin, options, cache, 1, report).entry()
+    if entry is not None:
+        (train, *shape), test = entry.meta["train"], entry.meta["test"][0]
+        c, h, w = shape
+        return Outlook(train, train + test, len(entry.meta["class_names"]), (c, h, w), True)
+    if origin.kind == "hub":
+        return _hub_outlook(origin, options)
+    survey = _survey(_Tables(origin), options, lambda text: report(Note(text)))
+    plan = decode.first_look(survey.splits[0], options.resolution)
+    images = sum(len(split.labels) for split in survey.splits)
+    train = images - sum(int(split.held.sum()) for split in survey.splits)
+    return Outlook(train, images, len(survey.class_names), (plan.channels, plan.height, plan.width), False)
+
+
+def _hub_outlook(origin: Origin, options: DataOptions) -> Outlook:
+    """From the metadata of a Hub dataset, where it has any."""
+    with origins.reading(origin):
+        info = _hub_builder(origin).info
+    counts = {str(split): int(part.num_examples) for split, part in (info.splits or {}).items()}
+    labels = [f for f in (info.features or {}).values() if type(f).__name__ == "ClassLabel"]
+    side = options.resolution
+    shape = (3, side, side) if side else None
+    classes = labels[0].num_classes if labels else None
+    if not counts:
+        return Outlook(None, None, classes, shape, False)
+    train = schema.train_split(list(counts), options.train_split)
+    tests = schema.test_splits(list(counts), train, options.test_split)
+    held = sum(counts[split] for split in tests[:1])
+    return Outlook(counts[train], counts[train] + held, classes, shape, False)
 
 
 @dataclass(frozen=True)
@@ -124,18 +190,27 @@ class _Request:
     cache: Path
     workers: int
     report: Report
+    scattered: bool = False
 
     def open(self, part: str) -> tuple[decode.Entry, ImageData]:
         for held_out in (False, True):
             entry = decode.read_entry(self._place(held_out))
-            if entry and (arrays := decode.open_part(entry, part)):
+            if entry and (arrays := decode.open_part(entry, part, self.scattered)):
                 for note in entry.meta["notes"] if part == "train" else ():
                     self.report(Note(str(note)))
                 return entry, self._data(entry, arrays)
         entry = self._build()
-        if arrays := decode.open_part(entry, part):
+        if arrays := decode.open_part(entry, part, self.scattered):
             return entry, self._data(entry, arrays)
         raise DataError(f"The cache entry {entry.folder} is damaged as soon as it is written.", "Set DDTOOL_CACHE.")
+
+    def entry(self) -> decode.Entry | None:
+        """The cache entry, when there is one whose images are whole."""
+        for held_out in (False, True):
+            entry = decode.read_entry(self._place(held_out))
+            if entry and decode.open_part(entry, "train"):
+                return entry
+        return None
 
     def _place(self, held_out: bool) -> Path:
         """The entry's folder. Fraction and seed are in its key only when a test set is held out with them."""
@@ -287,13 +362,18 @@ def _open_hub(origin: Origin) -> Mapping[Any, Any]:
 
     In a shared one `datasets` silently takes whatever version it finds when the Hub does not answer.
     """
+    builder = _hub_builder(origin)
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _hub_builder(origin: Origin) -> Any:
+    """What prepares a Hub dataset; it has read the dataset's description only."""
     import datasets
 
     which = {"data_dir": origin.config or "default"} if origin.converted else {"name": origin.config}
     own = os.path.join(datasets.config.HF_DATASETS_CACHE, "ddtool", origin.version)
-    builder = datasets.load_dataset_builder(origin.where, revision=origin.version, cache_dir=own, **which)
-    builder.download_and_prepare()
-    return builder.as_dataset()
+    return datasets.load_dataset_builder(origin.where, revision=origin.version, cache_dir=own, **which)
 
 
 def _roots(origin: Origin) -> list[Path]:

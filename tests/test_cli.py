@@ -29,7 +29,7 @@ from ddtool.config import RunConfig, from_dict
 from ddtool.events import Done, Event, Note, Step
 from ddtool.runs import Run
 
-COMMANDS = ("adapt", "generate", "evaluate", "push", "pull", "info", "env")
+COMMANDS = ("adapt", "generate", "pretrain", "evaluate", "push", "pull", "info", "env")
 TOKEN = "hf_secret0123456789"
 
 

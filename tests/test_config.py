@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ddtool import api
 from ddtool.cli.options import given as options_given
 from ddtool.cli.options import parse_settings, read_config_file
-from ddtool.config import MetaConfig, RunConfig, from_dict, merged, preset, to_dict
+from ddtool.config import MetaConfig, PretrainConfig, RunConfig, from_dict, merged, preset, to_dict
 from ddtool.engine import Engine
 from ddtool.errors import UsageError
 from ddtool.generator import GeneratorConfig
@@ -51,7 +51,7 @@ def strategy(hint: Any) -> st.SearchStrategy:
 # -------------------------------------------------------------------------------------------------- to and from JSON
 
 
-@pytest.mark.parametrize("cls", [RunConfig, MetaConfig])
+@pytest.mark.parametrize("cls", [RunConfig, MetaConfig, PretrainConfig])
 @given(data=st.data())
 def test_a_config_survives_json(cls: type, data: st.DataObject) -> None:
     config = data.draw(strategy(cls))

@@ -151,7 +151,7 @@ def test_checkpoints_come_by_the_clock(saver: Any) -> None:
 def test_checkpoint_is_flat_tensors_on_the_cpu(saver: Any) -> None:
     Problem(2, saver=saver, checkpoint_seconds=0.0).run()
     assert set(saver.kept) == {
-        "tensor.x", "optimiser.0.step", "optimiser.0.exp_avg", "optimiser.0.exp_avg_sq", "step", "rng",
+        "tensor.x", "optimiser.0.step", "optimiser.0.exp_avg", "optimiser.0.exp_avg_sq", "step", "rng", "seconds",
     }  # fmt: skip
     assert all(type(t) is Tensor and t.device.type == "cpu" and not t.requires_grad for t in saver.kept.values())
 
@@ -174,6 +174,44 @@ def test_a_finished_phase_is_not_run_again(saver: Any) -> None:
     again = Problem(3, seed=5, saver=saver).run()
     assert again.reports == []
     assert torch.equal(again.x, done.x)
+
+
+def test_time_adds_up_over_sittings(saver: Any) -> None:
+    first = Problem(2, saver=saver, checkpoint_seconds=0.0).run()
+    assert 0 < float(saver.kept["seconds"]) <= first.loop.seconds
+    saver.kept["seconds"] += 1000
+    again = Problem(3, saver=saver).run()
+    assert 1000 < again.loop.seconds < 1100
+
+
+def test_a_checkpoint_of_version_0_1_is_read(saver: Any) -> None:
+    """It says nothing of time."""
+    Problem(3, saver=saver, checkpoint_seconds=0.0).run()
+    del saver.kept["seconds"]
+    assert Problem(3, saver=saver).run().reports == []
+
+
+def test_a_loop_without_a_stream_of_its_own(saver: Any) -> None:
+    problem = Problem(3, saver=saver, checkpoint_seconds=0.0)
+    problem.loop.rng = None
+    problem.run()
+    assert "rng" not in saver.kept
+    again = Problem(3, seed=5, saver=saver)
+    again.loop.rng = None
+    assert torch.equal(again.run().x, problem.x)
+
+
+def test_a_checkpoint_can_be_asked_for_but_not_of_a_diverged_state(saver: Any) -> None:
+    problem = Problem(3, reports=1)
+    problem.loop.saver = saver
+    for step in problem.loop:
+        problem.loop.apply(torch.tensor([1.0, 1.0, math.nan][step]))
+        if step == 2:
+            with pytest.raises(DivergedError):
+                problem.loop.save()
+            break
+        problem.loop.save()
+    assert int(saver.kept["step"]) == 1  # of the body of step 1, which is not over
 
 
 # ---------------------------------------------------------------------------------------------------------------- Ctrl-C
@@ -203,6 +241,24 @@ def test_interrupt_in_the_last_step_is_not_lost(saver: Any, interrupt_at: Callab
         problem.run()
     again = Problem(3, seed=5, saver=saver).run()
     assert torch.equal(again.x, problem.x)
+
+
+def test_processes_that_share_the_steps_stop_together(saver: Any) -> None:
+    """What all of them decided counts, not what this one was asked."""
+    problem, asked = Problem(6, saver=saver), []
+
+    def run() -> None:
+        for step in problem.loop:
+            if step == 1:
+                press()
+            asked.append(problem.loop.asked)
+            problem.loop.stopping = step == 3
+            problem.step()
+
+    with pytest.raises(Interrupted):
+        run()
+    assert asked == [False, True, True, True]
+    assert int(saver.kept["step"]) == 4
 
 
 def test_second_interrupt_stops_at_once(saver: Any) -> None:

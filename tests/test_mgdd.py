@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ddtool import mgdd
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
-from ddtool.data import ImageData, Normaliser, draw_per_class
-from ddtool.engine import Engine
+from ddtool.data import ImageData, draw_per_class
+from ddtool.engine import Engine, seeded_generator
 from ddtool.errors import DivergedError
 from ddtool.events import Event, Step, silent
 from ddtool.generator import Generator, GeneratorConfig
@@ -42,10 +42,14 @@ from ddtool.mgdd import (
     training_loss,
 )
 from ddtool.nets import RandomFeatures
+from ddtool.tasks import LargeSet, plan_task, task_images
 
 ADAPT = AdaptConfig(steps=30, lr=1e-2, real_batch=64, seen_ipcs=(1, 2), ridge=1e-2, mirror=False)
 REFINE = RefineConfig(steps=20, real_batch=64, ridge=1e-2, mirror=False)
-META = MetaConfig(iterations=6, inner_steps=1, ways=3, ipc=2, label_images=8, task=replace(ADAPT, real_batch=12))
+META = MetaConfig(
+    iterations=6, meta_batch=1, inner_steps=1, ways=(3, 3), ipc=(2, 2), label_images=8, grey=0.0, flip=False, jitter=0.0,
+    task=replace(ADAPT, real_batch=12),
+)  # fmt: skip
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -556,7 +560,8 @@ class World:
         if self.phase == "adapt":
             adapt(g, f, self.real, self.pool, replace(ADAPT, steps=6), self.engine, stream, report, saver)
         elif self.phase == "pretrain":
-            meta_train(g, f, self.real, torch.arange(4), META, self.engine, stream, report, saver)
+            large = LargeSet.of(self.real.data, 0, 8, 0)
+            meta_train(g, {3: f}, [large], META, self.engine, 7, report, saver)
         else:
             start = self.pool.X_s + seed
             config = replace(REFINE, steps=6, synthetic_batch=4)
@@ -648,12 +653,13 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(
 
 
 @pytest.fixture
-def coded(engine: Engine) -> Real:
-    """6 classes of 5 to 10 images of 1x8x8; pixel 0 tells the class (x 40), pixel 1 the image, the rest is noise."""
+def coded() -> LargeSet:
+    """6 classes of 5 to 10 images of 1x8x8, tasks see 1, 3, 4, 5; pixel 0 tells the class (x 40), the rest is noise."""
     labels = torch.cat([torch.full((5 + c,), c) for c in range(6)])[torch.randperm(45, generator=rng(3))]
     images = torch.randint(0, 256, (45, 1, 8, 8), generator=rng(4)).to(torch.uint8)
-    images[:, 0, 0, 0], images[:, 0, 0, 1] = (labels * 40).to(torch.uint8), torch.arange(45).to(torch.uint8)
-    return Real.of(ImageData(images, labels, tuple("uvwxyz"), (0.5,), (0.3,)), engine)
+    images[:, 0, 0, 0] = (labels * 40).to(torch.uint8)
+    whole = LargeSet.of(ImageData(images, labels, tuple("uvwxyz"), (0.5,), (0.3,)), 0, 1, 0)
+    return replace(whole, train=[1, 3, 4, 5], held=[0, 2])
 
 
 @pytest.fixture
@@ -661,56 +667,50 @@ def coded_f(engine: Engine) -> RandomFeatures:
     return RandomFeatures((1, 8, 8), (6,), "none", engine, rng())
 
 
+def some_task(coded: LargeSet, f: RandomFeatures, config: MetaConfig, host: Any, stream: Any) -> tuple[Real, Pool]:
+    """A task, drawn as `meta_train` draws it."""
+    plan = plan_task([coded], config, host)
+    return draw_task(task_images(plan, host, torch.device("cpu")), plan.ipc, f, config, stream)
+
+
 def test_task_is_of_the_given_classes_with_labels_of_its_own(
-    coded: Real, coded_f: RandomFeatures, svd_head: Callable
+    coded: LargeSet, coded_f: RandomFeatures, svd_head: Callable, untouched_global_rng: None
 ) -> None:
-    classes, used, rows = torch.tensor([1, 3, 4, 5]), set(), set()
-    for seed in range(40):
-        task, pool = draw_task(coded, coded_f, classes, META, rng(seed))
+    used: set[int] = set()
+    for seed in range(20):
+        task, pool = some_task(coded, coded_f, META, rng(seed), rng(seed))
         codes = task.data.images[:, 0, 0, 0].long() // 40
         ways = [codes[task.data.labels == label].unique().tolist() for label in range(3)]
         assert all(len(w) == 1 for w in ways)  # a label is one class
         chosen = [w[0] for w in ways]
         assert len(set(chosen)) == 3
-        assert set(chosen) <= {1, 3, 4, 5}
         assert task.data.class_names == tuple("uvwxyz"[c] for c in chosen)
-        assert task.data.class_counts().tolist() == [8, 8, 8]
-        assert codes[:6].tolist() == chosen * 2  # image-major
-        X, Y = task.at(torch.arange(24))
-        assert torch.equal(pool.X_s, X[:6])
+        n = min(8, *(5 + c for c in chosen))  # as many as the smallest class has
+        assert task.data.class_counts().tolist() == [n] * 3
+        X, Y = task.at(torch.arange(3 * n))
+        assert torch.equal(pool.X_s, X[:6])  # image-major
         expected = coded_f(X[:6]).double() @ svd_head(coded_f(X), Y, META.task.ridge)
         assert torch.allclose(pool.Y_s.double(), expected, rtol=1e-3, atol=1e-3)
         X_t, Y_t = task.batch(9, rng(seed))
         back = ((X_t[:, 0, 0, 0] * 0.3 + 0.5) * 255).round().long() // 40
         assert back.tolist() == [chosen[k] for k in Y_t.argmax(1)] == [c for c in chosen for _ in range(3)]
         used |= set(chosen)
-        rows |= set(task.data.images[:, 0, 0, 1].tolist())
     assert used == {1, 3, 4, 5}
-    assert rows == {i for i in range(45) if int(coded.data.labels[i]) in used}  # every image can be drawn
 
 
-def test_tasks_follow_from_the_generator(coded: Real, coded_f: RandomFeatures, untouched_global_rng: None) -> None:
-    def task(seed: int) -> Tensor:
-        _, pool = draw_task(coded, coded_f, torch.arange(6), META, rng(seed))
-        return flat([pool.X_s, pool.Y_s])
-
-    assert torch.equal(task(1), task(1))
-    assert not torch.equal(task(1), task(2))
-
-
-def test_fewer_classes_than_ways(coded: Real, coded_f: RandomFeatures) -> None:
-    task, pool = draw_task(coded, coded_f, torch.tensor([2, 4]), META, rng())
-    assert task.data.num_classes == pool.Y_s.shape[1] == 2
-    assert len(pool.X_s) == 4
+def test_every_task_has_its_own_theta(coded: LargeSet, coded_f: RandomFeatures) -> None:
+    one, other = (some_task(coded, coded_f, META, rng(1), rng(seed))[1] for seed in (1, 2))
+    assert torch.equal(one.X_s, other.X_s)
+    assert not torch.allclose(one.Y_s, other.Y_s, atol=1e-3)
 
 
 class Outer:
     """What the outer update needs, built twice alike: for our code and for the direct computation."""
 
-    def __init__(self, coded: Real, f: RandomFeatures, engine: Engine, **settings: Any) -> None:
+    def __init__(self, coded: LargeSet, f: RandomFeatures, engine: Engine, **settings: Any) -> None:
         self.config = replace(META, **settings)
         self.f, self.engine, self.g = f, engine, new_generator(engine, shake=0.1)
-        self.task, self.pool = draw_task(coded, f, torch.arange(6), self.config, rng(8))
+        self.task, self.pool = some_task(coded, f, self.config, rng(8), rng(8))
 
     def loss(self, g: Callable, stream: torch.Generator) -> Tensor:
         return training_loss(g, self.f, self.task, self.pool, 2, self.config.task, stream)
@@ -737,7 +737,7 @@ class Outer:
 
 
 def test_without_inner_steps_the_outer_gradient_is_that_of_the_loss(
-    coded: Real, coded_f: RandomFeatures, engine: Engine
+    coded: LargeSet, coded_f: RandomFeatures, engine: Engine
 ) -> None:
     outer = Outer(coded, coded_f, engine, inner_steps=0, outer="maml")
     expected_loss = outer.loss(outer.g, rng(5))
@@ -749,7 +749,7 @@ def test_without_inner_steps_the_outer_gradient_is_that_of_the_loss(
 
 
 def test_maml_gradient_is_taken_after_the_inner_steps_and_averaged_over_tests(
-    coded: Real, coded_f: RandomFeatures, engine: Engine
+    coded: LargeSet, coded_f: RandomFeatures, engine: Engine
 ) -> None:
     task = replace(META.task, lr=3e-3, betas=(0.6, 0.9))
     outer = Outer(coded, coded_f, engine, inner_steps=2, meta_test=3, outer="maml", task=task)
@@ -767,7 +767,7 @@ def test_maml_gradient_is_taken_after_the_inner_steps_and_averaged_over_tests(
     assert (gradient - at_the_start).norm() / expected.norm() > 0.2
 
 
-def test_reptile_gradient_is_the_way_back(coded: Real, coded_f: RandomFeatures, engine: Engine) -> None:
+def test_reptile_gradient_is_the_way_back(coded: LargeSet, coded_f: RandomFeatures, engine: Engine) -> None:
     outer = Outer(coded, coded_f, engine, inner_steps=2, outer="reptile")
     expected = flat(outer.g.parameters()) - flat(outer.inner(rng(5)).parameters())
     _, gradient = outer.ours(rng(5))
@@ -776,19 +776,20 @@ def test_reptile_gradient_is_the_way_back(coded: Real, coded_f: RandomFeatures, 
 
 
 @pytest.mark.parametrize("outer", ["maml", "reptile"])
-def test_outer_update_averages_its_tasks(outer: str, coded: Real, coded_f: RandomFeatures, engine: Engine) -> None:
+def test_outer_update_averages_its_tasks(outer: str, coded: LargeSet, coded_f: RandomFeatures, engine: Engine) -> None:
     """One iteration of two tasks: Adam's first step along the mean of the two tasks' gradients."""
     config = replace(META, iterations=1, meta_batch=2, outer=outer, outer_lr=1e-3)
     g, losses = new_generator(engine, shake=0.1), Losses()
     start = flat(g.parameters())
-    stream, gradients, values, single = rng(5), [], [], replace(config, meta_batch=1)
-    for _ in range(2):
-        task, pool = draw_task(coded, coded_f, torch.tensor([0, 2, 3, 5]), config, stream)
+    gradients, values, single = [], [], replace(config, meta_batch=1)
+    for k in range(2):
+        stream = engine.rng(5, "inner loop", 0, k)
+        task, pool = some_task(coded, coded_f, config, seeded_generator("cpu", 5, "task", 0, k), stream)
         g.zero_grad(set_to_none=True)
         values.append(meta_gradient(g, coded_f, task, pool, single, engine, stream).item())
         gradients.append(flat(p.grad for p in g.parameters()))
     mean = (gradients[0] + gradients[1]) / 2
-    meta_train(g, coded_f, coded, torch.tensor([0, 2, 3, 5]), config, engine, rng(5), losses)
+    meta_train(g, {1: coded_f}, [coded], config, engine, 5, losses)
     expected = start - 1e-3 * mean / (mean.abs() + 1e-8)
     clear = mean.abs() > 1e-5
     assert clear.float().mean() > 0.4
@@ -797,7 +798,82 @@ def test_outer_update_averages_its_tasks(outer: str, coded: Real, coded_f: Rando
     assert losses.values == pytest.approx([(values[0] + values[1]) / 2], rel=1e-5)
 
 
-def test_normaliser_of_the_tasks_is_the_large_sets(coded: Real, coded_f: RandomFeatures) -> None:
-    task, _ = draw_task(coded, coded_f, torch.arange(6), META, rng())
-    assert isinstance(task.normalise, Normaliser)
-    assert task.normalise is coded.normalise
+def test_no_two_tasks_of_a_run_are_alike(
+    coded: LargeSet, coded_f: RandomFeatures, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The streams depend on the seed, the iteration and the task."""
+    pools: list[Tensor] = []
+
+    def note(g: Any, f: Any, task: Real, pool: Pool, *rest: Any) -> Tensor:
+        pools.append(flat([pool.X_s, pool.Y_s]))
+        return torch.zeros(())
+
+    monkeypatch.setattr(mgdd, "meta_gradient", note)
+    for seed in (0, 1):
+        config = replace(META, iterations=2, meta_batch=2)
+        meta_train(new_generator(engine), {1: coded_f}, [coded], config, engine, seed)
+    assert len(pools) == 8
+    assert len({tuple(pool.tolist()) for pool in pools}) == 8
+
+
+def test_a_visitor_sees_the_generator_before_every_update_and_after_the_last(
+    coded: LargeSet, coded_f: RandomFeatures, engine: Engine
+) -> None:
+    seen: list[tuple[int, Tensor]] = []
+    g = new_generator(engine)
+    start, config = flat(g.parameters()).clone(), replace(META, iterations=2)
+    meta_train(
+        g, {1: coded_f}, [coded], config, engine, 0, visit=lambda loop: seen.append((loop.step, flat(g.parameters())))
+    )
+    assert [step for step, _ in seen] == [0, 1, 2]
+    assert torch.equal(seen[0][1], start)
+    assert torch.equal(seen[2][1], flat(g.parameters()))
+    assert not torch.equal(seen[1][1], seen[2][1])
+
+
+def plain_loss(
+    g: Generator, f: RandomFeatures, task: Real, pool: Pool, ridge: float, stream: torch.Generator
+) -> Tensor:
+    """TrainingLoss in float64 (but for the generator's output), by the kernel form of Eq. 1."""
+    X_t, Y_t = task.at(task.sampler(12, stream))
+    net = copy.deepcopy(f.draw(stream).net).double()
+    X_s = g(pool.X_s.double()).clamp(task.normalise.low.double(), task.normalise.high.double())
+    F_t, F_s = net.features(X_t.double()), net.features(X_s)
+    K = F_s @ F_s.T
+    shifted = K + ridge * K.trace() / len(K) * torch.eye(len(K), dtype=K.dtype)
+    errors = F_t @ F_s.T @ torch.linalg.inv(shifted) @ pool.Y_s.double() - Y_t
+    return sum((row.square().sum() for row in errors), torch.zeros(())) / len(errors)
+
+
+def test_first_order_gradient_by_brute_force_in_float64(
+    coded: LargeSet, coded_f: RandomFeatures, engine: Engine
+) -> None:
+    """τ Adam steps by hand on a float64 copy, then the gradient at ω', which differences of the loss confirm."""
+    task = replace(META.task, lr=3e-3, betas=(0.6, 0.9))
+    outer = Outer(coded, coded_f, engine, inner_steps=3, outer="maml", task=task)
+    fast, stream, m, v = copy.deepcopy(outer.g).double(), rng(5), 0.0, 0.0
+    parameters = list(fast.parameters())
+
+    def loss(stream: torch.Generator) -> Tensor:
+        return plain_loss(fast, coded_f, outer.task, outer.pool, task.ridge, stream)
+
+    def move(change: Tensor) -> None:
+        with torch.no_grad():
+            for p, part in zip(parameters, change.split([p.numel() for p in parameters]), strict=True):
+                p.add_(part.view(p.shape))
+
+    for step in (1, 2, 3):
+        gradient = flat(torch.autograd.grad(loss(stream), parameters))
+        m, v = 0.6 * m + 0.4 * gradient, 0.9 * v + 0.1 * gradient**2
+        move(-3e-3 * (m / (1 - 0.6**step)) / ((v / (1 - 0.9**step)).sqrt() + 1e-8))
+    state = stream.get_state()
+    expected = flat(torch.autograd.grad(loss(stream), parameters))
+    found, gradient = outer.ours(rng(5))
+    assert (gradient - expected).norm() / expected.norm() < 1e-2
+    direction, ends = expected / expected.norm(), []
+    for h in (1e-2, -2e-2):
+        move(h * direction)
+        stream.set_state(state)
+        ends.append(loss(stream).item())
+    assert (ends[0] - ends[1]) / 2e-2 == pytest.approx(expected.norm().item(), rel=1e-2)
+    assert found.item() == pytest.approx(sum(ends) / 2, rel=1e-2)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import ddtool
-from ddtool.cli import adapt, env, evaluate, generate, info, pull, push
+from ddtool.cli import adapt, env, evaluate, generate, info, pretrain, pull, push
 from ddtool.cli.errors import Commands
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ def main(
 
 
 app.command("adapt")(adapt.command)
+app.command("pretrain")(pretrain.command)
 app.command("generate")(generate.command)
 app.command("evaluate")(evaluate.command)
 app.command("push")(push.command)
