@@ -375,7 +375,7 @@ def test_adaptation_uses_its_optimiser_settings(real: Real, f: RandomFeatures, p
     assert (error < 1e-6).float().mean() > 0.99  # a few gradients are rounding errors, of either sign
 
 
-ADAPT_LOSSES = [0.671187, 0.597458, 0.666203, 0.595729, 0.606884]
+ADAPT_LOSSES = [0.668108, 0.645172, 0.671892, 0.642744, 0.617942]
 REFINE_LOSSES = [0.734589, 0.612417, 0.615083, 0.583356, 0.528347]
 
 
