@@ -136,6 +136,10 @@ class MetaConfig:
     """Mirror every second task as a whole: twice the classes for nothing. Ours."""
     jitter: float = 0.3
     """Brightness, contrast, saturation and the gain of each channel vary by up to this share from task to task; 0: not."""
+    fit: FitConfig = field(default_factory=lambda: FitConfig(networks=4, real_batch=500))
+    """How a task's labels are fitted to its images, which `ddtool adapt` does in the end; with 0 networks those of Eq. 3
+    stay. Ours: with Eq. 3 the generator learns to make up for the labels, by contrast and colour, and fitted labels then
+    leave nothing of it (docs/log.md)."""
     task: AdaptConfig = field(default_factory=AdaptConfig)
     """The inner loop's settings (its `steps`, `lr_floor` and `seen_ipcs` are not used)."""
 
@@ -248,7 +252,8 @@ LEAST = {
 PRETRAIN_LEAST = {
     "seed": 0, "held_out": 2, "features.width": 1, "validate_every": 1, "validate_tasks": 1, "validate_steps": 1,
     "meta.iterations": 1, "meta.meta_batch": 1, "meta.inner_steps": 0, "meta.meta_test": 1, "meta.outer_lr": 0,
-    "meta.lr_floor": 0, "meta.label_images": 2, "meta.grey": 0, "meta.jitter": 0, "meta.task.lr": 0,
+    "meta.lr_floor": 0, "meta.label_images": 2, "meta.fit.networks": 0, "meta.fit.real_batch": 1,
+    "meta.grey": 0, "meta.jitter": 0, "meta.task.lr": 0,
     "meta.task.real_batch": 1, "meta.task.synthetic_batch": 1,
 }  # fmt: skip
 """The smallest values that a pre-training can use."""
@@ -284,9 +289,8 @@ def check_ridge_and_betas(config: Any, ridges: tuple[str, ...], betas: tuple[str
     """UsageError for a λ that is not positive or a moment decay outside [0, 1)."""
     for name in ridges:
         if not 0 < attrgetter(name)(config) < 1e6:
-            raise UsageError(
-                f"Setting '{name}' must be positive, got {attrgetter(name)(config)}.", "Its default is 1e-3."
-            )
+            got, usual = attrgetter(name)(config), attrgetter(name)(type(config)())
+            raise UsageError(f"Setting '{name}' must be positive, got {got}.", f"Its default is {usual:g}.")
     for name in betas:
         if not all(0 <= beta < 1 for beta in attrgetter(name)(config)):
             raise UsageError(f"Setting '{name}' must lie in [0, 1).", "Its default is [0.9, 0.99].")
@@ -310,7 +314,9 @@ def check_pretraining(config: PretrainConfig) -> None:
             )
     if config.meta.outer not in OUTER:
         raise UsageError(f"Unknown outer gradient '{config.meta.outer}'.", did_you_mean(config.meta.outer, OUTER))
-    check_ridge_and_betas(config, ("meta.task.ridge",), ("meta.task.betas", "meta.outer_betas"))
+    check_ridge_and_betas(
+        config, ("meta.task.ridge", "meta.fit.ridge", "meta.fit.shrink"), ("meta.task.betas", "meta.outer_betas")
+    )
 
 
 def preset(name: str, device_type: str, presets: Mapping[str, dict[str, Any]] = PRESETS) -> dict[str, Any]:

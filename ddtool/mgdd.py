@@ -208,14 +208,16 @@ def refine(
 def draw_task(
     data: ImageData, ipc: int, f: RandomFeatures, config: MetaConfig, rng: torch.Generator
 ) -> tuple[Real, Pool]:
-    """The images of a task (image-major, on the device) as T, the first `ipc` of every class as Z, labels by Eq. 3.
+    """The images of a task (image-major, on the device) as T, the first `ipc` of every class as Z with fitted labels.
 
-    f is drawn afresh to be the task's θ.
+    With no networks to fit on, labels are those of Eq. 3, f drawn afresh to be the task's θ.
     """
     C, device = data.num_classes, data.images.device
     task = Real(data, BalancedSampler(data.labels, C), Normaliser(data.mean, data.std, device))
-    W = label_head(f.draw(rng), task, torch.arange(len(data), device=device), config.task.ridge)
     X_s, _ = task.at(torch.arange(ipc * C, device=device))
+    if config.fit.networks:
+        return task, Pool(X_s, fitted_labels(X_s, f, task, config.fit, rng))
+    W = label_head(f.draw(rng), task, torch.arange(len(data), device=device), config.task.ridge)
     return task, Pool(X_s, analytical_labels(f, W, X_s))
 
 

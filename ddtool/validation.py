@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ddtool import mgdd
-from ddtool.config import PretrainConfig, to_dict
+from ddtool.config import FitConfig, PretrainConfig, to_dict
 from ddtool.data import ImageData, SyntheticSet, accuracy
 from ddtool.engine import Engine, seeded_generator
 from ddtool.errors import DivergedError
@@ -25,6 +25,9 @@ from ddtool.tasks import LargeSet, Plan, task_images
 
 WAYS, IPC = 10, 10
 """Of a validation task, or as many as there are."""
+
+FIT = FitConfig(networks=16)
+"""How the labels of a validated set are fitted before its accuracy is taken."""
 
 
 @dataclass
@@ -129,7 +132,9 @@ class Validation:
             "adapted": mgdd.generate(final, pool.X_s, real.normalise, engine),
         }
         X, y = real.normalise(data.images[fit:]), data.labels[fit:]
-        S = mgdd.mirrored(made["adapted"], pool.Y_s, task.mirror)
+        fit_labels = replace(FIT, ridge=task.ridge, mirror=task.mirror)
+        Y_s = mgdd.fitted_labels(made["adapted"], f, real, fit_labels, engine.rng(seed, "validate labels", k))
+        S = mgdd.mirrored(made["adapted"], Y_s, task.mirror)
         rng, scores = engine.rng(seed, "validate accuracy", k), []
         with torch.no_grad():
             for _ in range(4):

@@ -62,7 +62,7 @@ def test_every_convolution_takes_part() -> None:
     assert x.grad is not None
     assert (x.grad[0].abs().sum((1, 2)) > 0).all()  # every colour counts for every other
     convolutions = {name: p for name, p in g.named_parameters() if p.ndim == 4}
-    assert len(convolutions) == 10
+    assert len(convolutions) == 2 + 2 * g.config.blocks
     for name, p in convolutions.items():
         assert p.grad is not None, name
         assert p.grad.abs().sum() > 1e-6, name
@@ -131,7 +131,7 @@ def test_numbers_of_blocks_out_of_range_are_refused(value: object) -> None:
 
 
 def test_settings() -> None:
-    assert GeneratorConfig.from_dict({}) == GeneratorConfig(64, 2)
+    assert GeneratorConfig.from_dict({}) == GeneratorConfig(64, 3)
     assert GeneratorConfig.from_dict({"width": 512, "blocks": 8}) == GeneratorConfig(512, 8)
     with pytest.raises(UsageError, match="Unknown generator setting 'widht'") as caught:
         GeneratorConfig.from_dict({"widht": 8})
