@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from ddtool.evaluate import kernel_ridge, train_and_test
+from ddtool.evaluation import kernel_ridge, train_and_test
 
 from ddtool import api, mgdd, pipeline
 from ddtool.config import RunConfig
