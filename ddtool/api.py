@@ -36,11 +36,12 @@ def adapt(
 
     dataset: alias, Hub id, path or 'sample';  generator: bundled, scratch, a folder or a Hub repo[@revision];
     settings: nested values of RunConfig on top of the device's preset, for example {"refine": {"steps": 300}};
-    push_to: namespace/name, where `push` takes the finished run (checked before the work begins).
+    force: replace a run at `out`;  push_to: namespace/name, where `push` takes the finished run (checked before the work
+    begins; what is different on the Hub is replaced only by `push` itself, with its `force`).
     Raises DDToolError (its message and hint say what to do).
     """
     if push_to:
-        publish.check_target(push_to, publish.Options(force=force))
+        publish.check_target(push_to, publish.Options())
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen = {"dataset": dataset, "ipc": ipcs, "generator": generator, "seed": seed}
@@ -48,7 +49,7 @@ def adapt(
     run = start(config, Path(out) if out else default_folder(config), engine, force, report)
     pipeline.adapt(run.config(), run, engine, recorded(run, report))
     if push_to:
-        push(run, push_to, force=force, report=report)
+        push(run, push_to, report=report)
     return run
 
 
@@ -61,14 +62,22 @@ def resume(folder: str | Path, *, engine: Engine | None = None, report: Report =
 
 
 def generate(
-    run: str | Path | Run, ipc: int, *, engine: Engine | None = None, force: bool = False, report: Report = silent
+    run: str | Path | Run,
+    ipc: int,
+    *,
+    labels: str | None = None,
+    engine: Engine | None = None,
+    force: bool = False,
+    report: Report = silent,
 ) -> SyntheticSet:
-    """A set of any IPC from an adapted run, in one pass and without the original dataset; also written into the run.
+    """A set of any IPC from an adapted run, in one pass; also written into the run.
 
-    run: a run, its folder, or a Hub repo[@revision], which is pulled to runs/NAME.
+    run: a run, its folder, or a Hub repo[@revision], which is pulled to runs/NAME;
+    labels: 'fitted' to the images with the original dataset (RunError when it cannot be had), 'analytical' without it;
+    default: fitted where the dataset can be had.
     """
     run = run if isinstance(run, Run) else open_run(run, report)
-    pipeline.generate(run, ipc, engine or Engine.choose(), force=force, report=recorded(run, report))
+    pipeline.generate(run, ipc, engine or Engine.choose(), labels=labels, force=force, report=recorded(run, report))
     return run.load_set(ipc)
 
 

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,19 @@ STAGES = {"random": "random real images", "initial": "initial samples", "generat
 LAST_PROTOCOLS = ("quick", "kernel-ridge")
 """Protocols that are listed below the field's own."""
 
+USUAL_IPCS = (20, 10, 50, 5, 2)
+"""Sizes for the example of `ddtool generate`, the first that fits."""
+
+COUNTS = ("iterations", "weights_of_iteration", "tasks", "seconds")
+TOLD = (*COUNTS, "datasets", "dataset", "licence", "hardware", "settings")
+"""What of a pre-training has its place in the card; the rest, and a `curve` that is no table, is listed as it is."""
+
+FIGURES = {"loss before", "loss after", "accuracy"}
+"""Columns of a pre-training's `curve` that the card explains."""
+
+WIDTH = 90
+"""Characters a line of a command, if its options allow."""
+
 SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M"}
 """Upper bound → the Hub's name for a dataset's size."""
 
@@ -46,11 +60,15 @@ HUB_LICENCES = """
 """The identifiers that the Hub accepts for `license`, apart from `other` and those of single models."""
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
+_JOINER = "\u2060"
+_LINK = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=[\w.+-])(?=@)", re.IGNORECASE)
+"""Where a renderer would see that an address begins; a word joiner there shows nothing and stops it."""
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{16,}|(?<=://)[^/@\s]+@")
 
 
 class Code(str):
-    """Text for a code block: kept as it is, but for what would end the line or the block."""
+    """Text for code or a link's target: kept as it is, but for what would end the line or the block."""
 
 
 def model_card(facts: Facts) -> str:
@@ -68,7 +86,7 @@ def dataset_card(facts: Facts) -> str:
 
 def model_metadata(facts: Facts) -> dict[str, Any]:
     """The Hub's metadata of a model repo; what is unknown is left out."""
-    trained_on = [_hub_id(facts), *_listed(_mapping(facts.get("pretraining")), ("datasets", "dataset"))]
+    trained_on = [_hub_id(facts), *(data.get("name") for data in _datasets(facts))]
     index = model_index(facts)
     return _known(
         {
@@ -90,7 +108,7 @@ def dataset_metadata(facts: Facts) -> dict[str, Any]:
     return _known(
         {
             **licence(facts),
-            "pretty_name": f"{source_name(facts)}, distilled",
+            "pretty_name": f"{source_name(facts)}, distilled" + (f": {_enumerated(ipcs)} per class" if ipcs else ""),
             "tags": ["ddtool", "dataset-distillation", "dataset-condensation", "mgdd", "synthetic"],
             "task_categories": ["image-classification"],
             "size_categories": [next((name for bound, name in SIZES.items() if images < bound), "1M<n<10M")],
@@ -105,7 +123,7 @@ def dataset_metadata(facts: Facts) -> dict[str, Any]:
 
 def licence(facts: Facts) -> dict[str, Any]:
     """The source's licence where the Hub knows it, else `other` with a name and, for a Hub dataset, where to read it."""
-    stated = _text(_mapping(facts.get("source") or facts.get("pretraining")).get("licence"))
+    stated = _stated_licence(facts)
     names = [name.strip().lower() for name in stated.split(",") if name.strip()]
     if names and set(names) <= set(HUB_LICENCES.split()):
         return {"license": names[0] if len(names) == 1 else names}
@@ -165,38 +183,39 @@ def _view(facts: Facts) -> dict[str, Any]:
     """All that a template may use."""
     source, names = _mapping(facts.get("source")), _list(facts.get("class_names"))
     sets = [_set_view(ipc, made) for ipc, made in _sets(facts)]
-    ipcs, shape = [made["ipc"] for made in sets], [int(n) for n in _list(facts.get("shape")) if _is_number(n)]
-    scores = [_score_view(score, facts) for score in _scores(facts)]
+    per_class = _pool_ipc(facts)
     return {
         "kind": str(facts.get("kind")),
+        "title": _text(facts.get("repo")).rpartition("/")[2],
         "repo": _reference(facts.get("repo")),
         "dataset_repo": _reference(facts.get("dataset_repo")),
         "model_repo": _reference(facts.get("model_repo")),
-        "base_model": base_model(facts) or "",
+        "base_model": Code(base_model(facts) or ""),
         "generator": _reference(facts.get("generator")),
         "source": {
             "name": source_name(facts),
             "kind": _text(source.get("kind")),
-            "id": _hub_id(facts) or "",
+            "id": Code(_hub_id(facts) or ""),
             "version": _reference(source.get("revision") or source.get("content_hash")),
             "config": _text(source.get("config")),
-            "licence": _text(source.get("licence")),
+            "licence": _licence_name(source),
         },
         "classes": len(names),
         "class_names": ", ".join(map(str, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else ""),
-        "shape": " x ".join(map(str, shape)),
-        "example_shape": ", ".join(map(str, shape or (3, 32, 32))),
+        "size": _size(facts.get("shape")),
         "parameters": number(facts.get("parameters"), 0),
         "pool": number(facts["pool"], 0) if facts.get("pool") else "",
+        "per_class": number(per_class, 0) if per_class else "",
+        "rows": _preview_rows(facts),
         "ddtool": _text(facts.get("ddtool")),
         "sets": sets,
         "first": sets[0] if sets else None,
-        "unseen": 20 if 20 not in ipcs else max(ipcs) + 10,
-        "scores": scores,
-        "protocols": sorted({score["protocol"] for score in scores}),
+        "other_ipc": _other_ipc(facts),
+        "fits": all(made["fits"] for made in sets),
+        "results": list(_results(facts)),
+        "machines": list(_machines(sets)),
         "commands": list(_commands(facts)),
-        "pretraining": list(_pretraining(facts)),
-        "curves": list(_curves(facts)),
+        "pretraining": _pretraining(facts),
     }
 
 
@@ -204,38 +223,81 @@ def _set_view(ipc: int, made: Facts) -> dict[str, Any]:
     """One set of a card: sizes, settings, seconds and hardware."""
     config, env, timings = (_mapping(made.get(key)) for key in ("config", "env", "timings"))
     found, refined = _mapping(made.get("facts")), made.get("stage") == "refined"
-    phases = ("labels", "adapt", f"generate ipc{ipc}", f"refine ipc{ipc}")
+    phases = ("labels", "adapt", f"generate ipc{ipc}", f"fit labels ipc{ipc}", f"refine ipc{ipc}")
+    taken = [timings.get(phase) for phase in phases if refined or not phase.startswith("refine")]
+    known = [value for value in taken if _is_number(value)]
     return {
         "ipc": ipc,
         "images": number(made.get("images"), 0),
         "stage": _text(made.get("stage")),
-        "seed": number(config.get("seed"), 0),
-        "steps": number(_mapping(config.get("adapt")).get("steps"), 0),
-        "refine_steps": number(_mapping(config.get("refine")).get("steps") if refined else None, 0),
+        "labels": _text(made.get("labels")),
+        "fits": _mapping(config.get("fit")).get("networks") != 0,
+        "steps": _count(_mapping(config.get("adapt")).get("steps")),
+        "refine_steps": _count(_mapping(config.get("refine")).get("steps")) if refined else "",
         "label_scale": f"{config['label_scale']:g}" if _is_number(config.get("label_scale")) else "",
         "mirror": ("yes" if found["mirror"] else "no") if "mirror" in found else "",
         "train_images": number(found["train_images"], 0) if found.get("train_images") else "",
-        "seconds": [number(timings.get(phase)) for phase in phases],
-        "device": _text(env.get("device")) or "not recorded",
-        "torch": _text(env.get("torch")),
+        "seconds": [seconds(value) for value in taken] + ["–"] * (not refined),
+        "total": seconds(sum(known)) if known else "–",
+        "machine": ", torch ".join(filter(None, [_text(env.get("device")) or "not recorded", _text(env.get("torch"))])),
         "scored": bool(made.get("scores")),
     }
 
 
+def _machines(sets: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """The hardware of the sets, each once with the sizes made on it."""
+    by_machine: dict[str, list[int]] = {}
+    for made in sets:
+        by_machine.setdefault(made["machine"], []).append(made["ipc"])
+    for machine, ipcs in by_machine.items():
+        yield {"text": machine, "ipcs": _enumerated(ipcs)}
+
+
+def _preview_rows(facts: Facts) -> str:
+    """What the rows of preview.png are, from the top: that of the largest set."""
+    rows = ["real images of the source"] if facts.get("pool") else []
+    rows.append("what the generator makes of them" if rows else "what the generator makes")
+    stages = [made.get("stage") for _, made in _sets(facts)]
+    return ", ".join([*rows, *(["the refined set"] if stages and stages[-1] == "refined" else [])])
+
+
+def _pool_ipc(facts: Facts) -> int:
+    """How many initial samples per class `ddtool generate` has at hand, 0 when that is not known."""
+    pool, classes = facts.get("pool"), len(_list(facts.get("class_names")))
+    if _is_number(pool) and pool and classes:
+        return int(pool) // classes
+    recorded = [_mapping(made.get("facts")).get("pool_ipc") for _, made in _sets(facts)]
+    return min((int(n) for n in recorded if n and _is_number(n)), default=0)
+
+
+def _other_ipc(facts: Facts) -> int:
+    """An IPC that the source can fill for certain, and that the sets do not have if there is one."""
+    ipcs = [ipc for ipc, _ in _sets(facts)]
+    most = _pool_ipc(facts) or max(ipcs, default=1)
+    return next((n for n in chain(USUAL_IPCS, range(1, most + 1)) if n <= most and n not in ipcs), most)
+
+
+def _results(facts: Facts) -> Iterator[dict[str, Any]]:
+    """A table for every protocol and network, the guides last; in it every score by IPC, real images first."""
+    tables: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
+    for score in _scores(facts):
+        tables.setdefault(_table(score), []).append(_score_view(score, facts))
+    for key in sorted(tables):
+        yield {"protocol": key[1], "arch": key[2], "rows": tables[key]}
+
+
 def _score_view(score: Facts, facts: Facts) -> dict[str, Any]:
-    """One row of the results table."""
+    """One row of a table of results."""
     several = _is_number(score.get("seeds")) and score["seeds"] > 1
     stage = str(score.get("stage"))
-    elsewhere = "" if _tested_here(score, facts) else f" (tested on {_short(score.get('dataset'))})"
+    remark = " (published)" if stage == score["published"] else ""
+    if not _tested_here(score, facts):
+        remark = f" (tested on {_short(score.get('dataset'))})"
     return {
         "ipc": score.get("ipc"),
-        "images": number(score["ipc"] * len(_list(facts.get("class_names"))), 0),
-        "what": STAGES.get(stage, stage) + elsewhere,
-        "published": stage == score["published"] and not elsewhere,
-        "protocol": str(score.get("protocol")),
-        "arch": str(score.get("arch")),
+        "what": STAGES.get(stage, stage) + remark,
         "accuracy": number(score.get("mean")) + (f" ± {number(score.get('std'))}" if several else ""),
-        "seeds": number(score.get("seeds"), 0),
+        "networks": number(score.get("seeds"), 0),
         "seconds": number(score.get("seconds"), 0),
     }
 
@@ -251,13 +313,19 @@ def _scores(facts: Facts) -> Iterator[Facts]:
     order = [*STAGES, "refined"]
 
     def rank(score: Facts) -> tuple:
-        protocol, stage = str(score.get("protocol")), score.get("stage")
-        late = LAST_PROTOCOLS.index(protocol) + 1 if protocol in LAST_PROTOCOLS else 0
-        return late, protocol, str(score.get("arch")), order.index(stage) if stage in order else len(order)
+        stage = score.get("stage")
+        return *_table(score), order.index(stage) if stage in order else len(order)
 
     for ipc, made in _sets(facts):
         scores = [_mapping(s) for s in _list(made.get("scores"))]
         yield from ({**score, "ipc": ipc, "published": made.get("stage")} for score in sorted(scores, key=rank))
+
+
+def _table(score: Facts) -> tuple[int, str, str]:
+    """Where a score belongs: protocol and network, in the order in which they are shown."""
+    protocol = str(score.get("protocol"))
+    late = LAST_PROTOCOLS.index(protocol) + 1 if protocol in LAST_PROTOCOLS else 0
+    return late, protocol, str(score.get("arch"))
 
 
 def _commands(facts: Facts) -> Iterator[dict[str, Any]]:
@@ -267,22 +335,95 @@ def _commands(facts: Facts) -> Iterator[dict[str, Any]]:
         if command := _text(made.get("command")):
             by_command.setdefault(command, []).append(ipc)
     for command, ipcs in by_command.items():
-        yield {"ipcs": ", ".join(map(str, ipcs)), "text": Code(command)}
+        yield {"ipcs": _enumerated(ipcs), "lines": [Code(line) for line in broken(code(command))]}
 
 
-def _pretraining(facts: Facts) -> Iterator[dict[str, str]]:
-    """The free-form facts of a meta generator that fit on a line each."""
-    for key, value in _mapping(facts.get("pretraining")).items():
-        if value is not None and not _columns(value):
-            yield {"key": str(key).replace("_", " "), "value": _inline(value)}
+def broken(command: str) -> list[str]:
+    """A command in lines of about `WIDTH` characters, each but the first beginning with an option or with &&."""
+    words = _WORD.findall(command)
+    if " ".join(words) != command:  # a quotation that does not end
+        return [command]
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word == "&&" or word.startswith("-"):
+            parts.append([])
+        parts[-1].append(word)
+    lines = [" ".join(parts[0])]
+    for part in (" ".join(part) for part in parts[1:]):
+        if part.startswith("&&") or len(lines[-1]) + len(part) >= WIDTH:
+            lines.append(part)
+        else:
+            lines[-1] += f" {part}"
+    return lines
 
 
-def _curves(facts: Facts) -> Iterator[dict[str, Any]]:
-    """Its tables: lists of equal length by name, or a list of records that have the same keys."""
-    for key, value in _mapping(facts.get("pretraining")).items():
-        if columns := _columns(value):
-            rows = [[_inline(cell) for cell in row] for row in zip(*columns.values(), strict=True)]
-            yield {"title": str(key).replace("_", " "), "header": [str(c) for c in columns], "rows": rows[:100]}
+# ------------------------------------------------------------------------------------------------------- pre-training
+
+
+def _pretraining(facts: Facts) -> dict[str, Any]:
+    """The free-form facts of a meta generator: what the card has words for, and the rest as a list and tables."""
+    told = _mapping(facts.get("pretraining"))
+    settings, curve = _mapping(told.get("settings")), _columns(told.get("curve"))
+    shown = {*TOLD, *(["curve"] if curve else [])}
+    rest = {key: value for key, value in told.items() if key not in shown and value is not None}
+    return {
+        "datasets": [_dataset_view(data) for data in _datasets(facts)],
+        "outer": _text(_mapping(settings.get("meta")).get("outer")),
+        **{key: _count(told.get(key)) for key in COUNTS},
+        "hardware": _text(told.get("hardware")),
+        "curve": _curve("", curve) if curve else None,
+        "explained": curve.keys() >= FIGURES,
+        "inner_steps": _count(_mapping(settings.get("meta")).get("inner_steps")),
+        "validate_steps": _count(settings.get("validate_steps")),
+        "validate_tasks": _count(settings.get("validate_tasks")),
+        "settings": list(_flat(settings))[:200],
+        "rest": [{"key": _words(key), "value": _inline(value)} for key, value in rest.items() if not _columns(value)],
+        "tables": [_curve(_words(key), columns) for key, value in rest.items() if (columns := _columns(value))],
+    }
+
+
+def _datasets(facts: Facts) -> list[Facts]:
+    """The datasets of a pre-training, each with a `name`."""
+    found = _listed(_mapping(facts.get("pretraining")), ("datasets", "dataset"))
+    return [data if isinstance(data, Mapping) else {"name": str(data)} for data in found if data]
+
+
+def _dataset_view(data: Facts) -> dict[str, str]:
+    """What a dataset of a pre-training was."""
+    held = _list(data.get("held_out"))
+    return {
+        "name": _short(data.get("name") or "dataset"),
+        "images": _count(data.get("images")),
+        "size": _size(data.get("image")),
+        "classes": _count(data.get("classes")),
+        "held": str(len(held) or ""),
+        "held_names": ", ".join(map(str, held[:100])) + (f" and {len(held) - 100} more" if len(held) > 100 else ""),
+        "licence": _licence_name(data),
+    }
+
+
+def _curve(title: str, columns: Mapping[str, list]) -> dict[str, Any]:
+    """A table: its title, names of columns and rows of text."""
+    rows = [
+        [_figure(name, cell) for name, cell in zip(columns, row, strict=True)]
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return {"title": title, "header": [str(name) for name in columns], "rows": rows[:100]}
+
+
+def _figure(name: str, value: Any) -> str:
+    """A cell of a table; percent and seconds without digits that mean nothing."""
+    digits = {"accuracy": 1, "seconds": 0}.get(name)
+    return _inline(value) if digits is None or not _is_number(value) else number(value, digits)
+
+
+def _flat(settings: Facts, above: str = "") -> Iterator[dict[str, str]]:
+    """Every setting as a.b and its value."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield {"key": f"{above}{key}", "value": _inline(value)}
 
 
 def _columns(value: Any) -> dict[str, list]:
@@ -307,12 +448,21 @@ def source_name(facts: Facts) -> str:
     """What the target is called: an alias or a Hub id; of local data the folder's name alone."""
     source = _mapping(facts.get("source"))
     name = _text(source.get("name")) or _text(source.get("id")) or "dataset"
-    return Path(name).name if source.get("kind") == "local" else name.partition("@")[0]
+    return Path(name).name if source.get("kind") == "local" else _bare(name)
 
 
 def number(value: Any, digits: int = 1) -> str:
     """A finite number with so many decimals, or a dash."""
     return f"{value:,.{digits}f}" if _is_number(value) else "–"
+
+
+def seconds(value: Any) -> str:
+    """A duration with two significant digits or whole seconds, or a dash."""
+    if not _is_number(value):
+        return "–"
+    if value < 0.005:
+        return "< 0.01"
+    return f"{value:.2g}" if value < 0.95 else number(value, 1 if value < 9.95 else 0)
 
 
 def _hub_id(facts: Facts) -> str | None:
@@ -323,17 +473,38 @@ def _hub_id(facts: Facts) -> str | None:
     return str(source["id"]) if source.get("kind") == "hub" and _is_repo(source.get("id")) else None
 
 
+def _stated_licence(facts: Facts) -> str:
+    """The licence of the images, as stated; of several datasets of a pre-training all, if all state one."""
+    if facts.get("source"):
+        return _text(_mapping(facts["source"]).get("licence"))
+    stated = [_text(data.get("licence")) for data in _datasets(facts)]
+    together = ", ".join(dict.fromkeys(stated)) if all(stated) else ""
+    return _text(_mapping(facts.get("pretraining")).get("licence")) or together
+
+
+def _licence_name(source: Facts) -> str:
+    """The licence that a dataset states, empty for none and for words that name none."""
+    stated = _text(source.get("licence")).strip()
+    return "" if stated.lower() in ("unknown", "other") else stated
+
+
 def _tested_here(score: Facts, facts: Facts) -> bool:
-    """Whether a score is of the target's own test split."""
-    source = _mapping(facts.get("source"))
-    named = _text(score.get("dataset"))
-    same_folder = source.get("kind") == "local" and Path(named).name == source_name(facts)
-    return not named or named in (source.get("name"), source.get("id"), source_name(facts)) or same_folder
+    """Whether a score is of the target's own test split, however the dataset was spelled."""
+    source, named = _mapping(facts.get("source")), _text(score.get("dataset"))
+    if source.get("kind") == "local":
+        return not named or Path(named).name == source_name(facts)
+    name, repo = _bare(_text(source.get("name"))), _bare(_text(source.get("id")))
+    return not named or _bare(named) in (name, repo, repo.rpartition("/")[2])  # an alias is the end of an id
+
+
+def _bare(name: str) -> str:
+    """A Hub dataset's name without prefix and revision."""
+    return name.removeprefix("hf://datasets/").partition("@")[0]
 
 
 def _short(name: Any) -> str:
     """A dataset's name; of a path only the end."""
-    bare = str(name).partition("@")[0]
+    bare = _bare(str(name))
     return bare if _is_repo(bare) else Path(bare).name
 
 
@@ -345,9 +516,31 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _reference(value: Any) -> str:
+def _reference(value: Any) -> Code:
     """A repo id, revision or hash, without anything that could not be in one: it stands in code and in links."""
-    return re.sub(r"[^A-Za-z0-9_./@-]", "-", _text(value))[:300]
+    return Code(re.sub(r"[^A-Za-z0-9_./@-]", "-", _text(value))[:300])
+
+
+def _size(shape: Any) -> str:
+    """What images of shape [c, h, w] are, in words; empty for another shape."""
+    sides = [int(n) for n in _list(shape) if _is_number(n)]
+    if len(sides) != 3:
+        return ""
+    channels, height, width = sides
+    return f"{width} x {height} pixels, " + ({1: "grey", 3: "RGB"}.get(channels) or f"{channels} channels")
+
+
+def _count(value: Any) -> str:
+    return number(value, 0) if _is_number(value) else ""
+
+
+def _words(key: Any) -> str:
+    return str(key).replace("_", " ")
+
+
+def _enumerated(ipcs: list[int]) -> str:
+    """1, 10 and 50"""
+    return " and ".join(filter(None, [", ".join(map(str, ipcs[:-1])), *map(str, ipcs[-1:])]))
 
 
 def _mapping(value: Any) -> Facts:
@@ -377,8 +570,8 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
 
 def one_line(text: str, limit: int = 300) -> str:
     """Text of others as one harmless line of Markdown: no line break, pipe, backtick, tag, link or secret."""
-    line = _plain(text, limit).replace("|", "/").replace("`", "'")
-    line = re.sub(r"([\\*\[\]])", r"\\\1", line)
+    line = _LINK.sub(_JOINER, _plain(text, limit)).replace("|", "/").replace("`", "'")
+    line = re.sub(r"([\\*~\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", line)  # an _ within a word is harmless
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

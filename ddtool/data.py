@@ -190,6 +190,10 @@ class SyntheticSet:
         """The same set with its labels at another scale."""
         return replace(self, labels=self.labels * (scale / self.label_scale), label_scale=scale)
 
+    def pixels(self) -> Tensor:
+        """Images as bytes, uint8 (m, c, h, w)."""
+        return self.images.mul(255).round().clamp(0, 255).to(torch.uint8)
+
     def probabilities(self) -> Tensor:
         """Labels as distributions over classes, (m, C): the convention undone, negatives cut, rows sum to 1."""
         scores = (self.labels / self.label_scale + 1 / self.num_classes).clamp_min(0)

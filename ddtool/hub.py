@@ -40,7 +40,7 @@ PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before the second try (each further wait is twice as long), and the longest wait that a Retry-After gets."""
 
 PATIENCE = 10.0
-"""A try that took as many seconds is the last one: the client has asked several times by itself."""
+"""A try that took as many seconds is the last one (but for a commit): the client has asked several times by itself."""
 
 REQUESTS = 20
 """So many of the latest pull requests are looked at for one that brings the same."""
@@ -50,9 +50,10 @@ REMEMBERED = 8
 
 LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access (https://huggingface.co/settings/tokens)."
 _REF = re.compile(
-    r"(?:hf://)?(?:datasets/(?=[^/]+/))?([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(.+))?", re.ASCII
+    r"(?:hf://)?(?:datasets/(?=[^/]+/))?([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w./-]+))?", re.ASCII
 )
 _SHA = re.compile(r"[0-9a-f]{40}")
+_BRANCH = re.compile(r"(?!refs/|.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9](?:[\w./-]*[\w-])?", re.ASCII)
 _BUSY = (408, 429, 500, 502, 503, 504)
 
 
@@ -111,6 +112,17 @@ def parse(name: str) -> Ref | None:
     if not found or ".." in found[1] or "--" in found[1] or found[1].endswith((".git", ".parquet")):
         return None
     return Ref(found[1], found[2])
+
+
+def is_pinned(name: str) -> bool:
+    """Whether a name is a Hub repo at a commit: namespace/name@sha."""
+    ref = parse(name)
+    return ref is not None and bool(_SHA.fullmatch(ref.revision or ""))
+
+
+def is_branch(name: str) -> bool:
+    """Whether a branch can have this name."""
+    return len(name) <= 100 and bool(_BRANCH.fullmatch(name)) and not _SHA.fullmatch(name)
 
 
 def web(kind: str, repo: str) -> str:
@@ -196,7 +208,7 @@ def listing(repo: Pinned, names: Iterable[str]) -> dict[str, RemoteFile]:
     names = list(names)
     if _offline():
         known = _memory(repo.kind, repo.repo)["files"].get(repo.sha, {})
-        return {name: RemoteFile(*known[name]) for name in names if isinstance(known.get(name), list)}
+        return {name: RemoteFile(*known[name]) for name in names if name in known}
     from huggingface_hub.hf_api import RepoFile
 
     if not names:
@@ -211,6 +223,12 @@ def listing(repo: Pinned, names: Iterable[str]) -> dict[str, RemoteFile]:
     files = {name: files[name] for name in names if name in files}
     _remember(repo.kind, repo.repo, files={repo.sha: {name: [f.size, f.oid] for name, f in files.items()}})
     return files
+
+
+def filenames(repo: Pinned) -> set[str]:
+    """The names of all files of a repo."""
+    with _explained(repo.kind, Ref(repo.repo, repo.sha)):
+        return set(_patiently(lambda: _api().list_repo_files(repo.repo, repo_type=repo.kind, revision=repo.sha)))
 
 
 def fetch(repo: Pinned, limits: Mapping[str, int], report: Report = silent) -> Path:
@@ -287,19 +305,17 @@ def check_may_write(namespace: str, anywhere: bool = False) -> None:
     token = (me.get("auth") or {}).get("accessToken") or {}
     if token.get("role") == "read":
         raise HubError(f"The token of {me.get('name')} can only read.", LOGIN)
-    orgs = {str(org.get("name")): org.get("roleInOrg") for org in me.get("orgs") or []}
-    names = [str(me.get("name")), *orgs]
+    orgs = {str(org.get("name")).lower(): org.get("roleInOrg") for org in me.get("orgs") or []}
+    user = str(me.get("name"))
     if anywhere:
         return
-    if namespace.lower() not in map(str.lower, names):
+    if namespace.lower() not in (user.lower(), *orgs):
         raise HubError(
-            f"You are logged in as {names[0]}, who is not a member of '{namespace}'.",
-            f"Push to {names[0]}/NAME, or propose the change with --create-pr.",
+            f"You are logged in as {user}, who is not a member of '{namespace}'.",
+            f"Push to {user}/NAME, or propose the change with --create-pr.",
         )
-    if orgs.get(namespace) == "read":
-        raise HubError(
-            f"{names[0]} may only read in '{namespace}'.", "Ask its administrators, or use your own namespace."
-        )
+    if orgs.get(namespace.lower()) == "read":
+        raise HubError(f"{user} may only read in '{namespace}'.", "Ask its administrators, or use your own namespace.")
 
 
 def find(kind: str, repo: str, branch: str | None = None) -> Pinned | None:
@@ -333,11 +349,13 @@ def commit(
 ) -> Pushed:
     """Bring `files` into a repo as one commit on the commit `base`, making repo and branch where there is none.
 
-    Nothing is sent when all of it is there. After a lost answer the Hub is looked at before anything is sent again.
+    No file is sent when all of it is there. After a lost answer the Hub is looked at before anything is sent again.
     """
     removed = list(listing(base, removed)) if base else []
     changed = changes(base, files)
     if base and not changed and not removed:
+        if branch and base.branch != branch:
+            _branch_off(base, branch, report)
         return Pushed(kind, repo, web(kind, repo), base.sha, ())
     if base and create_pr and (found := _find_request(base, files, removed, _pull_requests(base))):
         return Pushed(kind, repo, web(kind, repo), found[0], (), found[1])
@@ -345,7 +363,7 @@ def commit(
     report(Note(f"Sending {len(changed)} files, {size / 2**20:.1f} MiB, to {repo}."))
     base = base or _create(kind, repo, private, report)
     if branch and base.branch != branch:
-        base = _branch_off(base, branch)
+        base = _branch_off(base, branch, report)
     with _explained(kind, Ref(repo), writing=True):
         sha, request = _commit(base, {name: files[name] for name in changed}, removed, message, create_pr, report)
     return Pushed(kind, repo, web(kind, repo), sha, (*changed, *removed), request)
@@ -359,11 +377,12 @@ def _create(kind: str, repo: str, private: bool, report: Report) -> Pinned:
     return resolve(kind, Ref(repo))
 
 
-def _branch_off(base: Pinned, branch: str) -> Pinned:
+def _branch_off(base: Pinned, branch: str, report: Report) -> Pinned:
     """The branch, made at `base` when it is not there."""
     with _explained(base.kind, Ref(base.repo), writing=True):
         where = {"branch": branch, "revision": base.sha, "repo_type": base.kind}
         _patiently(lambda: _api().create_branch(base.repo, exist_ok=True, **where))
+    report(Note(f"Made the branch {branch} of {base.repo}."))
     return replace(base, branch=branch)
 
 
@@ -375,7 +394,6 @@ def _commit(
 
     requests = _pull_requests(base) if create_pr else {}
     for attempt in range(TRIES):
-        started = time.monotonic()
         operations = [CommitOperationAdd(name, file) for name, file in files.items()]  # a try uses them up
         try:
             with _quiet():
@@ -389,7 +407,7 @@ def _commit(
             found = _look_again(base, files, removed, requests if create_pr else None, error)
             if found:
                 return found
-            if _is_last(attempt, started, error):
+            if _is_last(attempt, error):  # however long the upload took: what has arrived is not sent again
                 raise
             report(Note(f"The Hub did not take the commit to {base.repo} ({origins.reason(error)}); trying again."))
             _wait(attempt, error)
@@ -485,15 +503,15 @@ def _patiently(act: Callable[[], T]) -> T:
             with _quiet():
                 return act()
         except _errors() as error:
-            if _is_last(attempt, started, error):
+            if _is_last(attempt, error) or time.monotonic() - started > PATIENCE:
                 raise
             _wait(attempt, error)
     raise AssertionError("unreachable")
 
 
-def _is_last(attempt: int, started: float, error: Exception) -> bool:
+def _is_last(attempt: int, error: Exception) -> bool:
     """Whether a failed try is not to be repeated."""
-    return attempt == TRIES - 1 or time.monotonic() - started > PATIENCE or not _passing(error)
+    return attempt == TRIES - 1 or not _passing(error)
 
 
 def _errors() -> tuple[type[Exception], ...]:
@@ -635,7 +653,15 @@ def _memory(kind: str, repo: str) -> dict[str, dict[str, Any]]:
     """{"refs": {branch: sha}, "files": {sha: {name: [size, hash]}}} as last seen online."""
     known = origins.read_memory(_memory_file(kind, repo))
     parts = {name: known.get(name) for name in ("refs", "files")}
-    return {name: part if isinstance(part, dict) else {} for name, part in parts.items()}
+    found = {name: part if isinstance(part, dict) else {} for name, part in parts.items()}
+    return found | {"files": {sha: listed for sha, listed in found["files"].items() if _is_listing(listed)}}
+
+
+def _is_listing(listed: Any) -> bool:
+    """Whether it is {name: [size, hash]}: what is damaged is forgotten."""
+    return isinstance(listed, dict) and all(
+        isinstance(file, list) and list(map(type, file)) == [int, str] for file in listed.values()
+    )
 
 
 def _remember(kind: str, repo: str, refs: dict[str, str] | None = None, files: dict[str, Any] | None = None) -> None:

@@ -25,6 +25,9 @@ from ddtool.sources import Target
 MIRROR_KEEPS = 0.9
 """Classes survive a mirror when a head scores at least this share of its accuracy on mirrored images."""
 
+LABELLINGS = ("fitted", "analytical")
+"""How `generate` can find labels."""
+
 WIDEST = 4096
 """The most channels that a label network may have."""
 
@@ -352,11 +355,21 @@ def load_generator(config: RunConfig) -> Generator:
 # --------------------------------------------------------------------------------------------------------- generate
 
 
-def generate(run: Run, ipc: int, engine: Engine, *, force: bool = False, report: Report = silent) -> Path:
-    """Any IPC from an adapted run: one pass over Z, then labels fitted in closed form where the dataset is at hand.
+def generate(
+    run: Run,
+    ipc: int,
+    engine: Engine,
+    *,
+    labels: str | None = None,
+    force: bool = False,
+    report: Report = silent,
+) -> Path:
+    """Any IPC from an adapted run: one pass over Z, then labels.
 
-    More initial samples than Z holds are drawn from the dataset again.
+    labels: 'fitted' in closed form with the dataset, which must be had; 'analytical' (Eq. 3), and the dataset is left
+    alone; default: fitted where the dataset can be had. More initial samples than Z holds are drawn from it again.
     """
+    check_labelling(run, labels)
     if ipc < 1:
         raise UsageError(f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class.")
     if not run.has_generator():
@@ -367,25 +380,52 @@ def generate(run: Run, ipc: int, engine: Engine, *, force: bool = False, report:
         stage = run.load_set(ipc).stage
         hint = "Replace it with --force" + (" (the new one will not be refined)." if stage == "refined" else ".")
         raise RunError(f"{run.folder} has a set of ipc {ipc} already, {stage}.", hint)
+    if labels == "analytical":
+        check_pool(run, ipc)
     if not run.has("pool/train.parquet"):
         restore_pool(run, report)
     adapted = Adapted.load(run, engine)
     if ipc > adapted.pool_ipc:
         extend_pool(run, ipc, adapted, report)
     config = run.config()
-    real = real_data(config, adapted, run, report) if config.fit.networks else None
+    fits = config.fit.networks > 0 and labels != "analytical"
+    real = real_data(config, adapted, run, labels == "fitted", report) if fits else None
     features = feature_network(config, tuple(adapted.info["shape"]), engine)
     initial, generated = synthesise(config, ipc, adapted, real, features, report)
     run.drop_scores(ipc)
     return write_stages(run, initial, generated, generated, config.label_scale, force)
 
 
-def real_data(config: RunConfig, adapted: Adapted, run: Run, report: Report) -> mgdd.Real | None:
-    """The target of a run, to fit labels on; None, said aloud, when it is not at hand or has changed."""
+def check_labelling(run: Run, labels: str | None) -> None:
+    """UsageError for labels that do not exist, or that the settings of the run leave out."""
+    if labels not in (None, *LABELLINGS):
+        raise UsageError(f"Unknown labels '{labels}'.", did_you_mean(str(labels), LABELLINGS))
+    if labels == "fitted" and run.config().fit.networks == 0:
+        raise UsageError(f"{run.folder} was made without fitted labels (fit.networks is 0).", "Leave --labels out.")
+
+
+def check_pool(run: Run, ipc: int) -> None:
+    """RunError when a set of this IPC takes more initial samples than the run keeps."""
+    kept = run.load_label_head()[2]["pool_ipc"] if run.has("pool/train.parquet") else 0
+    if ipc > kept:
+        message = f"The run keeps {kept} initial samples per class; more are in its dataset, which --labels analytical"
+        hint = f"Use --ipc {kept} or less, or leave --labels out." if kept else "Leave --labels out."
+        raise RunError(f"{message} leaves alone.", hint)
+
+
+def real_data(config: RunConfig, adapted: Adapted, run: Run, needed: bool, report: Report) -> mgdd.Real | None:
+    """The target of a run, to fit labels on; when it is not at hand or has changed None, said aloud, or if `needed` RunError."""
+    if run.results()["facts"].get("pulled"):
+        report(
+            Note(f"Fetching {config.dataset}, if it is not here, to fit labels; --labels analytical does without it.")
+        )
     try:
         train = load_target(config, report).train
         check_same_data(adapted.info, train, run)
     except (DataError, RunError) as error:
+        if needed:
+            hint = f"{error.hint} Without it: --labels analytical.".lstrip()
+            raise RunError(f"Fitted labels take the dataset of the run. {error.message}", hint) from error
         report(Note(f"Labels are the analytical ones of Eq. 3: to fit better ones takes the dataset. {error.message}"))
         return None
     return mgdd.Real.of(train, adapted.engine)
@@ -439,10 +479,11 @@ def pinned(config: RunConfig, source: dict[str, Any]) -> RunConfig:
 # ------------------------------------------------------------------------------------------------- picture and plan
 
 
-def draw_preview(run: Run, ipc: int, path: Path | None = None) -> None:
-    """preview.png of one set, in the run or at `path`: its stages above each other."""
+def draw_preview(run: Run, ipc: int, path: Path | None = None, real: bool = True) -> None:
+    """preview.png of one set, in the run or at `path`: its stages above each other, without `real` no real images."""
     final = run.load_set(ipc)
-    stages = {"initial": run.load_set(ipc, "initial"), "generated": run.load_set(ipc, "generated")}
+    shown = ("initial", "generated") if real else ("generated",)
+    stages = {stage: run.load_set(ipc, stage) for stage in shown}
     stages[final.stage] = final
     name = Path(str(final.source.get("name", "dataset"))).name
     title = f"ddtool · {name} · {ipc} image{'s' if ipc > 1 else ''} per class"

@@ -16,22 +16,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 
 import ddtool
 from ddtool import cards, hub, pipeline, receive
 from ddtool.config import PRESETS, RunConfig, from_dict, merged, to_dict
+from ddtool.data import SyntheticSet
+from ddtool.engine import PRECISIONS
 from ddtool.errors import HubError, RunError, UsageError
 from ddtool.events import Note, Report, silent
 from ddtool.generator import WEIGHTS_FILE, Generator
 from ddtool.hub import DATASET, MODEL, Pinned, Pushed
 from ddtool.origins import ALIASES
-from ddtool.receive import ADAPTED, EXACT, FACTS, FORMAT, LABELS, META, PARQUET, POOL, SETS
+from ddtool.receive import ADAPTED, EXACT, FACTS, FORMAT, LABELS, LIMITS, META, PARQUET, POOL, SETS
 from ddtool.runs import Run, read_tensors, write_tensors
 
 CARD, PREVIEW = "README.md", "preview.png"
-ENVIRONMENT = ("ddtool", "python", "torch", "platform", "device")
+ENVIRONMENT = ("ddtool", "python", "torch", "platform", "device", "precision", "threads")
 """What of env.json is published."""
+
+SHORT = {repo: alias for alias, repo in ALIASES.items()}
+"""The one name under which a dataset that has an alias is published, however it was typed."""
 
 ONLY = {MODEL: "generator", DATASET: "dataset"}
 """What --only calls a repo."""
@@ -50,19 +56,22 @@ class Options:
     create_pr: bool = False
     """Propose the commit as a pull request."""
     pool: bool = True
-    """Push the initial samples (real images of the target) with the generator."""
+    """Push the initial samples (real images of the target) with the generator, and show them in the picture."""
     only: str | None = None
     """'generator' or 'dataset': that repo alone."""
     dataset_repo: str | None = None
     """Default: the model repo's name and -ddtool."""
     force: bool = False
-    """Replace another generator, or another set of the same IPC, and files that are not of ddtool."""
+    """Replace another generator, another set of the same IPC, sets of another source, and files that are not of ddtool."""
 
     def __post_init__(self) -> None:
         if self.only not in (None, "generator", "dataset"):
             raise UsageError(f"--only takes generator or dataset, got '{self.only}'.", "Leave it out to push both.")
         if self.branch and self.create_pr:
             raise UsageError("--revision and --create-pr exclude each other.", "A pull request is made on main.")
+        if self.branch is not None and not hub.is_branch(self.branch):
+            hint = "Letters, digits and . _ - / make one, for example v2; no commit, no refs/…."
+            raise UsageError(f"'{self.branch}' is not a name for a branch.", hint)
 
 
 @dataclass
@@ -76,6 +85,8 @@ class Parcel:
     facts: dict[str, Any]
     title: str
     removed: list[str] = field(default_factory=list)
+    private: bool = False
+    """Whether a new repo is made private."""
 
     def states(self) -> dict[str, str]:
         """new, changed or same, for each file; removed for one that goes."""
@@ -100,7 +111,7 @@ def push(parcels: list[Parcel], options: Options, again: str, report: Report = s
         try:
             made = hub.commit(
                 parcel.kind, parcel.repo, parcel.base, parcel.files, parcel.removed, message=parcel.title,
-                private=options.private, branch=options.branch, create_pr=options.create_pr, report=report,
+                private=parcel.private, branch=options.branch, create_pr=options.create_pr, report=report,
             )  # fmt: skip
         except HubError as error:
             state = f" {done[0].url} is complete; the {parcel.kind} repo is not pushed." if done else ""
@@ -122,16 +133,29 @@ def parcels(
             yield [of_generator(generator, repo, options, report)]
         else:
             assert run is not None
-            yield of_run(run if isinstance(run, Run) else Run.open(Path(run)), repo, options, Path(temporary))
+            opened = run if isinstance(run, Run) else Run.open(Path(run))
+            yield of_run(opened, repo, options, Path(temporary), report)
 
 
-def of_run(run: Run, repo: str, options: Options, temporary: Path) -> list[Parcel]:
-    """The repos of a run. Raises RunError for an unfinished run, HubError when a repo holds what only `force` replaces."""
-    check_finished(run)
+def of_run(run: Run, repo: str, options: Options, temporary: Path, report: Report = silent) -> list[Parcel]:
+    """The repos of a run. Raises RunError for an unfinished run, HubError when a repo holds what only `force` replaces.
+
+    With --only, the other repo is named where it is there already. A new repo beside a private one is private.
+    """
+    check_finished(run, report)
     names = repos(repo, options)
-    known = run_facts(run)
+    siblings = repos(repo, replace(options, only=None))
+    heads = {k: base_of(k, name, options) if k in names else hub.find(k, name) for k, name in siblings.items()}
+    linked = {kind: name for kind, name in siblings.items() if kind in names or heads[kind]}
+    pooled = options.pool and run.has(POOL)
+    known = run_facts(run) | {"pool": pool_size(run) if pooled else 0}
+    head = heads[MODEL]
+    if not pooled and MODEL in names and head and hub.listing(head, [POOL]):
+        said = "keeps the real images that were pushed before: only a repo that is deleted and made anew is without."
+        report(Note(f"The history of {hub.web(MODEL, head.repo)} {said}"))
     make = {MODEL: model_parcel, DATASET: dataset_parcel}
-    return [make[kind](run, names, base_of(kind, names[kind], options), known, options, temporary) for kind in names]
+    private = options.private or any(head.private for head in heads.values() if head)
+    return [replace(make[k](run, linked, heads[k], known, options, temporary), private=private) for k in names]
 
 
 def of_generator(name: str, repo: str, options: Options, report: Report) -> Parcel:
@@ -140,6 +164,7 @@ def of_generator(name: str, repo: str, options: Options, report: Report) -> Parc
         raise UsageError(
             "A meta generator has one repo and no pool.", "Leave out --only, --dataset-repo and --no-pool."
         )
+    name = hub.pinned_generator(name)
     folder = hub.generator_folder(name, report)
     Generator.load(folder)
     repo = repo_name(repo)
@@ -149,7 +174,7 @@ def of_generator(name: str, repo: str, options: Options, report: Report) -> Parc
         "kind": META,
         "ddtool": ddtool.__version__,
         "repo": repo,
-        "generator": public_name(name),
+        "generator": public_generator(name),
         "parameters": parameters(folder / WEIGHTS_FILE),
         "pretraining": pretraining(folder),
         "sets": {},
@@ -157,7 +182,8 @@ def of_generator(name: str, repo: str, options: Options, report: Report) -> Parc
     files: Files = {file: folder / file for file in hub.GENERATOR_FILES}
     there = old_facts(base, files, options)
     check_same(base, {WEIGHTS_FILE: folder / WEIGHTS_FILE}, there, "another generator", options)
-    return sealed(Parcel(MODEL, repo, base, files, facts, "Meta generator, by ddtool"))
+    removed = [LABELS, POOL, PREVIEW] if there and there["kind"] == ADAPTED else []
+    return sealed(Parcel(MODEL, repo, base, files, facts, "Meta generator, by ddtool", removed, options.private))
 
 
 def check_target(repo: str, options: Options, generator: str | None = None) -> None:
@@ -205,29 +231,30 @@ def model_parcel(
     files: Files = {file: run.folder / "generator" / file for file in hub.GENERATOR_FILES}
     files[LABELS] = without_paths(run.folder / "generator" / LABELS, temporary / LABELS)
     there = old_facts(base, files, options)
-    heart = {name: files[name] for name in (WEIGHTS_FILE, LABELS)}
-    check_same(base, heart, there, "another generator", options)
-    same = bool(base) and not hub.changes(base, heart)
-    pooled = options.pool and run.has(POOL)
-    if pooled:
+    same = holds_generator(base, files)
+    if not same:
+        heart = {name: files[name] for name in (WEIGHTS_FILE, LABELS)}
+        check_same(base, heart, there, "another generator", options, ", or push the sets alone: --only dataset")
+    if known["pool"]:
         files[POOL] = run.folder / POOL
-    files |= picture(run, base, temporary)
+    old = there or {}
+    files |= picture(run, base, old, known, temporary)
+    recorded = old.get("dataset_repo") if options.only and not options.dataset_repo else None
     facts = known | {
         "kind": ADAPTED,
         "repo": names[MODEL],
         "model_repo": None,
-        "dataset_repo": names.get(DATASET, (there or {}).get("dataset_repo")),
-        "pool": pool_size(run) if pooled else 0,
-        "sets": ((there or {}).get("sets", {}) if same else {}) | known["sets"],
+        "dataset_repo": recorded or names.get(DATASET, old.get("dataset_repo")),
+        "sets": (old.get("sets", {}) if same else {}) | known["sets"],
     }
     title = f"Generator adapted to {cards.source_name(facts)}, by ddtool"
-    return sealed(Parcel(MODEL, names[MODEL], base, files, facts, title, [] if pooled else [POOL]))
+    return sealed(Parcel(MODEL, names[MODEL], base, files, facts, title, [] if known["pool"] else [POOL]))
 
 
 def dataset_parcel(
     run: Run, names: dict[str, str], base: Pinned | None, known: dict[str, Any], options: Options, temporary: Path
 ) -> Parcel:
-    """The synthetic sets, beside those of other IPCs that the repo has."""
+    """The synthetic sets, beside those of other IPCs that the repo has; `force` replaces those of another source."""
     files: Files = {}
     for n in run.ipcs():
         folder = run.set_path(n).parent
@@ -240,30 +267,49 @@ def dataset_parcel(
     for n in run.ipcs():
         name = f"ipc{n}/{EXACT}"
         check_same(base, {name: files[name]}, there, f"another set of ipc {n}", options)
-    files |= picture(run, base, temporary)
+    old, removed = there or {}, []
+    kept = {n: made for n, made in old.get("sets", {}).items() if n not in known["sets"]}
+    if kept and provenance(old) != provenance(known):
+        if not options.force:
+            message = f"{hub.web(DATASET, names[DATASET])} holds sets of other data, or of another revision of it."
+            hint = "Push to another repo: --dataset-repo NAMESPACE/OTHER-NAME; `ddtool push … --force` replaces all of them."
+            raise HubError(message, hint)
+        removed, kept = [f"ipc{n}/{file}" for n in kept for file in (PARQUET, EXACT)], {}
+    files |= picture(run, base, old, known, temporary)
     facts = known | {
         "kind": SETS,
         "repo": names[DATASET],
-        "model_repo": names.get(MODEL, (there or {}).get("model_repo")),
+        "model_repo": names.get(MODEL, old.get("model_repo")),
         "dataset_repo": None,
-        "pool": 0,
-        "sets": (there or {}).get("sets", {}) | known["sets"],
+        "sets": kept | known["sets"],
     }
     title = f"{cards.source_name(facts)}, distilled: IPC {', '.join(map(str, run.ipcs()))}, by ddtool"
-    return sealed(Parcel(DATASET, names[DATASET], base, files, facts, title))
+    return sealed(Parcel(DATASET, names[DATASET], base, files, facts, title, removed))
+
+
+def provenance(facts: Mapping[str, Any]) -> list[Any]:
+    """Which data, at which state, facts are about."""
+    source = facts["source"]
+    return [source.get(key) for key in ("kind", "id", "config", "revision", "content_hash")]
 
 
 def sealed(parcel: Parcel) -> Parcel:
     """With ddtool.json and the card that is made from it: the same facts give the same bytes."""
     text = json.dumps(parcel.facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    facts = json.loads(text)
-    render = cards.dataset_card if parcel.kind == DATASET else cards.model_card
-    parcel.files[FACTS], parcel.files[CARD] = text.encode(), render(facts).encode()
+    parcel.files[FACTS], parcel.files[CARD] = text.encode(), card(parcel.kind, json.loads(text))
     return parcel
 
 
+def card(kind: str, facts: Mapping[str, Any]) -> bytes:
+    """The README.md that goes with the facts of a repo of that kind."""
+    return (cards.dataset_card if kind == DATASET else cards.model_card)(facts).encode()
+
+
 def old_facts(base: Pinned | None, files: Iterable[str], options: Options) -> dict[str, Any] | None:
-    """The facts of a repo that is pushed to again; HubError when it is there, has files like ours and is not ours."""
+    """The facts of a repo that is pushed to again.
+
+    HubError when it has files like ours and is not ours, or a card with words of others; `force` overwrites them.
+    """
     if base is None:
         return None
     try:
@@ -272,29 +318,58 @@ def old_facts(base: Pinned | None, files: Iterable[str], options: Options) -> di
         if not options.force:
             raise
         return None
-    if there is None and not options.force and (theirs := hub.listing(base, files)):
+    ours = there is not None and there.get("ddtool") == ddtool.__version__  # another version's cards look otherwise
+    if there is not None and ours and not options.force:
+        check_same(base, {CARD: card(base.kind, there)}, there, f"a {CARD} that was changed by hand", options)
+    if there is None and not options.force and (theirs := like_ours(base, files)):
         page = hub.web(base.kind, base.repo)
         message = f"{page} was not made by ddtool and holds {', '.join(sorted(theirs)[:3])}."
-        raise HubError(message, "Push to another name, or replace these files with --force.")
+        raise HubError(message, "Push to another name; `ddtool push … --force` replaces these files.")
     return there
 
 
-def check_same(base: Pinned | None, files: Files, there: object, what: str, options: Options) -> None:
+def like_ours(base: Pinned, files: Iterable[str]) -> list[str]:
+    """Files of others that a push would overwrite; a card that is all that a repo has was made with it."""
+    there = hub.filenames(base) - {".gitattributes"}
+    return sorted(there & {*files, CARD}) if there != {CARD} else []
+
+
+def check_same(
+    base: Pinned | None, files: Files, there: object, what: str, options: Options, otherwise: str = ""
+) -> None:
     """HubError when the repo holds other content than `files` under their names, unless `force` replaces it."""
     if base is None or there is None or options.force:
         return
     if any(name in hub.listing(base, files) for name in hub.changes(base, files)):
-        hint = "Replace it with --force (the history keeps the old one), or push to another name."
+        hint = (
+            f"`ddtool push … --force` replaces it; the history keeps the old one. Or push to another name{otherwise}."
+        )
         raise HubError(f"{hub.web(base.kind, base.repo)} holds {what}.", hint)
 
 
-def picture(run: Run, base: Pinned | None, temporary: Path) -> Files:
-    """The run's preview; for a run without one that of the repo stays, or one is drawn."""
-    if run.has(PREVIEW):
+def holds_generator(base: Pinned | None, files: Files) -> bool:
+    """Whether the repo has the weights and the label network of `files`, whatever is noted beside the tensors."""
+    if base is None or hub.changes(base, {WEIGHTS_FILE: files[WEIGHTS_FILE]}):
+        return False
+    if not hub.changes(base, {LABELS: files[LABELS]}):
+        return True
+    if not hub.listing(base, [LABELS]):
+        return False
+    ours = read_tensors(Path(str(files[LABELS])))[0]
+    try:
+        theirs = read_tensors(hub.fetch(base, {LABELS: LIMITS[LABELS]}) / LABELS)[0]
+    except RunError:
+        return False
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def picture(run: Run, base: Pinned | None, old: Mapping[str, Any], known: Mapping[str, Any], temporary: Path) -> Files:
+    """The run's preview; for a run without one that of the repo stays, or one is drawn. Without a pool: no real images."""
+    if known["pool"] and run.has(PREVIEW):
         return {PREVIEW: run.folder / PREVIEW}
-    if base and hub.listing(base, [PREVIEW]):
+    if known["pool"] and base and old.get("pool") and hub.listing(base, [PREVIEW]):
         return {}
-    pipeline.draw_preview(run, max(run.ipcs()), temporary / PREVIEW)
+    pipeline.draw_preview(run, max(run.ipcs()), temporary / PREVIEW, real=bool(known["pool"]))
     return {PREVIEW: temporary / PREVIEW}
 
 
@@ -312,14 +387,16 @@ def without_paths(file: Path, rewritten: Path) -> Path:
 # ------------------------------------------------------------------------------------------------------------- facts
 
 
-def check_finished(run: Run) -> None:
-    """RunError unless a run has all that is pushed."""
+def check_finished(run: Run, report: Report) -> None:
+    """RunError unless a run has all that is pushed; sets that it was to have and has not are said aloud."""
     ready = run.has_generator() and run.has(f"generator/{LABELS}") and run.ipcs() and not run.has("checkpoints")
+    resume, pulled = f"`ddtool adapt --resume {shlex.quote(str(run.folder))}`", run.results()["facts"].get("pulled")
     if not ready:
-        resume = f"`ddtool adapt --resume {shlex.quote(str(run.folder))}`"
-        if run.results()["facts"].get("pulled"):
+        if pulled:
             resume = f"`ddtool generate {shlex.quote(str(run.folder))} --ipc 10`"
         raise RunError(f"{run.folder} is not finished: nothing is pushed.", f"Make its sets first: {resume}.")
+    if not pulled and (missing := sorted(set(run.config().ipc) - set(run.ipcs()))):
+        report(Note(f"Not in {run.folder}, so not pushed: the set of ipc {', '.join(map(str, missing))} ({resume})."))
 
 
 def run_facts(run: Run) -> dict[str, Any]:
@@ -327,20 +404,29 @@ def run_facts(run: Run) -> dict[str, Any]:
     config, info = run.config(), run.load_label_head()[2]
     source = public_source(info["source"])
     results, environment = run.results(), run.read_json("env.json")
-    public = replace(config, dataset=public_dataset(config, source), generator=public_name(config.generator))
+    dataset = config.dataset if source["kind"] == "hub" else source["name"]
+    public = replace(config, dataset=dataset, generator=public_generator(config.generator))
+    published = {key: environment[key] for key in ENVIRONMENT if key in environment}
+    if "platform" in published:  # older runs kept the kernel's release after a dash
+        published["platform"] = str(published["platform"]).partition("-")[0]
     sets = {}
     for n in run.ipcs():
         made = run.load_set(n)
         timings = {k: v for k, v in results["timings"].items() if f"ipc{n}" in k.split() or "ipc" not in k}
         sets[str(n)] = {
-            "command": command(public, n, made.stage, local=source["kind"] == "local"),
+            "command": command(public, made, published, local=source["kind"] == "local"),
             "stage": made.stage,
+            "labels": made.label_method,
             "images": len(made),
             "config": to_dict(public),
-            "env": {key: environment[key] for key in ENVIRONMENT if key in environment},
+            "env": published,
             "timings": timings,
             "facts": {k: v for k, v in results["facts"].items() if k not in ("source", "pulled")},
-            "scores": [s | {"dataset": public_name(s["dataset"])} for s in results["scores"] if s["ipc"] == n],
+            "scores": [
+                score | {"dataset": public_test_set(score["dataset"], config, source)}
+                for score in results["scores"]
+                if score["ipc"] == n
+            ],
         }
     return {
         "format": FORMAT,
@@ -358,22 +444,30 @@ def run_facts(run: Run) -> dict[str, Any]:
 def public_source(source: Mapping[str, Any]) -> dict[str, Any]:
     """Where data came from, without a place on this disk: of a folder its name, of a Hub dataset its alias or id."""
     public = {key: value for key, value in source.items() if key != "path"}
-    name = str(source.get("name"))
     if source.get("kind") == "hub":
-        return public | {"name": name if name in ALIASES else source["id"]}
-    return public | {"name": public_name(name)}
+        return public | {"name": SHORT.get(source["id"], source["id"])}
+    return public | {"name": last_part(str(source.get("path") or source.get("name")))}
 
 
-def public_name(name: str) -> str:
-    """A dataset or generator as others may see it: of a path only the end."""
-    path = Path(name).expanduser()
-    if hub.parse(name) and not path.exists():
-        return name
-    return re.sub(r"[^\w .-]", "-", path.resolve().name if path.name in ("", "..") else path.name) or "data"
+def public_generator(name: str) -> str:
+    """A generator as others may see it: a repo only at its commit, as every run records it; of a path the end."""
+    return name if hub.is_pinned(name) else last_part(name)
 
 
-def public_dataset(config: RunConfig, source: Mapping[str, Any]) -> str:
-    return config.dataset if source.get("kind") == "hub" else str(source["name"])
+def public_test_set(name: str, config: RunConfig, source: Mapping[str, Any]) -> str:
+    """The dataset of a score as others may see it: the run's own, or one that is known on the Hub; of others the end."""
+    bare = name.removeprefix("hf://datasets/").partition("@")[0]
+    if name == config.dataset or (source["kind"] == "hub" and ALIASES.get(bare, bare) == source["id"]):
+        return str(source["name"])
+    if ALIASES.get(bare, bare) in SHORT:
+        return SHORT[ALIASES.get(bare, bare)]
+    end = last_part(name)
+    return f"{end} (other data)" if end in ALIASES else end
+
+
+def last_part(path: str) -> str:
+    """The last component of a path, by its text alone: what is on this disk decides nothing that is published."""
+    return re.sub(r"[^\w .-]", "-", Path(path).name).strip(". ") or "data"
 
 
 def parameters(weights: Path) -> int:
@@ -401,16 +495,19 @@ def pretraining(folder: Path) -> dict[str, Any] | None:
         raise HubError(f"{path} is not readable JSON: {error}.", "Correct it, or remove it.") from error
 
 
-def command(config: RunConfig, ipc: int, stage: str, local: bool) -> str:
-    """The command that makes a set: every setting that is not of the nearer preset, so on any machine the same."""
+def command(config: RunConfig, made: SyntheticSet, env: Mapping[str, Any], local: bool) -> str:
+    """The command that makes a set: every setting that is not of the nearer preset, the precision, a CPU's threads."""
     by_preset = {name: list(differences(to_dict(config), name)) for name in PRESETS}
     name = min(by_preset, key=lambda name: len(by_preset[name]))
     words = ["ddtool adapt", shlex.quote(f"./{config.dataset}" if local else config.dataset)]
     words += [f"--ipc {n}" for n in config.ipc] + [f"--seed {config.seed} --preset {name}"]
     words += ["--generator " + shlex.quote(config.generator)] if config.generator != "bundled" else []
     words += [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in by_preset[name]]
-    if stage == "generated" and config.refine.steps > 0:
-        words.append(f"--out runs/new && ddtool generate runs/new --ipc {ipc}")
+    precision = [f"--precision {env['precision']}"] if env.get("precision") in PRECISIONS else []
+    words += precision + ([f"--threads {env['threads']}"] if type(env.get("threads")) is int else [])
+    if made.stage == "generated" and config.refine.steps > 0:
+        words += [f"--out runs/new && ddtool generate runs/new --ipc {made.ipc}", *precision]
+        words += ["--labels analytical"] if made.label_method == "analytical" and config.fit.networks else []
     return " ".join(words)
 
 

@@ -6,14 +6,17 @@ checked before it is used: sizes and headers first, values before they reach a r
 
 import contextlib
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ddtool import hub, pipeline
+import torch
+
+from ddtool import hub, pipeline, sources
 from ddtool.config import RunConfig, from_dict, to_dict
 from ddtool.data import SyntheticSet
 from ddtool.errors import DDToolError, HubError, NotOnHubError, RunError, UsageError
@@ -21,8 +24,8 @@ from ddtool.evaluation import Score
 from ddtool.events import Note, Report, silent
 from ddtool.generator import Generator
 from ddtool.hub import DATASET, MODEL, Pinned
-from ddtool.origins import ALIASES
-from ddtool.runs import STAGES, Run, is_run, labels_fit, read_set, staged_folder
+from ddtool.origins import ALIASES, CONVERTED
+from ddtool.runs import STAGES, Run, is_run, labels_fit, read_parquet, read_set, staged_folder, strangers
 
 FACTS = "ddtool.json"
 FORMAT = 1
@@ -34,11 +37,19 @@ LABELS, POOL, EXACT, PARQUET = "labels.safetensors", "pool/train.parquet", "exac
 LIMITS = {FACTS: 2**22, LABELS: 2**30, POOL: 2**30, EXACT: 2**32, PARQUET: 2**32}
 """The most bytes that a file may have."""
 
-WIDEST, MOST_CLASSES = 4096, 100_000
-"""Bounds on what a configuration or a description may ask for."""
+MOST_OF_SETS = 2**32
+"""The most bytes that all files of one request for sets may have."""
+
+WIDEST, MOST_CLASSES, MOST_IPCS, MOST_DIGITS = 4096, 100_000, 1000, 20
+"""Bounds on what a description may hold: pixels a side, classes, sets, and digits of a number."""
+
+MOST = {"features.width": 4096, "labels.width": 4096, "fit.networks": 1024, "fit.real_batch": 2**14}
+MOST_ELSE = 10**7
+"""The largest values of settings that a run from the Hub may have."""
 
 _IPC = re.compile(r"[1-9][0-9]{0,5}")
-_PLAIN = re.compile(r"[\w .-]{1,200}")
+_PLAIN = re.compile(r"[\w-][\w .-]{0,199}")
+_DATASET = re.compile(r"(?:hf://)?datasets/[^/]+/.*", re.DOTALL)
 _SOURCE = {
     "kind", "name", "id", "revision", "content_hash", "config", "converted", "train_split", "test_split",
     "image_column", "label_column", "resolution", "licence",
@@ -70,7 +81,7 @@ class Found:
 
 
 def find(name: str, first: str = MODEL) -> Found:
-    """The repo that a name means: of kind `first` if there is one, else of the other kind.
+    """The repo that a name means: of kind `first` if there is one, else of the other kind (datasets/… names one).
 
     Raises NotOnHubError when there is neither, HubError when it is not of ddtool or its facts are refused.
     """
@@ -79,8 +90,9 @@ def find(name: str, first: str = MODEL) -> Found:
         raise HubError(f"'{name}' is not the name of a Hub repo.", "It is namespace/name, or namespace/name@revision.")
     if ref.repo.endswith("-ddtool"):
         first = DATASET
+    kinds = [DATASET] if _DATASET.fullmatch(name) else sorted((MODEL, DATASET), key=lambda kind: kind != first)
     errors: list[HubError] = []
-    for kind in sorted((MODEL, DATASET), key=lambda kind: kind != first):
+    for kind in kinds:
         try:
             repo = hub.resolve(kind, ref)
             return Found(repo, facts_of(repo) or bare_facts(repo))
@@ -95,12 +107,20 @@ def facts_of(repo: Pinned) -> dict[str, Any] | None:
         return None
     path = hub.fetch(repo, {FACTS: LIMITS[FACTS]}) / FACTS
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"), parse_int=whole)
+        json.dumps(facts, ensure_ascii=False).encode()  # half a character could not be written again
     except (OSError, ValueError, RecursionError) as error:
         raise HubError(f"{FACTS} of '{repo.repo}' is not readable ({type(error).__name__}).", HINT) from error
     if fault := facts_fault(facts, repo.kind):
         raise HubError(f"{FACTS} of '{repo.repo}' is refused: {fault}.", HINT)
     return facts
+
+
+def whole(digits: str) -> int:
+    """A whole number in JSON; ValueError for one that nothing is counted by."""
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def bare_facts(repo: Pinned) -> dict[str, Any]:
@@ -120,22 +140,25 @@ def facts_fault(facts: Any, repo_kind: str) -> str:
     if facts.get("kind") not in KINDS[repo_kind]:
         return f"a {repo_kind} repo does not hold '{facts.get('kind')!s:.40}'"
     sets = facts.get("sets")
-    if not isinstance(sets, dict) or not all(_IPC.fullmatch(key) for key in sets):
+    if not isinstance(sets, dict) or len(sets) > MOST_IPCS or not all(_IPC.fullmatch(key) for key in sets):
         return "its sets are not named by their images per class"
     for ipc, made in sets.items():
         parts = {"config": dict, "env": dict, "timings": dict, "facts": dict, "scores": list}
         if not isinstance(made, dict) or not all(isinstance(made.get(k), t) for k, t in parts.items()):
             return f"its set {ipc} is not described as ddtool does"
     for key in ("model_repo", "dataset_repo"):
-        if facts.get(key) is not None and not (isinstance(facts[key], str) and hub.parse(facts[key])):
+        if facts.get(key) is not None and hub.parse(str(facts[key])) != hub.Ref(facts[key]):
             return f"'{key}' is not a repo"
     if facts["kind"] == META:
-        return ""
+        return "a meta generator has no sets" if sets else source_fault(facts["source"]) if facts.get("source") else ""
     if not sets:
         return "it names no set"
     names = facts.get("class_names")
     if not isinstance(names, list) or not 1 <= len(names) <= MOST_CLASSES or not all(isinstance(n, str) for n in names):
         return "its class names are no list of names"
+    shape = facts.get("shape")
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(n) is int and 1 <= n <= WIDEST for n in shape):
+        return f"images of shape {shape!r:.60} are none"
     return source_fault(facts.get("source"))
 
 
@@ -148,7 +171,7 @@ def source_fault(source: Any) -> str:
     kind, name = source.get("kind"), str(source.get("name"))
     if kind == "hub":
         ref = hub.parse(str(source.get("id")))
-        named = name in ALIASES or name == source.get("id")
+        named = source.get("id") in (name, ALIASES.get(name))
         if ref is None or ref.revision or not named or not re.fullmatch("[0-9a-f]{40}", str(source.get("revision"))):
             return "its source names no dataset on the Hub"
         return ""
@@ -164,15 +187,20 @@ def scores_of(made: Mapping[str, Any]) -> list[dict[str, Any]]:
         {name: score[name] for name in wanted}
         for score in made["scores"]
         if isinstance(score, dict) and all(type(score.get(name)) in kinds for name, kinds in wanted.items())
+        if all(isinstance(score[name], str) or math.isfinite(score[name]) for name in wanted)
     ]
 
 
 def run_config(found: Found) -> RunConfig:
-    """The configuration that the repo's run had, checked: it names no place on a disk and nothing of an absurd size."""
+    """The configuration that the repo's run had, checked: it names no place on a disk and nothing of an absurd size.
+
+    Its dataset is the one that the facts name as the source, at the commit that was read.
+    """
     made = found.facts["sets"][str(found.ipcs[-1])]
     try:
         config = from_dict(RunConfig, made["config"])
         pipeline.check_config(config)
+        from_dict(sources.DataOptions, config.data, "data.")
     except DDToolError as error:
         raise HubError(
             f"The configuration in {FACTS} of '{found.repo.repo}' is refused: {error.message}", HINT
@@ -180,11 +208,29 @@ def run_config(found: Found) -> RunConfig:
     for name, value in (("dataset", config.dataset), ("generator", config.generator)):
         if not (hub.parse(value) or _PLAIN.fullmatch(value)):
             raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: its {name} '{value:.60}' is a path.", HINT)
-    sizes = {"features.width": config.features.width, "labels.width": config.labels.width}
-    for name, size in sizes.items():
-        if size > WIDEST:
-            raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: {name} is {size:,}.", HINT)
-    return config
+    for name, size in sizes(to_dict(config)):
+        most = MOST.get(name, MOST_ELSE)
+        if not 0 <= size <= most and name != "seed":
+            raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: {name} is {size:,}, of {most:,} at most.", HINT)
+    if not config.ipc or min(config.ipc) < 1:
+        raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: its run made no set.", HINT)
+    return of_source(config, found.facts["source"])
+
+
+def sizes(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, int]]:
+    """(a.b, value) of every whole number in a configuration, those in lists too."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from sizes(value, f"{where}{key}.")
+        yield from ((where + key, n) for n in (value if isinstance(value, list) else [value]) if type(n) is int)
+
+
+def of_source(config: RunConfig, source: Mapping[str, Any]) -> RunConfig:
+    """The configuration with the dataset that a (checked) source names; its options say how that one is read."""
+    if source["kind"] != "hub":
+        return replace(config, dataset=source["name"])
+    at = {"revision": CONVERTED if source.get("converted") else source["revision"]}
+    return replace(config, dataset=source["name"], data=config.data | at)
 
 
 # --------------------------------------------------------------------------------------------------------------- sets
@@ -195,18 +241,40 @@ def load_sets(found: Found, ipc: int | None = None, report: Report = silent) -> 
     if ipc is not None and ipc not in found.ipcs:
         there = ", ".join(map(str, found.ipcs))
         raise RunError(f"'{found.repo.repo}' has no synthetic set of ipc {ipc}.", f"Sets there: {there}.")
-    names = {n: f"ipc{n}/{EXACT}" for n in (found.ipcs if ipc is None else [ipc])}
-    folder = hub.fetch(found.repo, dict.fromkeys(names.values(), LIMITS[EXACT]), report)
-    sets = []
-    for n, name in names.items():
-        made = read_set(folder / name)
-        fault = source_fault(made.source) or ("" if made.stage in STAGES else f"its stage is '{made.stage:.40}'")
-        if not fault and (made.ipc, list(made.class_names)) != (n, found.facts["class_names"]):
-            fault = f"it has {made.ipc} images per class of {made.num_classes} classes, and {FACTS} says otherwise"
-        if fault:
-            raise HubError(f"{name} of '{found.repo.repo}' is refused: {fault}.", HINT)
-        sets.append(made)
-    return sets
+    ipcs = found.ipcs if ipc is None else [ipc]
+    folder = fetch_sets(found, [f"ipc{n}/{EXACT}" for n in ipcs], report)
+    return [exact_set(found, folder, n) for n in ipcs]
+
+
+def fetch_sets(found: Found, names: list[str], report: Report) -> Path:
+    """The folder with these files of sets; HubError, before a download, when they are too much together."""
+    total = sum(file.size for file in hub.listing(found.repo, names).values())
+    if total > MOST_OF_SETS:
+        message = f"The sets of '{found.repo.repo}' are refused: {total:,} bytes are more than {MOST_OF_SETS:,}."
+        raise HubError(message, "Nothing was downloaded. `ddtool evaluate REPO --ipc N` takes one of the sets.")
+    return hub.fetch(found.repo, {name: LIMITS[name.split("/")[1]] for name in names}, report)
+
+
+def exact_set(found: Found, folder: Path, ipc: int) -> SyntheticSet:
+    """One set of a repo whose files are in `folder`; HubError or RunError when it is not what the facts say."""
+    name = f"ipc{ipc}/{EXACT}"
+    made = read_set(folder / name)
+    fault = source_fault(made.source) or ("" if made.stage in STAGES else f"its stage is '{made.stage:.40}'")
+    if not fault and (made.ipc, list(made.class_names)) != (ipc, found.facts["class_names"]):
+        fault = f"it has {made.ipc} images per class of {made.num_classes} classes, and {FACTS} says otherwise"
+    if not fault and list(made.images.shape[1:]) != found.facts["shape"]:
+        fault = f"its images are of another size than {FACTS} says"
+    if fault:
+        raise HubError(f"{name} of '{found.repo.repo}' is refused: {fault}.", HINT)
+    return made
+
+
+def check_table(found: Found, folder: Path, exact: SyntheticSet) -> None:
+    """HubError or RunError unless a set's parquet file holds the same images and classes as its exact tensors."""
+    name = f"ipc{exact.ipc}/{PARQUET}"
+    images, labels = read_parquet(folder / name, exact.num_classes)
+    if not torch.equal(labels, exact.hard) or not torch.equal(images, exact.pixels()):
+        raise HubError(f"{name} of '{found.repo.repo}' is refused: it is not the set of {EXACT}.", HINT)
 
 
 def sets_of(name: str, ipc: int | None = None, stage: str | None = None, report: Report = silent) -> list[SyntheticSet]:
@@ -261,17 +329,23 @@ def default_folder(found: Found) -> Path:
 
 
 def check_place(folder: Path, force: bool) -> None:
-    """RunError when a folder is taken; `force` replaces a run or what was pulled, and nothing else."""
+    """RunError when a folder is taken; `force` replaces a run or what was pulled, and nothing else that lies there."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     ours = folder.is_dir() and (is_run(folder) or (folder / FACTS).is_file())
     hint = "Replace it with --force, or choose another --out." if ours else "Choose another --out."
     if not ours or not force:
         raise RunError(f"{folder} exists already{'' if ours else ' and was not made by ddtool'}.", hint)
+    if others := strangers(folder):
+        message = f"{folder} also holds what ddtool did not write: {', '.join(others[:3])}."
+        raise RunError(message, "--force would remove it: move it away, or choose another --out.")
 
 
 def pulled_run(name: str, report: Report = silent) -> Run:
-    """The run directory of an adapted generator on the Hub: pulled to runs/NAME, or as it was pulled there before."""
+    """The run directory of an adapted generator on the Hub: pulled to runs/NAME, or as it was pulled there before.
+
+    A later commit with the same generator, labels and pool (of a push of more sets, say) is as good.
+    """
     found = find(name)
     if found.kind != ADAPTED:
         other = found.facts.get("model_repo")
@@ -282,12 +356,22 @@ def pulled_run(name: str, report: Report = silent) -> Run:
         check_place(folder, force=False)
         bring_run(found, folder, report)
         report(Note(f"Pulled {found.repo} to {folder}."))
-    elif (there := Run(folder).results()["facts"].get("pulled")) != str(found.repo):
+    elif not same_run(Run(folder), found):
+        there = Run(folder).results()["facts"].get("pulled")
         raise RunError(
             f"{folder} is there already and is not {found.repo}" + (f", but {there}." if there else "."),
             f"Use it by its path, {folder}, or pull to another place: `ddtool pull {name} --out FOLDER`.",
         )
     return Run(folder)
+
+
+def same_run(run: Run, found: Found) -> bool:
+    """Whether a run was pulled from this repo, and has the generator, labels and pool that the repo has now."""
+    if str(run.results()["facts"].get("pulled")).partition("@")[0] != found.repo.repo:
+        return False
+    files = {name: run.folder / "generator" / name for name in (*hub.GENERATOR_FILES, LABELS)}
+    files |= {name: run.folder / name for name in hub.listing(found.repo, [POOL])}
+    return all(file.is_file() for file in files.values()) and not hub.changes(found.repo, files)
 
 
 def bring_run(found: Found, folder: Path, report: Report) -> None:
@@ -297,7 +381,8 @@ def bring_run(found: Found, folder: Path, report: Report) -> None:
     limits = {**hub.GENERATOR_FILES, LABELS: LIMITS[LABELS], **dict.fromkeys(there, LIMITS[POOL])}
     files = hub.fetch(found.repo, limits, report)
     made = found.facts["sets"][str(found.ipcs[-1])]
-    timings = {phase: s for phase, s in made["timings"].items() if "ipc" not in phase and type(s) in (int, float)}
+    numbers = {phase: s for phase, s in made["timings"].items() if type(s) in (int, float) and math.isfinite(s)}
+    timings = {phase: s for phase, s in numbers.items() if "ipc" not in phase}
     stated = {name: value for name, value in made["facts"].items() if type(value) in (int, float, bool)}
     facts = stated | {"pulled": str(found.repo)}
     with staged_folder(folder, replacing=True) as temporary:
@@ -319,6 +404,8 @@ def check_run(run: Run, found: Found) -> None:
     fault = source_fault(info["source"])
     if not fault and (info["class_names"], info["shape"]) != (found.facts["class_names"], found.facts["shape"]):
         fault = f"its classes and image size are not those of {FACTS}"
+    if not fault and info["source"] != found.facts["source"]:
+        fault = f"its source is not that of {FACTS}"
     if type(info.get("pool_ipc")) is not int or not 1 <= info["pool_ipc"] <= MOST_CLASSES:
         fault = f"its pool is of {info.get('pool_ipc')!r:.40} images per class"
     if fault:
@@ -345,9 +432,10 @@ def bring_generator(found: Found, folder: Path, report: Report) -> None:
 
 def bring_sets(found: Found, folder: Path, report: Report) -> None:
     """ipcN/train.parquet and ipcN/exact.safetensors of every set."""
-    load_sets(found, report=report)
     names = [f"ipc{n}/{file}" for n in found.ipcs for file in (EXACT, PARQUET)]
-    files = hub.fetch(found.repo, {name: LIMITS[name.split("/")[1]] for name in names}, report)
+    files = fetch_sets(found, names, report)
+    for n in found.ipcs:
+        check_table(found, files, exact_set(found, files, n))
     with staged_folder(folder, replacing=True) as temporary:
         copy(files, temporary, names)
         write_json(temporary / FACTS, found.facts)

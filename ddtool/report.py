@@ -12,7 +12,7 @@ INK, QUIET, PAPER = (32, 34, 38), (112, 116, 124), (255, 255, 255)
 
 
 def preview(stages: dict[str, SyntheticSet], title: str, path: Path, *, columns: int = 10, rows: int = 3) -> None:
-    """Draw up to `columns` classes and `rows` images of each class for every stage; write a PNG to `path`."""
+    """Draw up to `columns` classes and `rows` images of each class for every stage, and say what is left out; write a PNG."""
     first = next(iter(stages.values()))
     columns, rows = min(columns, first.num_classes), min(rows, first.ipc)
     band = rows * (CELL + GAP) + 18
@@ -21,6 +21,7 @@ def preview(stages: dict[str, SyntheticSet], title: str, path: Path, *, columns:
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN - 6), title, fill=INK, font=ImageFont.load_default(18))
+    draw.text((MARGIN, MARGIN + 16), left_out(first, columns, rows), fill=QUIET, font=ImageFont.load_default(12))
     for column in range(columns):
         name = _fitted(first.class_names[column], CELL)
         x = MARGIN + LABEL + column * (CELL + GAP) + CELL // 2
@@ -28,12 +29,18 @@ def preview(stages: dict[str, SyntheticSet], title: str, path: Path, *, columns:
     for index, (stage, synthetic) in enumerate(stages.items()):
         top = MARGIN + 56 + index * band
         draw.text((MARGIN, top + 4), stage, fill=INK, font=ImageFont.load_default(15))
-        draw.text((MARGIN, top + 24), f"ipc {synthetic.ipc}", fill=QUIET, font=ImageFont.load_default(12))
         for row in range(rows):
             for column in range(columns):
                 picture = _picture(synthetic, row * synthetic.num_classes + column)
                 sheet.paste(picture, (MARGIN + LABEL + column * (CELL + GAP), top + row * (CELL + GAP)))
     write_atomically(path, lambda temporary: sheet.save(temporary, format="PNG"))
+
+
+def left_out(synthetic: SyntheticSet, columns: int, rows: int) -> str:
+    """How much of a set a picture of so many classes and images of each shows, empty for all of it."""
+    classes = f"{columns} of {synthetic.num_classes} classes" if columns < synthetic.num_classes else ""
+    images = f"{rows} of {synthetic.ipc} images each" if rows < synthetic.ipc else ""
+    return ", ".join(filter(None, [classes, images]))
 
 
 def _picture(synthetic: SyntheticSet, row: int) -> Image.Image:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import shutil
 import time
@@ -31,7 +32,7 @@ from torch import Tensor
 
 import ddtool
 from ddtool.config import RunConfig, from_dict, to_dict
-from ddtool.data import ImageData, SyntheticSet
+from ddtool.data import CENTRED, ImageData, SyntheticSet
 from ddtool.engine import Engine, finite
 from ddtool.errors import RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
@@ -39,11 +40,21 @@ from ddtool.generator import Generator
 from ddtool.loop import Checkpoint
 
 STAGES = ("initial", "generated", "refined")
+LABEL_METHODS = ("hard", "analytical", "fitted", "learned")
 LABEL_INFO = ("class_names", "mean", "std", "shape", "label_width", "mirror", "source")
 """What is kept beside θ and W_θ: all that is needed to use them."""
 RESTORE = "Restore the file, or start a new run."
+ROW_GROUP = 100
+"""Pictures in a row group of a parquet file, as `datasets` has them: a viewer reads one at a time."""
 LARGEST_SIDE, MOST_PICTURES, MOST_BYTES = 4096, 10**7, 2**32
 """Bounds on what a file may claim to hold: pixels a side, pictures, and bytes in memory."""
+OURS = re.compile(
+    r"(config|env|results|ddtool|pretraining)\.json|metrics\.jsonl|preview\.png|model\.safetensors"
+    r"|generator/(config\.json|(model|labels)\.safetensors)|pool/train\.parquet"
+    r"|(synthetic/)?ipc[0-9]+/(train\.parquet|exact\.safetensors)|stages/ipc[0-9]+-[a-z]+\.safetensors"
+    r"|checkpoints/[\w-]+\.safetensors|(.*/)?\.[^/]+\.tmp(/.*)?"
+)
+"""The files below a folder that an adaptation or a pull writes."""
 Header = dict[str, tuple[str, tuple[int, ...]]]
 """Type and shape of each tensor in a safetensors file."""
 
@@ -185,8 +196,8 @@ class Run:
         if self.set_path(synthetic.ipc).exists() and not force:
             raise RunError(f"{target} exists already.", "Replace it with --force.")
         with staged_folder(target) as folder:
-            images = synthetic.images.mul(255).round().clamp(0, 255).to(torch.uint8)
-            write_parquet(folder / "train.parquet", images, synthetic.hard, synthetic.labels, synthetic.class_names)
+            images, classes = synthetic.pixels(), synthetic.class_names
+            write_parquet(folder / "train.parquet", images, synthetic.hard, synthetic.labels, classes)
             write_set(folder / "exact.safetensors", synthetic)
         return target
 
@@ -275,6 +286,12 @@ def check_free(folder: Path, force: bool) -> None:
         raise RunError(f"{folder} exists already.", hint)
 
 
+def strangers(folder: Path) -> list[str]:
+    """What lies below a folder and was written by no adaptation and no pull."""
+    below = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(name for path in below if not OURS.fullmatch(name := path.relative_to(folder).as_posix()))
+
+
 def score_key(score: dict[str, Any]) -> tuple:
     """What makes two scores the same measurement."""
     return tuple(score.get(k) for k in ("stage", "method", "ipc", "arch", "protocol", "dataset"))
@@ -286,8 +303,10 @@ def environment(engine: Engine) -> dict[str, Any]:
         "ddtool": ddtool.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "device": engine.describe(),
+        "precision": "bf16" if engine.bf16 else "fp32",
+        **({"threads": torch.get_num_threads()} if engine.device.type == "cpu" else {}),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
@@ -347,7 +366,7 @@ def read_set(path: Path) -> SyntheticSet:
 def set_fault(header: Header, info: dict[str, Any]) -> str:
     """What is wrong with the header of a set's file; empty when it is one of ours."""
     kinds: dict[str, tuple[type, ...]] = {"ipc": (int,), "label_scale": (int, float)}
-    kinds |= dict.fromkeys(("method", "stage", "label_convention"), (str,))
+    kinds |= dict.fromkeys(("method", "stage", "label_method", "label_convention"), (str,))
     known = {f.name for f in fields(SyntheticSet)} - {"images", "labels", "hard"}
     if info.keys() != known:
         return f"its description is about {', '.join(sorted(info.keys() ^ known))}"
@@ -362,6 +381,8 @@ def set_fault(header: Header, info: dict[str, Any]) -> str:
         return "its tensors are of other types"
     if not 0 < info["label_scale"] < math.inf:
         return "'label_scale' is not positive"
+    if info["label_convention"] != CENTRED or info["label_method"] not in LABEL_METHODS:
+        return f"its labels are '{info['label_convention']:.40}', '{info['label_method']:.40}'"
     return description_fault(info, images[1:])
 
 
@@ -425,9 +446,13 @@ def read_tensors(
 def write_parquet(
     path: Path, images: Tensor, labels: Tensor, soft: Tensor | None, class_names: tuple[str, ...]
 ) -> None:
-    """Images (uint8) as PNG, class labels and soft labels, with the features that `datasets` and the Hub's viewer read."""
+    """Images (uint8) as PNG, class labels and soft labels, with the features that `datasets` and the Hub's viewer read.
+
+    Every value in full: from a dictionary of values a small file could unpack to very much, and is not read.
+    """
     import datasets
     from PIL import Image
+    from pyarrow import parquet
 
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(class_names))}
     columns: dict[str, Any] = {"label": labels.tolist()}
@@ -439,9 +464,9 @@ def write_parquet(
         features["soft_label"] = datasets.Sequence(datasets.Value("float32"), length=soft.shape[1])
         columns["soft_label"] = soft.cpu().tolist()
     table = datasets.Dataset.from_dict({k: columns[k] for k in features}, features=datasets.Features(features))
+    options = {"use_dictionary": False, "row_group_size": ROW_GROUP, "write_page_index": True}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with quiet_datasets():
-        write_atomically(path, lambda temporary: table.to_parquet(str(temporary)))
+    write_atomically(path, lambda temporary: parquet.write_table(table.data.table, temporary, **options))
 
 
 def read_parquet(path: Path, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -455,13 +480,15 @@ def read_parquet(path: Path, num_classes: int) -> tuple[Tensor, Tensor]:
     try:
         with parquet.ParquetFile(path) as file:
             check_parquet(file.metadata)
+            if file.schema_arrow.field("label").type != pyarrow.int64():
+                raise ValueError("its labels are of another type")
             pictures: list[Any] = []
             labels: list[Any] = []
-            for batch in file.iter_batches(batch_size=256, columns=["image", "label"]):
-                for cell in batch["image"].to_pylist():
-                    pictures.append(decoded(cell["bytes"], pictures[:1], file.metadata.num_rows))
-                labels += batch["label"].to_pylist()
-        images, classes = torch.from_numpy(np.stack(pictures)), torch.tensor(labels)
+            for batch in file.iter_batches(batch_size=16, columns=["image.bytes", "label"]):
+                for cell in batch["image"]:
+                    pictures.append(decoded(cell["bytes"].as_py(), pictures[:1], file.metadata.num_rows))
+                labels.append(batch["label"].to_numpy(zero_copy_only=False))
+        images, classes = torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.concatenate(labels))
     except FileNotFoundError:
         raise RunError(f"{path} is missing.", "Only sets that were made already can be used from this run.") from None
     except (pyarrow.ArrowException, OSError, LookupError, TypeError, ValueError, SyntaxError) as error:
@@ -478,14 +505,19 @@ def check_parquet(metadata: Any) -> None:
         for group in range(metadata.num_row_groups)
         for column in range(metadata.num_columns)
     ]
-    if codecs := {column.compression for column in columns} - {"SNAPPY", "UNCOMPRESSED"}:
-        raise ValueError(f"it is packed by {', '.join(sorted(codecs))}")
+    packed = {column.compression for column in columns} - {"SNAPPY", "UNCOMPRESSED"}
+    packed |= {encoding for column in columns for encoding in column.encodings} - {"PLAIN", "RLE", "BIT_PACKED"}
+    if packed:
+        raise ValueError(f"it is packed by {', '.join(sorted(packed))}")
     if metadata.num_rows > MOST_PICTURES or sum(column.total_uncompressed_size for column in columns) > MOST_BYTES:
         raise ValueError(f"it claims to hold {metadata.num_rows:,} rows")
 
 
 def decoded(png: bytes, first: Sequence[Any], rows: int) -> Any:
-    """One picture (h, w) or (h, w, 3); ValueError, before it is decoded, unless it is as the `first` and all fit memory."""
+    """One picture (h, w) or (h, w, 3); ValueError, before it is decoded, unless it is as the `first` and all fit memory.
+
+    More bytes than its pixels take hold something else; many such cells are not to be kept waiting.
+    """
     from PIL import Image
 
     try:
@@ -496,23 +528,11 @@ def decoded(png: bytes, first: Sequence[Any], rows: int) -> Any:
                 raise ValueError(f"a picture of {width}x{height} pixels, mode {picture.mode}")
             if (first and shape != first[0].shape) or math.prod(shape) * rows > MOST_BYTES:
                 raise ValueError(f"pictures of different or absurd sizes ({width}x{height})")
+            if len(png) > 4 * math.prod(shape) + 2**16:
+                raise ValueError(f"{len(png):,} bytes for a picture of {width}x{height} pixels")
             return np.array(picture)
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
-
-
-@contextlib.contextmanager
-def quiet_datasets() -> Iterator[None]:
-    """No progress bars of the datasets library inside."""
-    from datasets.utils import logging as datasets_logging
-
-    shown = datasets_logging.is_progress_bar_enabled()
-    datasets_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets_logging.enable_progress_bar()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -533,13 +553,14 @@ def staged_folder(target: Path, replacing: bool = False) -> Iterator[Path]:
 
     replacing: nothing of an older `target` stays.
     """
+    target = target.resolve()  # "." has no name; a link stays one
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        if replacing:
-            shutil.rmtree(target, ignore_errors=True)
+        if replacing and target.exists():
+            empty(target)
         if not target.exists():
             os.replace(temporary, target)
         else:
@@ -549,6 +570,15 @@ def staged_folder(target: Path, replacing: bool = False) -> Iterator[Path]:
         raise disk_error(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def empty(folder: Path) -> None:
+    """Remove what is in a folder, and not the folder: somebody may stand in it."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def disk_error(path: Path, error: Exception) -> RunError:

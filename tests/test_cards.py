@@ -22,12 +22,15 @@ import yaml
 from huggingface_hub.repocard_data import EvalResult
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from ddtool import cards
 from ddtool.cli.app import app
 from ddtool.config import RunConfig, to_dict
 from ddtool.data import SyntheticSet
 from ddtool.evaluation import PROTOCOLS
+from ddtool.origins import ALIASES
+from ddtool.report import left_out, preview
 from ddtool.runs import write_parquet, write_set
 from tests.tiny import ROOT
 
@@ -51,15 +54,19 @@ def score(stage: str, protocol: str, mean: float, std: float, seeds: int, ipc: i
 
 
 def one_set(ipc: int, stage: str, scores: list[dict[str, Any]]) -> dict[str, Any]:
-    phases = {"labels": 38.94, "adapt": 361.45, f"generate ipc{ipc}": 0.14, f"refine ipc{ipc}": 260.75}
+    phases = {
+        "labels": 38.94, "adapt": 361.45, f"generate ipc{ipc}": 0.14, f"fit labels ipc{ipc}": 5.96,
+        f"refine ipc{ipc}": 260.75,
+    }  # fmt: skip
     return {
         "command": f"ddtool adapt cifar10 --ipc {ipc} --seed 0",
         "stage": stage,
+        "labels": "learned" if stage == "refined" else "fitted",
         "images": ipc * 10,
         "config": to_dict(RunConfig(dataset="cifar10", ipc=(ipc,))),
         "env": {"ddtool": "0.1.0", "python": "3.11.7", "torch": "2.13.0+cpu", "device": "cpu (AMD EPYC, 2 threads)"},
         "timings": phases,
-        "facts": {"classes": 10, "train_images": 50000, "mirror": True},
+        "facts": {"classes": 10, "train_images": 50000, "mirror": True, "pool_ipc": 50},
         "scores": scores,
     }
 
@@ -246,41 +253,209 @@ def test_the_size_is_that_of_all_configurations(images: int, name: str) -> None:
 
 @pytest.mark.parametrize("card", [cards.model_card(adapted()), cards.dataset_card(synthetic())])
 def test_results_stand_beside_real_images_and_the_generator_alone(card: str) -> None:
-    rows = [line for line in card.splitlines() if line.startswith("| 10 | 100 |")]
-    what = [[cell.strip() for cell in row.split("|")[3:8]] for row in rows if "convnet3" in row]
-    assert what == [
-        ["random real images", "frepo-mse", "convnet3-w128-none", "32.7 ± 0.6", "3"],
-        ["generator alone", "frepo-mse", "convnet3-w128-none", "40.5 ± 0.7", "3"],
-        ["**refined**", "frepo-mse", "convnet3-w128-none", "**49.7 ± 0.2**", "3"],
-        ["**refined**", "quick", "convnet3-w64-none", "**49.3**", "1"],
-        ["**refined**", "kernel-ridge", "convnet3-pyramid128-none", "**49.6 ± 1.2**", "3"],
+    head = "| images per class | trained on | accuracy, % | networks | seconds to score |"
+    rows = [lines[2:] for lines in tables(card) if lines[0] == head]
+    assert rows == [
+        [
+            "| 10 | random real images | 32.7 ± 0.6 | 3 | 1,409 |",
+            "| 10 | generator alone | 40.5 ± 0.7 | 3 | 1,409 |",
+            "| 10 | refined (published) | 49.7 ± 0.2 | 3 | 1,409 |",
+        ],
+        ["| 10 | refined (published) | 49.3 | 1 | 1,409 |"],
+        ["| 10 | refined (published) | 49.6 ± 1.2 | 3 | 1,409 |"],
+    ]
+    titles = re.findall(r"^\*\*([\w-]+)\*\*.* Network: (\S+)\.$", card, re.MULTILINE)
+    assert titles == [
+        ("frepo-mse", "convnet3-w128-none"),
+        ("quick", "convnet3-w64-none"),
+        ("kernel-ridge", "convnet3-pyramid128-none"),  # a guide: below what was trained
     ]
     assert "No score was recorded for 5 per class." in card
-    assert "| 10 | refined | 38.9 | 361.4 | 0.1 | 260.8 |" in card
-    assert "cpu (AMD EPYC, 2 threads), torch 2.13.0+cpu" in card
     for word in ("![", "(preview.png)", "ddtool adapt cifar10 --ipc 10 --seed 0", "## Limits", "liu2023mgdd"):
         assert word in card, word
+
+
+@pytest.mark.parametrize("card", [cards.model_card(adapted()), cards.dataset_card(synthetic())])
+def test_the_cost_has_every_stage_and_a_total(card: str) -> None:
+    assert "| 10 | 39 | 361 (1,000 steps) | 0.14 | 6.0 | 261 (1,000 steps) | 667 |" in card
+    assert "| 5 | 39 | 361 (1,000 steps) | 0.14 | 6.0 | – | 406 |" in card  # not refined
+    assert "Hardware: cpu (AMD EPYC, 2 threads), torch 2.13.0+cpu." in card
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "< 0.01"), (0.026, "0.026"), (0.14, "0.14"), (5.96, "6.0"), (9.96, "10"), (361.45, "361"), (None, "–")],
+)
+def test_seconds_have_two_significant_digits(value: float | None, text: str) -> None:
+    assert cards.seconds(value) == text
+
+
+def test_hardware_that_differs_is_told_by_size() -> None:
+    facts = adapted()
+    facts["sets"]["5"]["env"]["device"] = "cuda (H100)"
+    body = cards.model_card(facts)
+    assert "Hardware of 5 per class: cuda (H100), torch 2.13.0+cpu." in body
+    assert "Hardware of 10 per class: cpu (AMD EPYC, 2 threads), torch 2.13.0+cpu." in body
+
+
+def test_an_alias_is_the_end_of_an_id() -> None:
+    assert all(repo.rpartition("/")[2] == alias for alias, repo in ALIASES.items())  # `_tested_here` counts on it
+
+
+@pytest.mark.parametrize(
+    "spelled", ["cifar10", "uoft-cs/cifar10", "hf://datasets/uoft-cs/cifar10", f"uoft-cs/cifar10@{SHA}", "cifar10@main"]
+)
+@pytest.mark.parametrize("source", ["cifar10", "uoft-cs/cifar10", "hf://datasets/uoft-cs/cifar10"])
+def test_a_dataset_is_the_same_however_it_is_spelled(source: str, spelled: str) -> None:
+    facts = adapted()
+    facts["source"]["name"] = source
+    for one in facts["sets"]["10"]["scores"]:
+        one["dataset"] = spelled
+    data, body = front_and_body(cards.model_card(facts))
+    assert "tested on" not in body
+    assert "refined (published)" in body
+    assert "hf://" not in body
+    assert len(data["model-index"][0]["results"][0]["metrics"]) == 3
 
 
 def test_a_score_on_another_dataset_says_so_and_stays_out_of_the_model_index() -> None:
     facts = adapted()
     facts["sets"]["10"]["scores"][3]["dataset"] = "someone/cifar10.1"
     data, body = front_and_body(cards.model_card(facts))
-    assert "| refined (tested on someone/cifar10.1) | frepo-mse | convnet3-w128-none | 49.7 ± 0.2 |" in body
+    assert "| refined (tested on someone/cifar10.1) | 49.7 ± 0.2 |" in body
     assert 49.73 not in [m["value"] for m in data["model-index"][0]["results"][0]["metrics"]]
 
 
 def test_the_card_says_whether_real_images_are_in_the_repo() -> None:
-    assert "`pool/train.parquet` holds 500 real images" in cards.model_card(adapted())
+    with_pool = cards.model_card(adapted())
+    assert "`pool/train.parquet` holds 500 real images" in with_pool
+    assert "holds 50 images per class" in with_pool
     without = cards.model_card(adapted(pool=0))
     assert "pool/train.parquet" not in without
     assert "draws them again from the source" in without
 
 
+@pytest.mark.parametrize(("render", "facts"), [CARDS["adapted"], CARDS["synthetic"]])
+def test_the_picture_is_said_to_show_real_images_where_it_does(
+    render: Callable[[dict[str, Any]], str], facts: Callable[..., dict[str, Any]]
+) -> None:
+    shown, hidden = render(facts()), render(facts(pool=0))
+    assert (
+        "from the top: real images of the source, what the generator makes of them, the refined set](preview" in shown
+    )
+    assert re.search(r"first rows of\s+`preview.png`", shown)
+    assert "from the top: what the generator makes, the refined set](preview.png)" in hidden
+    assert "first rows" not in hidden
+    unrefined = render(facts(sets={"5": one_set(5, "generated", [])}))
+    assert "from the top: real images of the source, what the generator makes of them](preview.png)" in unrefined
+
+
+@pytest.mark.parametrize(
+    ("pool", "pool_ipc", "sets", "shown"),
+    [
+        (500, 50, [10], 20),
+        (500, 50, [10, 20], 50),
+        (120, 12, [10], 5),
+        (30, 3, [1], 2),
+        (30, 3, [1, 2], 3),
+        (30, 3, [1, 2, 3], 3),  # all that a class holds was made: one of them
+        (0, 12, [10], 5),  # drawn again when it is needed
+        (0, None, [4], 2),
+        (0, None, [1], 1),
+    ],
+)
+def test_the_size_to_try_is_one_that_the_source_can_fill(
+    pool: int, pool_ipc: int | None, sets: list[int], shown: int
+) -> None:
+    made = {str(n): one_set(n, "refined", []) for n in sets}
+    for one in made.values():
+        one["facts"] = {"pool_ipc": pool_ipc} if pool_ipc else {}
+    model = cards.model_card(adapted(pool=pool, sets=made))
+    assert f"ddtool generate me/c10 --ipc {shown}\n" in model
+    assert f'ddtool.generate("me/c10", {shown})' in model
+    assert f"`ddtool generate me/c10 --ipc {shown}`" in cards.dataset_card(synthetic(pool=pool, sets=made))
+    assert "smallest class of the source" in model
+
+
+def test_the_card_says_where_labels_come_from() -> None:
+    model, dataset = cards.model_card(adapted()), cards.dataset_card(synthetic())
+    assert "fitted to them in closed form, with the real training images of the source" in model
+    assert "analytical labels of Eq. 3, from `labels.safetensors`, and ddtool says so" in model
+    assert "| ipc5 | 5 | 50 | generated | fitted | 4 | yes |" in dataset
+    assert "| ipc10 | 10 | 100 | refined | learned | 4 | yes |" in dataset
+    facts = adapted()
+    facts["sets"]["10"]["config"]["fit"]["networks"] = 0
+    assert "fitted to them" not in cards.model_card(facts)
+
+
+@pytest.mark.parametrize("stated", ["unknown", "Unknown", "other", None])
+def test_a_licence_that_names_none_is_not_quoted(stated: str | None) -> None:
+    for render, facts in (CARDS["adapted"], CARDS["synthetic"]):
+        given_facts = facts()
+        given_facts["source"]["licence"] = stated
+        card = render(given_facts)
+        assert "states no licence that ddtool could read" in card
+        assert "states the licence" not in card
+        assert 'states the licence "mit"' in render(facts())
+
+
+def test_images_are_told_in_words() -> None:
+    for shape, words in [([3, 32, 64], "64 x 32 pixels, RGB"), ([1, 28, 28], "28 x 28 pixels, grey")]:
+        assert f"- **Images:** {words}\n" in cards.model_card(adapted(shape=shape))
+        assert f"- **Images:** {words}\n" in cards.dataset_card(synthetic(shape=shape))
+    assert "4 channels" in cards.model_card(adapted(shape=[4, 8, 8]))
+    assert "- **Images:**" not in cards.model_card(adapted(shape=None))
+
+
+def test_the_name_has_the_sizes() -> None:
+    data, _ = front_and_body(cards.dataset_card(synthetic()))
+    assert data["pretty_name"] == "cifar10, distilled: 5 and 10 per class"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ddtool adapt cifar10 --ipc 10 --seed 0",
+        "ddtool adapt cifar10 " + " ".join(f"--ipc {n}" for n in range(1, 50)),
+        "ddtool adapt './my data' --ipc 1 --set 'a=\"x --b y\"' --set 'c=it'\"'\"'s' " + "--set refine.steps=100 " * 9
+        + "--out runs/new && ddtool generate runs/new --ipc 1",
+    ],
+)  # fmt: skip
+def test_a_long_command_is_broken_at_options_and_means_the_same(command: str) -> None:
+    facts = adapted(sets={"10": one_set(10, "refined", []) | {"command": command}})
+    block = blocks(cards.model_card(facts), "bash")[-1]
+    assert shlex.split(block.replace("\\\n", "")) == shlex.split(command)
+    lines = block.splitlines()
+    assert all(len(line) <= 100 for line in lines)
+    assert all(line.startswith(("  -", "  &&")) for line in lines[1:])
+    assert (len(lines) == 1) == (len(command) < 80)
+
+
+def test_a_command_whose_quotation_does_not_end_stays_as_it_is() -> None:
+    assert cards.broken("ddtool adapt 'x --y" + " --z" * 50) == ["ddtool adapt 'x --y" + " --z" * 50]
+
+
+def test_a_preview_says_what_it_leaves_out(tmp_path: Path) -> None:
+    names = tuple("abcdefghijkl")
+    small = SyntheticSet(
+        images=torch.rand(24, 1, 8, 8), labels=torch.zeros(24, 12), hard=torch.arange(24) % 12, ipc=2,
+        class_names=names, mean=(0.5,), std=(0.2,),
+    )  # fmt: skip
+    assert left_out(small, 10, 3) == "10 of 12 classes"
+    assert left_out(small, 10, 1) == "10 of 12 classes, 1 of 2 images each"
+    assert left_out(small, 12, 1) == "1 of 2 images each"
+    assert left_out(small, 12, 2) == ""
+    for columns in (11, 12):
+        preview({"generated": small}, "", tmp_path / f"{columns}.png", columns=columns)
+    part, whole = (Image.open(tmp_path / f"{n}.png").convert("L").crop((0, 36, 140, 56)) for n in (11, 12))
+    assert min(part.tobytes()) < 200  # there is text
+    assert set(whole.tobytes()) == {255}
+
+
 @pytest.mark.parametrize("protocol", [*PROTOCOLS, "kernel-ridge"])
 def test_every_protocol_is_explained(protocol: str) -> None:
     facts = adapted(sets={"10": one_set(10, "refined", [score("refined", protocol, 40.0, 0.0, 1)])})
-    assert f"- **{protocol}**: " in cards.model_card(facts)
+    assert f"\n**{protocol}**: " in cards.model_card(facts)
 
 
 def test_what_is_said_of_quick_is_true() -> None:
@@ -292,7 +467,7 @@ def test_a_meta_generator_shows_its_pretraining() -> None:
     assert data["datasets"] == ["zh-plus/tiny-imagenet"]
     assert data["license_name"] == "terms-of-the-training-data"
     assert "model-index" not in data
-    assert "| hardware | 1 thread of an AMD EPYC 9004 |" in body
+    assert "Meta-trained on **zh-plus/tiny-imagenet**: 40 iterations on 1 thread of an AMD EPYC 9004." in body
     assert (
         "**held out accuracy**\n\n| steps | from scratch | this generator |\n|---|---|---|\n| 0 | 35.0 | 31.6 |" in body
     )
@@ -300,6 +475,56 @@ def test_a_meta_generator_shows_its_pretraining() -> None:
     records = [{"steps": 0, "accuracy": 35.0}, {"steps": 100, "accuracy": 36.7}]
     assert "| steps | accuracy |\n|---|---|\n| 0 | 35.0 |" in cards.model_card(meta(pretraining={"check": records}))
     assert "Nothing about its pre-training was recorded." in cards.model_card(meta(pretraining=None))
+
+
+def test_what_ddtool_pretrain_records_is_readable() -> None:
+    large = {
+        "name": "zh-plus/tiny-imagenet", "revision": SHA, "images": 100000, "image": [3, 32, 32], "classes": 200,
+        "held_out": ["n02099601", "n02165456"], "licence": "mit",
+    }  # fmt: skip
+    told: dict[str, Any] = {
+        "datasets": [large], "iterations": 3000, "weights_of_iteration": 60, "tasks": 12000, "seconds": 774.5,
+        "hardware": "2 x cuda (H100)", "note": "a | remark",
+        "settings": {
+            "seed": 0, "meta": {"inner_steps": 20, "outer": "reptile", "outer_betas": [0.9, 0.99]},
+            "validate_steps": 100, "validate_tasks": 2,
+        },
+        "curve": [{"iteration": 60, "loss before": 0.7433, "loss after": 0.7322, "accuracy": 42.825, "seconds": 435.0}],
+    }  # fmt: skip
+    data, body = front_and_body(cards.model_card(meta(pretraining=told)))
+    huggingface_hub.ModelCard(f"---\n{yaml.safe_dump(data)}---\n{body}")
+    assert data["datasets"] == ["zh-plus/tiny-imagenet"]
+    assert data["license"] == "mit"
+    assert (
+        "Meta-trained (Reptile) on **zh-plus/tiny-imagenet** (100,000 images of 32 x 32 pixels, RGB, 200 classes, "
+        "2 of them held out, licence mit): 3,000 iterations, 12,000 tasks, 774 seconds on 2 x cuda (H100). "
+        "The weights are those of iteration 60,"
+    ) in body
+    assert "| iteration | loss before | loss after | accuracy | seconds |\n|---|---|---|---|---|" in body
+    assert "| 60 | 0.7433 | 0.7322 | 42.8 | 435 |" in body
+    for words in ("Eq. 1", "τ = 20 steps", "after 100 steps of adaptation, with fitted labels", "over 2 tasks"):
+        assert words in body, words
+    details = body[body.index("<details>") : body.index("</details>")]
+    assert "| meta.outer_betas | 0.9, 0.99 |" in details
+    assert "Held out of zh-plus/tiny-imagenet: n02099601, n02165456" in details
+    assert "| note | a / remark |" in body
+    assert "{" not in body.partition("## Citation")[0]
+    none_stated = told | {"datasets": [large, {"name": "more", "licence": None}]}
+    data, body = front_and_body(cards.model_card(meta(pretraining=none_stated)))
+    assert data["license_name"] == "terms-of-the-training-data"
+    assert " and **more**: 3,000" in body
+    strange: dict[str, Any] = {"curve": "steep", "datasets": {"a": 1}, "settings": [], "iterations": "many"}
+    assert "| curve | steep |" in cards.model_card(meta(pretraining=strange))
+
+
+def test_the_bundled_generators_own_record_makes_a_card() -> None:
+    told = json.loads((ROOT / "ddtool/assets/meta-generator-32/pretraining.json").read_text(encoding="utf-8"))
+    _, body = front_and_body(cards.model_card(meta(pretraining=told)))
+    assert "Meta-trained (" in body
+    assert "held out" in body
+    assert "{" not in body.partition("## Citation")[0]
+    (curve,) = [lines for lines in tables(body) if lines[0].startswith("| iteration |")]
+    assert len(curve) == 2 + len(told["curve"])
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -330,7 +555,7 @@ def test_a_card_can_do_with_little(name: str) -> None:
 def test_commands_parse_and_python_compiles(name: str) -> None:
     render, facts = CARDS[name]
     card, group = render(facts()), typer.main.get_command(app)
-    lines = [line for block in blocks(card, "bash") for line in block.splitlines()]
+    lines = [line for block in blocks(card, "bash") for line in block.replace("\\\n", "").splitlines()]
     lines += re.findall(r"`(ddtool [^`]* --ipc \d+)`", card)
     for line in lines:
         program, command, *words = shlex.split(line)
@@ -453,9 +678,32 @@ def test_one_line_is_one_line(text: str) -> None:
         assert len(line.splitlines()) <= 1
         assert "`" not in line
         line.encode("utf-8")
-    assert not re.search(r"[|<>]|(?<!\\)[\[\]*]", cards.one_line(text).replace("\\\\", ""))
-    assert cards.one_line(text) == text or not re.fullmatch(r"\w+", text)
+    assert not re.search(r"[|<>]|(?<!\\)[\[\]*~]", cards.one_line(text).replace("\\\\", ""))
+    assert cards.one_line(text) == text or not re.fullmatch(r"[^\W_]+", text)
     assert len(cards.code(text * 1000, 50)) <= 50
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("https://evil.example/x", "https:\u2060//evil.example/x"),
+        ("see WWW.evil.example", "see WWW\u2060.evil.example"),
+        ("ftp://a.b mailto:me@evil.example", "ftp:\u2060//a.b mailto:me\u2060@evil.example"),
+        ("_a_ a_b __c__", r"\_a\_ a_b \_\_c\_\_"),
+        ("~~b~~ 2 @ 3 GHz: x", r"\~\~b\~\~ 2 @ 3 GHz: x"),
+    ],
+)
+def test_one_line_has_no_link_and_no_emphasis(text: str, line: str) -> None:
+    assert cards.one_line(text) == line
+
+
+def test_an_underscore_stays_in_links_and_code() -> None:
+    facts = adapted(repo="me/_a_b", dataset_repo="me/_a_b_")
+    facts["source"]["id"] = "ylecun/mnist_"
+    card = cards.model_card(facts)
+    for text in ("datasets/ylecun/mnist_)", "ddtool generate me/_a_b --ipc", "datasets/me/_a_b_)"):
+        assert text in card, text
+    assert "\n# \\_a_b\n" in card
 
 
 # ---------------------------------------------------------------------------------------------------------- the wheel

@@ -245,8 +245,10 @@ def test_the_cards_are_what_the_hub_reads(pushed: HubServer, made: Made) -> None
 
 def test_the_command_on_the_card_makes_the_same_set(made: Made) -> None:
     command = json.loads(made.sets["ddtool.json"])["sets"]["1"]["command"]
-    done(*shlex.split(command)[1:], "--out", "again", "--precision", "fp32")
-    assert tiny.all_bytes(Path("again")) == tiny.all_bytes(made.run)
+    assert "--precision fp32 --threads 1" in command
+    done(*shlex.split(command)[1:])
+    (again,) = Path("runs").iterdir()
+    assert tiny.all_bytes(again) == tiny.all_bytes(made.run)
 
 
 def test_from_python(pushed: HubServer, made: Made) -> None:
@@ -387,10 +389,15 @@ def test_sets_of_other_classes_go_elsewhere(pushed: HubServer, tmp_path: Path) -
 def test_a_repo_of_something_else_is_left_alone(server: HubServer, run: Path) -> None:
     server.seed("model", "ann/c10", {"README.md": b"mine", "model.safetensors": b"mine too"})
     server.requests.clear()
-    assert "was not made by ddtool and holds model.safetensors" in refused(1, "push", run, "ann/c10")
+    assert "was not made by ddtool and holds README.md, model.safetensors" in refused(1, "push", run, "ann/c10")
     assert writes(server) == []
+    server.seed("model", "ann/c11", {"README.md": b"a card, made with the repo"})
+    done("push", run, "ann/c11", "--dry-run")
     server.seed("model", "ann/c11", {"README.md": b"a card, made with the repo", "notes.txt": b"kept"})
-    done("push", run, "ann/c11")
+    stderr = refused(1, "push", run, "ann/c11")
+    assert "was not made by ddtool and holds README.md" in stderr
+    assert writes(server) == []
+    done("push", run, "ann/c11", "--force")
     assert own(server, "model", "ann/c11")["notes.txt"] == b"kept"
 
 
@@ -832,15 +839,28 @@ def test_what_is_there_is_not_overwritten(pushed: HubServer) -> None:
     for option in ([], ["--force"]):
         assert "not made by ddtool" in refused(1, "pull", "ann/c10", "--out", "mine", *option)
     done("generate", "ann/c10", "--ipc", 2)
-    pushed.seed("model", "ann/c10", {"notes.txt": b"a later commit"})
+    weights = tensors(pushed.files("model", "ann/c10")["model.safetensors"], poison("stem.bias", 1.0))
+    pushed.seed("model", "ann/c10", {"model.safetensors": weights})
     stderr = refused(1, "generate", "ann/c10", "--ipc", 3)
     assert "runs/c10 is there already" in stderr
     assert "--out" in stderr
 
 
-def test_one_commit_is_read_whatever_happens_meanwhile(pushed: HubServer, made: Made) -> None:
-    sha = pushed.commits("model", "ann/c10")[0].sha
+@pytest.mark.usefixtures("empty_cache")
+def test_one_commit_is_read_whatever_happens_meanwhile(
+    pushed: HubServer, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha, listing = pushed.commits("model", "ann/c10")[0].sha, hub.listing
+
+    def late(*arguments: Any) -> Any:
+        pushed.seed("model", "ann/c10", dict.fromkeys(MODEL_FILES, b"of a later commit"))
+        return listing(*arguments)
+
+    monkeypatch.setattr(hub, "listing", late)
     done("pull", "ann/c10")
+    assert pushed.commits("model", "ann/c10")[0].sha != sha
+    for name in ("config.json", "labels.safetensors", "model.safetensors"):
+        assert Path("runs/c10/generator", name).read_bytes() == made.model[name]
     paths = [r.path for r in pushed.requests if "/resolve/" in r.path or "/paths-info/" in r.path]
     assert paths
     assert all(sha in path for path in paths)
@@ -855,7 +875,7 @@ def changed(data: bytes, **changes: Any) -> bytes:
     return json.dumps(json.loads(data) | changes).encode()
 
 
-def config_of(data: bytes, **changes: Any) -> bytes:
+def config_of(data: bytes, /, **changes: Any) -> bytes:
     """ddtool.json with another run configuration."""
     stated = json.loads(data)
     for part in stated["sets"].values():
@@ -901,7 +921,7 @@ def pool(pictures: list[bytes], labels: list[int], **options: Any) -> bytes:
     cells = pa.array(
         [{"bytes": png, "path": None} for png in pictures], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     )
-    pq.write_table(pa.table({"image": cells, "label": labels}), out, **options)
+    pq.write_table(pa.table({"image": cells, "label": labels}), out, **{"use_dictionary": False} | options)
     return out.getvalue()
 
 
@@ -913,7 +933,7 @@ def picture(side: int, mode: str = "RGB") -> bytes:
 
 MODEL_TRICKS: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = {
     "absurd width": (lambda f: {"config.json": b'{"ddtool_generator": {"width": 1000000000, "blocks": 1}}'}, "width must be"),
-    "wide, other weights": (lambda f: {"config.json": b'{"ddtool_generator": {"width": 512, "blocks": 8}}'}, "'ann/c10'"),
+    "wide, other weights": (lambda f: {"config.json": b'{"ddtool_generator": {"width": 512, "blocks": 8}}'}, "tensor 'body.1"),
     "unknown setting": (lambda f: {"config.json": b'{"ddtool_generator": {"depth": 1}}'}, "Unknown generator setting"),
     "no JSON": (lambda f: {"config.json": b"[" * 100_000}, "not a generator's configuration"),
     "large config": (lambda f: {"config.json": b" " * 2**20 + b"{}"}, "config.json of 'ann/c10' is refused: 1,048,578 bytes"),

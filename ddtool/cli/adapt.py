@@ -97,7 +97,7 @@ def command(
             "refine": o.given(steps=refine_steps),
             "evaluate": o.given(protocol=protocol, seeds=eval_seeds),
         }
-        goal = Goal(push_to, private, force) if push_to else None
+        goal = Goal(push_to, private) if push_to else None
         if private and not goal:
             raise UsageError("--private is for what is pushed.", "Add --push-to NAMESPACE/NAME, or leave it out.")
         machine = machine_flags(device, precision, threads, compile_) + (f" {goal.flags()}" if goal else "")
@@ -124,17 +124,16 @@ def command(
 
 @dataclass(frozen=True)
 class Goal:
-    """Where --push-to sends the finished run."""
+    """Where --push-to sends the finished run. --force is for the run directory: on the Hub it replaces nothing."""
 
     repo: str
     private: bool
-    force: bool
 
     def check(self) -> None:
         """Refuse, before the long work, what cannot be pushed to."""
         from ddtool import publish
 
-        publish.check_target(self.repo, publish.Options(private=self.private, force=self.force))
+        publish.check_target(self.repo, publish.Options(private=self.private))
 
     def repos(self) -> dict[str, str]:
         """The repos by kind."""
@@ -151,11 +150,11 @@ class Goal:
         from ddtool import api
 
         try:
-            return api.push(run, self.repo, private=self.private, force=self.force, report=output.listener)
+            return api.push(run, self.repo, private=self.private, report=output.listener)
         except DDToolError as error:
             error.message = f"The run is finished ({run.folder}), and not pushed. {error.message}"
             again = o.shell("ddtool push", run.folder, f"{self.repo}{' --private' if self.private else ''}")
-            error.hint = error.hint if "ddtool push" in error.hint else f"{error.hint} Then: {again}".lstrip()
+            error.hint = error.hint if again in error.hint else f"{error.hint} Then: {again}".lstrip()
             raise
 
 
@@ -187,7 +186,11 @@ def finish(output: Output, run: "Run", goal: Goal | None) -> None:
         data["pushed"] = {made.kind: made.url for made in pushed}
     output.result(data, str(run.folder), [score_table(results["scores"])])
     output.say(f"Run: {run.folder} (preview.png, synthetic/, generator/)")
-    output.next_step(o.shell("ddtool evaluate", run.folder, "--protocol frepo-mse --seeds 3"))
+    if goal:
+        output.say("On the Hub: " + ", ".join(made.url for made in pushed))
+        output.next_step(o.shell("ddtool pull", goal.repo))
+    else:
+        output.next_step(o.shell("ddtool evaluate", run.folder, "--protocol frepo-mse --seeds 3"))
 
 
 def show_plan(

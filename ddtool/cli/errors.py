@@ -84,12 +84,16 @@ def explain(error: BaseException) -> tuple[str, str, int]:
     return f"{type(error).__name__}: {error}", hint, 1
 
 
+def harmless(text: str) -> str:
+    """Text as a terminal can show it: no escapes or other controls, which names on the Hub may hold, but line breaks and
+    tabs; nor half a character."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 def tell(message: str, hint: str, as_json: bool = False) -> None:
     """Error and hint on stderr; with --json also one object on stdout."""
     console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
-    message, hint = (
-        re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text) for text in (message, hint)
-    )
+    message, hint = harmless(message), harmless(hint)
     console.print(f"[bold red]Error:[/] {escape(message)}")
     console.print(f"[bold]Hint:[/] {escape(hint)}")
     if as_json:

@@ -1,5 +1,6 @@
 """`ddtool generate`: any other IPC from an adapted run, without adapting again."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -13,13 +14,19 @@ from ddtool.cli.output import Output
 def command(
     run: o.RunName,
     ipc: Annotated[list[int], typer.Option(help="Images per class; repeat for several sets.")],
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="fitted (with the dataset) or analytical (without it). Default: fitted where the dataset can be had."
+        ),
+    ] = None,
     force: o.Force = False,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Generate a synthetic set of any IPC from an adapted run: one pass, nothing optimised. A Hub repo is pulled first.
+    """Generate a synthetic set of any IPC from an adapted run: one pass, no steps. A Hub repo is pulled first.
 
     Examples:
 
@@ -35,7 +42,8 @@ def command(
         engine = engine_for(device, precision, False, None, output)
         opened = open_run(run, output.listener)
         listener = recorded(opened, output.listener)
-        folders = [pipeline.generate(opened, n, engine, force=force, report=listener) for n in ipc]
+        generate = partial(pipeline.generate, opened, engine=engine, labels=labels, force=force, report=listener)
+        folders = [generate(n) for n in ipc]
         data = {
             "run": str(opened.folder),
             "sets": {str(n): str(folder) for n, folder in zip(ipc, folders, strict=True)},

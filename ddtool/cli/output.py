@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ddtool.cli.errors import harmless
 from ddtool.events import Done, Event, Note, Step
 
 
@@ -61,7 +62,7 @@ class Output:
     def say(self, text: str) -> None:
         """A line for people, on stderr; nothing with --quiet."""
         if not self.quiet:
-            self.err.print(escape(text), soft_wrap=True)
+            self.err.print(escape(harmless(text)), soft_wrap=True)
 
     def next_step(self, command: str) -> None:
         """The command one would run next."""
@@ -131,5 +132,5 @@ def score_table(scores: Sequence[dict[str, Any]]) -> Table:
     for s in sorted(scores, key=lambda s: (s["ipc"], s["protocol"], s["mean"])):
         spread = f" ± {s['std']:.1f}" if s["seeds"] > 1 else ""
         row = (str(s["ipc"]), names.get(s["stage"], s["stage"]), s["protocol"], f"{s['mean']:.1f}{spread}")
-        table.add_row(*map(escape, row), str(s["seeds"]), f"{s['seconds']:.0f}")
+        table.add_row(*(escape(harmless(cell)) for cell in row), str(s["seeds"]), f"{s['seconds']:.0f}")
     return table
