@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from ddtool.evaluation import kernel_ridge, train_and_test
 
 from ddtool import api, mgdd, pipeline
 from ddtool.config import RunConfig
 from ddtool.data import SyntheticSet, draw_pool, real_images
 from ddtool.engine import Engine
+from ddtool.evaluation import kernel_ridge, train_and_test
 from ddtool.generator import Generator
 from ddtool.hub import generator_folder
 from ddtool.nets import RandomFeatures

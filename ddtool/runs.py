@@ -553,7 +553,7 @@ def staged_folder(target: Path, replacing: bool = False) -> Iterator[Path]:
 
     replacing: nothing of an older `target` stays.
     """
-    target = target.resolve()  # "." has no name; a link stays one
+    named, target = target, target.resolve()  # "." has no name; a link stays one
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -567,7 +567,7 @@ def staged_folder(target: Path, replacing: bool = False) -> Iterator[Path]:
             for file in sorted(temporary.iterdir(), reverse=True):
                 os.replace(file, target / file.name)
     except (OSError, SafetensorError) as error:
-        raise disk_error(target, error) from error
+        raise disk_error(named, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
