@@ -39,8 +39,11 @@ COUNTS = ("iterations", "weights_of_iteration", "tasks", "seconds")
 TOLD = (*COUNTS, "datasets", "dataset", "licence", "hardware", "settings")
 """What of a pre-training has its place in the card; the rest, and a `curve` that is no table, is listed as it is."""
 
-FIGURES = {"loss before", "loss after", "accuracy"}
+FIGURES = ("loss before", "loss after", "accuracy")
 """Columns of a pre-training's `curve` that the card explains."""
+
+COLUMNS = ("iteration", *FIGURES)
+"""Columns of a curve that come first, in this order: JSON with sorted keys has lost the one they were written in."""
 
 WIDTH = 90
 """Characters a line of a command, if its options allow."""
@@ -372,7 +375,7 @@ def _pretraining(facts: Facts) -> dict[str, Any]:
         **{key: _count(told.get(key)) for key in COUNTS},
         "hardware": _text(told.get("hardware")),
         "curve": _curve("", curve) if curve else None,
-        "explained": curve.keys() >= FIGURES,
+        "explained": curve.keys() >= set(FIGURES),
         "inner_steps": _count(_mapping(settings.get("meta")).get("inner_steps")),
         "validate_steps": _count(settings.get("validate_steps")),
         "validate_tasks": _count(settings.get("validate_tasks")),
@@ -404,6 +407,8 @@ def _dataset_view(data: Facts) -> dict[str, str]:
 
 def _curve(title: str, columns: Mapping[str, list]) -> dict[str, Any]:
     """A table: its title, names of columns and rows of text."""
+    if COLUMNS[0] in columns:
+        columns = {name: columns[name] for name in (*COLUMNS, *columns) if name in columns}
     rows = [
         [_figure(name, cell) for name, cell in zip(columns, row, strict=True)]
         for row in zip(*columns.values(), strict=True)

@@ -226,8 +226,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What differs from the defaults above by device. 'auto' takes 'gpu' on cuda and 'cpu' elsewhere.
 
-cpu: `ddtool adapt cifar10 --ipc 10` writes its set in 237 s on 2 cores of an AMD EPYC 9004; frepo-mse 49.7 ± 0.2 over 3
-networks (docs/results.md). gpu: the defaults as they stand; not measured yet.
+cpu: `ddtool adapt cifar10 --ipc 10` writes its set in 246 s on 2 cores of an AMD EPYC 9004 (docs/results.md).
+gpu: the defaults as they stand; not measured yet.
 """
 
 PRETRAIN_PRESETS: dict[str, dict[str, Any]] = {

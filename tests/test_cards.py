@@ -749,3 +749,10 @@ def test_a_wheel_renders_the_cards(wheel: Path, tmp_path: Path) -> None:
     file, model, dataset = json.loads(done.stdout)
     assert Path(file) == site / "ddtool" / "cards.py"
     assert (model, dataset) == (cards.model_card(adapted()), cards.dataset_card(adapted()))
+
+
+def test_the_columns_of_a_validation_have_their_order_whatever_the_json_did() -> None:
+    rows = [{"accuracy": 43.2, "iteration": 0, "loss after": 0.7, "loss before": 0.8, "seconds": 5.0}]
+    card = cards.model_card(meta(pretraining={"curve": rows}))
+    assert "| iteration | loss before | loss after | accuracy | seconds |" in card
+    assert "| 0 | 0.8 | 0.7 | 43.2 | 5 |" in card
