@@ -18,7 +18,16 @@ from ddtool.errors import RunError, UsageError
 from ddtool.events import Event
 from ddtool.loop import Checkpoint
 from ddtool.ranks import Ranks
-from ddtool.runs import FileSaver, append_event, environment, is_pretraining, staged_folder, write_atomically
+from ddtool.runs import (
+    FileSaver,
+    append_event,
+    check_taken,
+    environment,
+    is_pretraining,
+    staged_folder,
+    write_atomically,
+    write_json,
+)
 from ddtool.tasks import LargeSet
 
 FIGURES = ("loss before", "loss after", "accuracy", "seconds")
@@ -129,16 +138,7 @@ class RankSaver(FileSaver):
 
 def check_free(folder: Path, force: bool) -> None:
     """RunError when a new pre-training cannot be made at `folder`; `force` allows one there, which will be replaced."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not is_pretraining(folder):
-        hint = "Choose another --out; --force replaces a pre-training and nothing else."
-        raise RunError(f"{folder} exists already and is not a pre-training of ddtool.", hint)
-    if not force:
-        hint = (
-            f"Go on with it by `ddtool pretrain --resume {folder}`, replace it with --force, or choose another --out."
-        )
-        raise RunError(f"{folder} exists already.", hint)
+    check_taken(folder, force, is_pretraining(folder), "pre-training", "ddtool pretrain")
 
 
 def describe(large: LargeSet) -> dict[str, Any]:
@@ -153,7 +153,3 @@ def describe(large: LargeSet) -> dict[str, Any]:
         "held_out": [large.data.class_names[c] for c in large.held],
         "licence": source.get("licence"),
     }
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n", "utf-8"))

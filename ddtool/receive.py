@@ -25,7 +25,7 @@ from ddtool.events import Note, Report, silent
 from ddtool.generator import Generator
 from ddtool.hub import DATASET, MODEL, Pinned
 from ddtool.origins import ALIASES, CONVERTED
-from ddtool.runs import STAGES, Run, is_run, labels_fit, read_parquet, read_set, staged_folder, strangers
+from ddtool.runs import STAGES, Run, is_run, labels_fit, read_parquet, read_set, staged_folder, strangers, write_json
 
 FACTS = "ddtool.json"
 FORMAT = 1
@@ -446,10 +446,6 @@ def copy(source: Path, target: Path, names: Iterable[str]) -> None:
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

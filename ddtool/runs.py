@@ -238,7 +238,7 @@ class Run:
         return RunError(f"{self.folder / name} is damaged: {reason}.", hint if name == "results.json" else RESTORE)
 
     def write_json(self, name: str, value: Any) -> None:
-        write_atomically(self.folder / name, lambda path: path.write_text(json.dumps(value, indent=2) + "\n", "utf-8"))
+        write_json(self.folder / name, value)
 
 
 class FileSaver:
@@ -276,13 +276,18 @@ def is_pretraining(folder: Path) -> bool:
 
 def check_free(folder: Path, force: bool) -> None:
     """RunError when a new run cannot be made at `folder`; `force` allows a run there, which will be replaced."""
+    check_taken(folder, force, is_run(folder), "run", "ddtool adapt")
+
+
+def check_taken(folder: Path, force: bool, ours: bool, kind: str, command: str) -> None:
+    """RunError when `folder` is taken, unless what is there is `ours` (of that kind) and `force` says to replace it."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not is_run(folder):
-        hint = "Choose another --out; --force replaces a run and nothing else, --resume goes on with one."
-        raise RunError(f"{folder} exists already and is not a run of ddtool.", hint)
+    if not ours:
+        hint = f"Choose another --out; --force replaces a {kind} and nothing else, --resume goes on with one."
+        raise RunError(f"{folder} exists already and is not a {kind} of ddtool.", hint)
     if not force:
-        hint = f"Go on with it by `ddtool adapt --resume {folder}`, replace it with --force, or choose another --out."
+        hint = f"Go on with it by `{command} --resume {folder}`, replace it with --force, or choose another --out."
         raise RunError(f"{folder} exists already.", hint)
 
 
@@ -533,6 +538,11 @@ def decoded(png: bytes, first: Sequence[Any], rows: int) -> Any:
             return np.array(picture)
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, whole or not at all."""
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n", "utf-8"))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

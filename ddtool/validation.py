@@ -17,10 +17,10 @@ from ddtool.events import Event, Report, Step
 from ddtool.generator import Generator
 from ddtool.loop import Loop
 from ddtool.nets import RandomFeatures
-from ddtool.pretrain_folder import FIGURES, Pretraining, describe, write_json
+from ddtool.pretrain_folder import FIGURES, Pretraining, describe
 from ddtool.ranks import Ranks
 from ddtool.report import preview
-from ddtool.runs import staged_folder
+from ddtool.runs import staged_folder, write_json
 from ddtool.tasks import LargeSet, Plan, task_images
 
 WAYS, IPC = 10, 10
