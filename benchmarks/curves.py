@@ -88,10 +88,12 @@ def points(bench: Bench, args: argparse.Namespace) -> Iterator[tuple[str, int, S
     for generator in args.generators:
         for steps in args.adapt:
             made = bench.generated(generator, steps)
-            yield f"{generator}, analytical labels", steps, made
+            if args.analytical:
+                yield f"{generator}, analytical labels", steps, made
             yield f"{generator}, fitted labels", steps, bench.fitted(made)
     for steps in args.refine:
-        yield "refined from real images, analytical labels", steps, bench.refined(first, steps)
+        if args.analytical:
+            yield "refined from real images, analytical labels", steps, bench.refined(first, steps)
         yield "refined from real images, fitted labels", steps, bench.refined(bench.fitted(first), steps)
         made = bench.fitted(bench.generated(args.generators[0], args.refine_after))
         yield f"refined from {args.generators[0]} after {args.refine_after} steps", steps, bench.refined(made, steps)
@@ -105,6 +107,7 @@ def main() -> None:
     parser.add_argument("--adapt", type=int, nargs="*", default=[0, 10, 30, 100, 300, 1000])
     parser.add_argument("--refine", type=int, nargs="*", default=[])
     parser.add_argument("--refine-after", type=int, default=100, help="adaptation steps before the refinement")
+    parser.add_argument("--analytical", action="store_true", help="the paper's labels (Eq. 3) beside the fitted ones")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, required=True)
