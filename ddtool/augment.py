@@ -1,38 +1,55 @@
 """Augmentation on the device: the families of DSA (Zhao and Bilen 2021) and FRePo (Zhou et al. 2022).
 
-Each batch gets one operation of the family, with parameters of its own for every image. Images are normalised
-(n, c, h, w); what is moved in from outside is zero, the mean colour.
+Each batch gets one operation of the family, with parameters of its own for every image, or, siamese, the same for all.
+Images are normalised (n, c, h, w); what is moved in from outside is zero, the mean colour.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Operation = Callable[[Tensor, torch.Generator], Tensor]
+
+@dataclass(frozen=True)
+class Draw:
+    """Where an operation's parameters come from: `rng`, on the images' device."""
+
+    rng: torch.Generator
+    siamese: bool = False
+    """The same parameters for every image of the batch (DSA)."""
+
+    def uniform(self, images: Tensor, low: float, high: float) -> Tensor:
+        """One number per image, (n, 1, 1, 1)."""
+        n = 1 if self.siamese else len(images)
+        u = torch.rand(n, 1, 1, 1, generator=self.rng, device=images.device) * (high - low) + low
+        return u.expand(len(images), 1, 1, 1)
+
+    def shift(self, images: Tensor, most: int) -> Tensor:
+        """A whole number from -most to most per image, (n, 1)."""
+        n = 1 if self.siamese else len(images)
+        return torch.randint(-most, most + 1, (n, 1), generator=self.rng, device=images.device).expand(len(images), 1)
 
 
-def uniform(images: Tensor, low: float, high: float, rng: torch.Generator) -> Tensor:
-    """One number per image, (n, 1, 1, 1)."""
-    return torch.rand(len(images), 1, 1, 1, generator=rng, device=images.device) * (high - low) + low
+Operation = Callable[[Tensor, Draw], Tensor]
 
 
-def flip(images: Tensor, rng: torch.Generator) -> Tensor:
+def flip(images: Tensor, draw: Draw) -> Tensor:
     """Mirror left-right with probability one half."""
-    return torch.where(uniform(images, 0, 1, rng) < 0.5, images.flip(3), images)
+    return torch.where(draw.uniform(images, 0, 1) < 0.5, images.flip(3), images)
 
 
 def colour(brightness: float, saturation: float, contrast: float) -> Operation:
     """Add U(±brightness/2); scale the distance to grey by U(1±saturation/2); to the mean by U(1±contrast)."""
 
-    def apply(images: Tensor, rng: torch.Generator) -> Tensor:
-        x = images + uniform(images, -brightness / 2, brightness / 2, rng)
+    def apply(images: Tensor, draw: Draw) -> Tensor:
+        x = images + draw.uniform(images, -brightness / 2, brightness / 2)
         grey = x.mean(1, keepdim=True)
-        x = (x - grey) * uniform(images, 1 - saturation / 2, 1 + saturation / 2, rng) + grey
+        x = (x - grey) * draw.uniform(images, 1 - saturation / 2, 1 + saturation / 2) + grey
         mean = x.mean((1, 2, 3), keepdim=True)
-        return (x - mean) * uniform(images, 1 - contrast, 1 + contrast, rng) + mean
+        return (x - mean) * draw.uniform(images, 1 - contrast, 1 + contrast) + mean
 
     return apply
 
@@ -40,11 +57,10 @@ def colour(brightness: float, saturation: float, contrast: float) -> Operation:
 def crop(ratio: float) -> Operation:
     """Shift by whole pixels, up to `ratio` of the side each way."""
 
-    def apply(images: Tensor, rng: torch.Generator) -> Tensor:
+    def apply(images: Tensor, draw: Draw) -> Tensor:
         height, width = images.shape[2:]
         dy, dx = round(height * ratio), round(width * ratio)
-        shift_y = torch.randint(-dy, dy + 1, (len(images), 1), generator=rng, device=images.device)
-        shift_x = torch.randint(-dx, dx + 1, (len(images), 1), generator=rng, device=images.device)
+        shift_y, shift_x = draw.shift(images, dy), draw.shift(images, dx)
         padded = F.pad(images, (dx, dx, dy, dy))
         rows = torch.arange(height, device=images.device) + dy + shift_y  # (n, h)
         columns = torch.arange(width, device=images.device) + dx + shift_x  # (n, w)
@@ -57,11 +73,11 @@ def crop(ratio: float) -> Operation:
 def cutout(ratio: float) -> Operation:
     """Zero a square of `ratio` times the side, centred anywhere in the image."""
 
-    def apply(images: Tensor, rng: torch.Generator) -> Tensor:
+    def apply(images: Tensor, draw: Draw) -> Tensor:
         height, width = images.shape[2:]
         half_h, half_w = height * ratio / 2, width * ratio / 2
-        y = torch.arange(height, device=images.device).view(1, 1, -1, 1) + 0.5 - uniform(images, 0, height, rng)
-        x = torch.arange(width, device=images.device).view(1, 1, 1, -1) + 0.5 - uniform(images, 0, width, rng)
+        y = torch.arange(height, device=images.device).view(1, 1, -1, 1) + 0.5 - draw.uniform(images, 0, height)
+        x = torch.arange(width, device=images.device).view(1, 1, 1, -1) + 0.5 - draw.uniform(images, 0, width)
         return images.masked_fill((y.abs() < half_h) & (x.abs() < half_w), 0.0)
 
     return apply
@@ -70,8 +86,8 @@ def cutout(ratio: float) -> Operation:
 def scale(ratio: float) -> Operation:
     """Zoom each axis by U(1/ratio, ratio)."""
 
-    def apply(images: Tensor, rng: torch.Generator) -> Tensor:
-        zx, zy = uniform(images, 1 / ratio, ratio, rng).flatten(), uniform(images, 1 / ratio, ratio, rng).flatten()
+    def apply(images: Tensor, draw: Draw) -> Tensor:
+        zx, zy = draw.uniform(images, 1 / ratio, ratio).flatten(), draw.uniform(images, 1 / ratio, ratio).flatten()
         zero = torch.zeros_like(zx)
         return warp(images, torch.stack([zx, zero, zero, zero, zy, zero], 1).view(-1, 2, 3))
 
@@ -81,8 +97,8 @@ def scale(ratio: float) -> Operation:
 def rotate(degrees: float) -> Operation:
     """Turn by U(±degrees)."""
 
-    def apply(images: Tensor, rng: torch.Generator) -> Tensor:
-        angle = uniform(images, -math.radians(degrees), math.radians(degrees), rng).flatten()
+    def apply(images: Tensor, draw: Draw) -> Tensor:
+        angle = draw.uniform(images, -math.radians(degrees), math.radians(degrees)).flatten()
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
         return warp(images, torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3))
 
@@ -126,6 +142,22 @@ def augmentation(
 
     def augment(images: Tensor) -> Tensor:
         choice = int(torch.randint(len(operations), (1,), generator=host_rng))
-        return operations[choice](images, rng).contiguous(memory_format=torch.channels_last)
+        return operations[choice](images, Draw(rng)).contiguous(memory_format=torch.channels_last)
+
+    return augment
+
+
+def siamese(
+    family: str, mirror: bool, host_rng: torch.Generator, rng: torch.Generator
+) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """A function that applies one random operation of the family, with the same parameters, to every image of several
+    batches: DSA's, for real and synthetic images of a class. Random draws as in `augmentation`."""
+    operations = [op for name, op in FAMILIES[family].items() if mirror or name != "flip"]
+
+    def augment(batches: Sequence[Tensor]) -> list[Tensor]:
+        choice = int(torch.randint(len(operations), (1,), generator=host_rng))
+        moved = operations[choice](torch.cat(list(batches)), Draw(rng, siamese=True))
+        parts = moved.split([len(batch) for batch in batches])
+        return [part.contiguous(memory_format=torch.channels_last) for part in parts]
 
     return augment

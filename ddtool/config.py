@@ -188,6 +188,8 @@ class RunConfig:
 
     dataset: str = ""
     """Alias, Hub id, path, or 'sample'."""
+    method: str = "mgdd"
+    """mgdd, or a method of the field (`ddtool/methods/`), which takes its settings from `baseline`."""
     ipc: tuple[int, ...] = (10,)
     """Images per class of the synthetic sets to make."""
     generator: str = "bundled"
@@ -196,6 +198,8 @@ class RunConfig:
     """Every random draw follows from it."""
     mirror: bool | None = None
     """Whether classes survive a left-right mirror; null: measured on the target."""
+    seconds: float | None = None
+    """Wall clock of the work on one set, in place of counted steps; null: steps count. Data and scores are not in it."""
     label_scale: float = 4.0
     """Factor on the labels of the finished sets. Ours, after RFAD (Loo et al., 2022): 47.9 against 46.9 % (docs/log.md)."""
     data: dict[str, Any] = field(default_factory=dict)
@@ -212,6 +216,8 @@ class RunConfig:
     """The fitted labels of the generator's output."""
     refine: RefineConfig = field(default_factory=RefineConfig)
     """The refinement stage."""
+    baseline: dict[str, Any] = field(default_factory=dict)
+    """Settings of a `method` other than mgdd (the sections above are mgdd's)."""
     evaluate: EvalConfig = field(default_factory=EvalConfig)
     """The scores at the end."""
 
@@ -271,17 +277,23 @@ def check_values(config: RunConfig) -> None:
     check_ridge_and_betas(config, ridges, ("adapt.betas", "refine.betas"))
     if not 0 < config.label_scale < 1e6:
         raise UsageError(f"Setting 'label_scale' must be positive, got {config.label_scale}.", "Its default is 4.")
+    if config.seconds is not None and not 0 < config.seconds < 1e9:
+        raise UsageError(
+            f"Setting 'seconds' must be positive, got {config.seconds}.", "Or leave it out, to count steps."
+        )
+    if config.seconds is not None and len(config.ipc) > 1:
+        raise UsageError("A budget in seconds is for one set.", "Name one --ipc, or count steps instead.")
     if len(set(config.ipc)) != len(config.ipc):
         raise UsageError("The same IPC was asked for twice.", "Name each --ipc once.")
 
 
-def check_least(config: Any, least: Mapping[str, float]) -> None:
+def check_least(config: Any, least: Mapping[str, float], where: str = "") -> None:
     """UsageError for a setting below its smallest usable value, or a seed that no random stream takes."""
     for name, bound in least.items():
         if attrgetter(name)(config) < bound:
-            hint = f"For example --set {name}={attrgetter(name)(type(config)())}, its default."
-            raise UsageError(f"Setting '{name}' must be at least {bound}, got {attrgetter(name)(config)}.", hint)
-    if config.seed >= 2**63:
+            hint = f"For example --set {where}{name}={attrgetter(name)(type(config)())}, its default."
+            raise UsageError(f"Setting '{where}{name}' must be at least {bound}, got {attrgetter(name)(config)}.", hint)
+    if "seed" in least and config.seed >= 2**63:
         raise UsageError(f"Setting 'seed' must be less than 2^63, got {config.seed}.", "Any smaller number will do.")
 
 

@@ -69,6 +69,11 @@ class Engine:
         """A generator on the device for one purpose: the same seed and purpose give the same stream, in any order of use."""
         return seeded_generator(self.device, seed, *purpose)
 
+    def synchronise(self) -> None:
+        """Wait until the device has done all that it was given, so that a clock tells the truth."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def peak_memory_mib(self) -> float:
         """The device's peak allocation so far, or the process's peak resident size on the CPU, in MiB."""
         if self.device.type == "cuda":

@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -47,7 +47,8 @@ class Loop:
 
     tensors: what is being learned, by name;  optimiser: over those tensors, its lr scaled by a half cosine that falls to
     `floor` of the start over `steps` (1 keeps it constant);  rng: the one source of randomness, saved and restored; None
-    when every step has a stream of its own;  seconds: time spent in the phase so far, over all sittings.
+    when every step has a stream of its own;  seconds: time spent in the phase so far, over all sittings;  limit: a wall clock
+    in seconds that decides, in place of `steps`, when to end and where on the cosine a step is.
     Where several processes share the steps, they decide together when to stop: `stopping` is set in each step to whether
     any was `asked`; left at None, a process that is asked stops by itself.
     The loss stays on the device between reports: at most `reports` host synchronisations in the whole phase.
@@ -65,16 +66,19 @@ class Loop:
         saver: Saver | None = None,
         *,
         floor: float = 1.0,
+        limit: float | None = None,
         reports: int = 100,
         checkpoint_seconds: float = 30.0,
     ) -> None:
         self.phase, self.steps, self.tensors, self.optimiser, self.rng = phase, steps, tensors, optimiser, rng
-        self.report, self.saver, self.floor = report, saver or NoSaver(), floor
+        self.report, self.saver, self.floor, self.limit = report, saver or NoSaver(), floor, limit
         self.every, self.checkpoint_seconds = max(1, math.ceil(steps / reports)), checkpoint_seconds
+        self._told, self._told_every = 0.0, (limit or 0.0) / reports
         self.step, self._losses = 0, []  # type: tuple[int, list[Tensor]]
         self._base_lrs = [group["lr"] for group in optimiser.param_groups]
         self._asked, self.stopping = threading.Event(), None  # type: tuple[threading.Event, bool | None]
         self._before, self._started = 0.0, time.perf_counter()
+        self.outside = 0.0
 
     @property
     def asked(self) -> bool:
@@ -86,6 +90,22 @@ class Loop:
         """Wall clock spent in this phase, over all sittings."""
         return self._before + time.perf_counter() - self._started
 
+    @property
+    def done(self) -> float:
+        """How much of the phase is behind us, 0 to 1."""
+        if self.limit is None:
+            return self.step / self.steps if self.steps else 1.0
+        return min(1.0, self.seconds / self.limit) if self.limit > 0 else 1.0
+
+    @contextlib.contextmanager
+    def aside(self, synchronise: Callable[[], None]) -> Iterator[None]:
+        """Work inside a step that is not part of it; its seconds are added to `outside` as well."""
+        synchronise()
+        started = time.perf_counter()
+        yield
+        synchronise()
+        self.outside += time.perf_counter() - started
+
     def __iter__(self) -> Iterator[int]:
         """The steps still to do, from a checkpoint where there is one."""
         saved = self.saver.load()
@@ -93,11 +113,11 @@ class Loop:
             self._restore(saved)
         self._started = last_saved = time.perf_counter()
         with deferred_interrupt() as self._asked:
-            while self.step < self.steps:
+            while self.done < 1:
                 self._schedule()
                 yield self.step
                 self.step += 1
-                if self.step % self.every == 0 or self.step == self.steps:
+                if self._due():
                     self._tell()
                 if self.asked if self.stopping is None else self.stopping:
                     self.save()
@@ -105,6 +125,7 @@ class Loop:
                 if time.perf_counter() - last_saved > self.checkpoint_seconds:
                     self.save()
                     last_saved = time.perf_counter()
+        self._tell()
         self.report(Done(self.phase, time.perf_counter() - self._started))
 
     def update(self, loss: Tensor) -> None:
@@ -124,11 +145,17 @@ class Loop:
         self.saver.save(self._checkpoint())
 
     def _schedule(self) -> None:
-        half_cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+        half_cosine = 0.5 * (1 + math.cos(math.pi * self.done))
         for group, lr in zip(self.optimiser.param_groups, self._base_lrs, strict=True):
             group["lr"] = lr * (self.floor + (1 - self.floor) * half_cosine)
 
+    def _due(self) -> bool:
+        if self.limit is None:
+            return self.step % self.every == 0 or self.step == self.steps
+        return self.seconds - self._told >= self._told_every
+
     def _tell(self) -> None:
+        self._told = self.seconds
         if not self._losses:
             return
         losses = torch.stack(self._losses)
@@ -140,7 +167,8 @@ class Loop:
                 f"The loss of phase '{self.phase}' is not finite at step {self.step - len(losses) + bad + 1}.",
                 "Lower the learning rate or raise the ridge (λ); with bf16, try --precision fp32.",
             )
-        self.report(Step(self.phase, self.step, self.steps, {"loss": mean}))
+        total = self.steps if self.limit is None else max(self.step, round(self.step / max(self.done, 1e-9)))
+        self.report(Step(self.phase, self.step, total, {"loss": mean}))
 
     def _checkpoint(self) -> Checkpoint:
         out = {f"tensor.{name}": t.detach().cpu() for name, t in self.tensors.items()}
@@ -148,7 +176,8 @@ class Loop:
             out |= {f"optimiser.{i}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
         if self.rng is not None:
             out["rng"] = self.rng.get_state()
-        return out | {"step": torch.tensor(self.step), "seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+        clocks = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("seconds", "outside")}
+        return out | {"step": torch.tensor(self.step)} | clocks
 
     @torch.no_grad()
     def _restore(self, saved: Checkpoint) -> None:
@@ -162,7 +191,7 @@ class Loop:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.step = int(saved["step"])
-        self._before = float(saved.get("seconds", 0.0))  # checkpoints of version 0.1 have none
+        self._before, self.outside = (float(saved.get(name, 0.0)) for name in ("seconds", "outside"))  # 0.1 has none
         if self.rng is not None:
             self.rng.set_state(saved["rng"])
 

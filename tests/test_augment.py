@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddtool import augment
-from ddtool.augment import FAMILIES, augmentation, colour, crop, cutout, flip, rotate, scale, warp
+from ddtool.augment import FAMILIES, Draw, augmentation, colour, crop, cutout, flip, rotate, scale, warp
 
 ALL = [(family, name) for family, operations in FAMILIES.items() for name in operations]
 
@@ -36,32 +36,32 @@ def ramps(n: int, side: int = 33) -> Tensor:
 def test_keeps_shape_and_type_and_its_input(family: str, name: str, layout: torch.memory_format) -> None:
     x = noise(5, 3, 12, 20).contiguous(memory_format=layout)
     before = x.clone()
-    out = FAMILIES[family][name](x, rng())
+    out = FAMILIES[family][name](x, Draw(rng()))
     assert (out.shape, out.dtype) == (x.shape, x.dtype)
     assert torch.equal(x, before)
     assert torch.isfinite(out).all()
-    assert FAMILIES[family][name](x[:, :1], rng()).shape == (5, 1, 12, 20)
+    assert FAMILIES[family][name](x[:, :1], Draw(rng())).shape == (5, 1, 12, 20)
 
 
 @pytest.mark.parametrize(("family", "name"), ALL)
 def test_follows_from_the_generator_alone(family: str, name: str, untouched_global_rng: None) -> None:
     operation, x = FAMILIES[family][name], noise()
-    assert torch.equal(operation(x, rng(1)), operation(x, rng(1)))
-    stream = rng(1)
+    assert torch.equal(operation(x, Draw(rng(1))), operation(x, Draw(rng(1))))
+    stream = Draw(rng(1))
     assert not torch.equal(operation(x, stream), operation(x, stream))
 
 
 @pytest.mark.parametrize(("family", "name"), ALL)
 def test_every_image_has_parameters_of_its_own(family: str, name: str) -> None:
     """The same image in every place of the batch comes out in more than one way."""
-    out = FAMILIES[family][name](noise(1).expand(16, -1, -1, -1), rng())
+    out = FAMILIES[family][name](noise(1).expand(16, -1, -1, -1), Draw(rng()))
     assert len({tuple(image.flatten().tolist()) for image in out}) >= (2 if name == "flip" else 8)
 
 
 @pytest.mark.parametrize(("family", "name"), ALL)
 def test_gradient_goes_through(family: str, name: str) -> None:
     x = noise().requires_grad_()
-    FAMILIES[family][name](x, rng()).sum().backward()
+    FAMILIES[family][name](x, Draw(rng())).sum().backward()
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
 
@@ -71,7 +71,7 @@ def test_gradient_goes_through(family: str, name: str) -> None:
 
 def test_flip_mirrors_about_half() -> None:
     x = noise(1000, 1, 3, 4)
-    out = flip(x, rng())
+    out = flip(x, Draw(rng()))
     kept = (out == x).flatten(1).all(1)
     mirrored = (out == x[:, :, :, [3, 2, 1, 0]]).flatten(1).all(1)
     assert (kept ^ mirrored).all()
@@ -91,7 +91,7 @@ def shifted(image: Tensor, dy: int, dx: int) -> Tensor:
 
 def test_crop_is_a_shift_by_whole_pixels_and_zeros() -> None:
     x = noise(1, 2, 8, 16)
-    out = crop(0.125)(x.expand(120, -1, -1, -1), rng())
+    out = crop(0.125)(x.expand(120, -1, -1, -1), Draw(rng()))
     candidates = {(dy, dx): shifted(x[0], dy, dx) for dy in (-1, 0, 1) for dx in (-2, -1, 0, 1, 2)}
     found = [[place for place, image in candidates.items() if torch.equal(image, o)] for o in out]
     assert all(len(places) == 1 for places in found)
@@ -100,7 +100,7 @@ def test_crop_is_a_shift_by_whole_pixels_and_zeros() -> None:
 
 def test_cutout_zeroes_one_square() -> None:
     x = torch.ones(300, 2, 32, 32)
-    out = cutout(0.25)(x, rng())
+    out = cutout(0.25)(x, Draw(rng()))
     assert set(out.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(out[:, 0], out[:, 1])
     heights, widths = [], []
@@ -117,16 +117,16 @@ def test_cutout_zeroes_one_square() -> None:
 
 
 def test_cutout_is_half_the_side_for_dsa() -> None:
-    out = FAMILIES["dsa"]["cutout"](torch.ones(100, 1, 16, 16), rng())
+    out = FAMILIES["dsa"]["cutout"](torch.ones(100, 1, 16, 16), Draw(rng()))
     assert int((out == 0).flatten(1).sum(1).max()) == 8 * 8
-    kept = FAMILIES["dsa"]["cutout"](noise(20), rng())
+    kept = FAMILIES["dsa"]["cutout"](noise(20), Draw(rng()))
     assert ((kept == noise(20)) | (kept == 0)).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rotate_turns_by_up_to_15_degrees(family: str) -> None:
     x = ramps(200)
-    out = FAMILIES[family]["rotate"](x, rng())[:, :, 9:24, 9:24]  # where no corner comes in
+    out = FAMILIES[family]["rotate"](x, Draw(rng()))[:, :, 9:24, 9:24]  # where no corner comes in
     cx, cy = x[:, 0, 9:24, 9:24], x[:, 1, 9:24, 9:24]
     across, down = (
         torch.stack([(o * cx).sum((1, 2)), (o * cy).sum((1, 2))], 1) / cx.square().sum((1, 2))[:, None]
@@ -144,7 +144,7 @@ def test_rotate_turns_by_up_to_15_degrees(family: str) -> None:
 
 def test_scale_zooms_each_axis_by_itself() -> None:
     x = ramps(300)
-    out = FAMILIES["dsa"]["scale"](x, rng())  # by up to 1.2
+    out = FAMILIES["dsa"]["scale"](x, Draw(rng()))  # by up to 1.2
     middle, right, bottom = 16, 22, 22
     place = x[0, 0, middle, right]
     zx, zy = out[:, 0, middle, right] / place, out[:, 1, bottom, middle] / place
@@ -160,7 +160,7 @@ def test_scale_zooms_each_axis_by_itself() -> None:
 @pytest.mark.parametrize("operation", [rotate(0), scale(1.0), crop(0.0), cutout(0.0), colour(0.0, 0.0, 0.0)])
 def test_nothing_happens_at_zero(operation: Callable) -> None:
     x = noise(4, 3, 9, 14)
-    assert torch.allclose(operation(x, rng()), x, atol=2e-5)
+    assert torch.allclose(operation(x, Draw(rng())), x, atol=2e-5)
 
 
 def test_warp_by_a_quarter_turn() -> None:
@@ -179,7 +179,7 @@ def spread(values: Tensor, low: float, high: float) -> bool:
 
 def test_brightness() -> None:
     x = noise(500, 3, 4, 4)
-    added = (colour(1.0, 0.0, 0.0)(x, rng()) - x).flatten(1)
+    added = (colour(1.0, 0.0, 0.0)(x, Draw(rng())) - x).flatten(1)
     assert torch.allclose(added, added[:, :1].expand_as(added), atol=1e-4)
     assert spread(added[:, 0], -0.5, 0.5)
 
@@ -187,7 +187,7 @@ def test_brightness() -> None:
 @pytest.mark.parametrize(("saturation", "low", "high"), [(2.0, 0.0, 2.0), (0.5, 0.75, 1.25)])
 def test_saturation_scales_the_distance_to_grey(saturation: float, low: float, high: float) -> None:
     x = noise(500, 3, 4, 4)
-    out = colour(0.0, saturation, 0.0)(x, rng())
+    out = colour(0.0, saturation, 0.0)(x, Draw(rng()))
     grey = x.mean(1, keepdim=True)
     assert torch.allclose(out.mean(1, keepdim=True), grey, atol=1e-5)
     factor = ((out - grey) * (x - grey)).flatten(1).sum(1) / (x - grey).square().flatten(1).sum(1)
@@ -197,7 +197,7 @@ def test_saturation_scales_the_distance_to_grey(saturation: float, low: float, h
 
 def test_contrast_scales_the_distance_to_the_mean() -> None:
     x = noise(500, 3, 4, 4)
-    out = colour(0.0, 0.0, 0.5)(x, rng())
+    out = colour(0.0, 0.0, 0.5)(x, Draw(rng()))
     mean = x.mean((1, 2, 3), keepdim=True)
     factor = ((out - mean) * (x - mean)).flatten(1).sum(1) / (x - mean).square().flatten(1).sum(1)
     assert torch.allclose(out, mean + factor.view(-1, 1, 1, 1) * (x - mean), atol=1e-4)
@@ -215,13 +215,13 @@ def test_families_are_the_published_ones() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_use_the_published_strengths(family: str) -> None:
     x = noise(400, 3, 16, 16)
-    bright = (FAMILIES[family]["colour"](x, rng()) - x).mean((1, 2, 3))  # the mean moves by the brightness alone
+    bright = (FAMILIES[family]["colour"](x, Draw(rng())) - x).mean((1, 2, 3))  # the mean moves by the brightness alone
     reach = {"dsa": 0.5, "frepo": 0.125}[family]
     assert spread(bright, -reach, reach)
     flat = torch.ones(400, 1, 16, 16)
-    rows_lost = (FAMILIES[family]["crop"](flat, rng())[:, 0, :, 8] == 0).sum(1)
+    rows_lost = (FAMILIES[family]["crop"](flat, Draw(rng()))[:, 0, :, 8] == 0).sum(1)
     assert int(rows_lost.max()) == 2
-    holes = (FAMILIES[family]["cutout"](flat, rng()) == 0).flatten(1).sum(1)
+    holes = (FAMILIES[family]["cutout"](flat, Draw(rng())) == 0).flatten(1).sum(1)
     assert int(holes.max()) == {"dsa": 64, "frepo": 16}[family]
 
 

@@ -151,7 +151,7 @@ def test_checkpoints_come_by_the_clock(saver: Any) -> None:
 def test_checkpoint_is_flat_tensors_on_the_cpu(saver: Any) -> None:
     Problem(2, saver=saver, checkpoint_seconds=0.0).run()
     assert set(saver.kept) == {
-        "tensor.x", "optimiser.0.step", "optimiser.0.exp_avg", "optimiser.0.exp_avg_sq", "step", "rng", "seconds",
+        "tensor.x", "optimiser.0.step", "optimiser.0.exp_avg", "optimiser.0.exp_avg_sq", "step", "rng", "seconds", "outside",
     }  # fmt: skip
     assert all(type(t) is Tensor and t.device.type == "cpu" and not t.requires_grad for t in saver.kept.values())
 

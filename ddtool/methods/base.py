@@ -1,0 +1,260 @@
+"""What a method of the field is here: a `Task` goes in, learned images and labels come out; a step is one optimiser update
+of the whole synthetic set.
+
+The letters are those of `mgdd.py`. A method never sees a path, a terminal or the Hub.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ddtool.data import one_hot
+from ddtool.engine import Engine, frozen_random_state, seeded_generator
+from ddtool.events import Report, silent
+from ddtool.loop import Loop, Saver
+from ddtool.mgdd import Real
+from ddtool.nets import ConvNet, depth_for, initialise, pyramid
+
+
+class Store(Protocol):
+    """Where a method keeps what it makes once for a dataset and uses again (MTT's experts)."""
+
+    def load(self, name: str) -> dict[str, Tensor] | None:
+        """The tensors kept under a name, or None."""
+
+    def save(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Keep tensors under a name."""
+
+
+class Forgetful:
+    """A store that keeps nothing."""
+
+    def load(self, name: str) -> dict[str, Tensor] | None:
+        return None
+
+    def save(self, name: str, tensors: dict[str, Tensor]) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every method is given: the target on the device, and the same real images to start from.
+
+    rows: indices of `ipc` distinct images per class, image-major;  mirror: whether classes survive a left-right mirror.
+    """
+
+    real: Real
+    ipc: int
+    rows: Tensor
+    mirror: bool
+    engine: Engine
+    seed: int
+    store: Store = field(default_factory=Forgetful)
+
+    @property
+    def num_classes(self) -> int:
+        return self.real.data.num_classes
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """The images at `rows`, normalised (m, c, h, w), with centred one-hot labels (m, C)."""
+        return self.real.at(self.rows)
+
+    def classes(self) -> Tensor:
+        """The class of each row of S, (m,)."""
+        return self.real.data.labels[self.rows]
+
+    def noise(self, rng: torch.Generator) -> Tensor:
+        """Standard normal images of S's shape, channels last."""
+        shape = (len(self.rows), *self.real.data.shape)
+        X = torch.randn(shape, generator=rng, device=self.engine.device)
+        return X.contiguous(memory_format=torch.channels_last)
+
+    def by_class(self, n: int, rng: torch.Generator) -> Tensor:
+        """n random real images of every class, normalised, (C, n, c, h, w)."""
+        X, _ = self.real.batch(n * self.num_classes, rng)
+        return X.view(self.num_classes, n, *X.shape[1:])
+
+    def one_hot(self, labels: Tensor) -> Tensor:
+        """Centred one-hot labels (m, C) of classes (m,)."""
+        return one_hot(labels, self.num_classes)
+
+    def host_rng(self, *purpose: str | int) -> torch.Generator:
+        """A generator on the CPU for one purpose, such as the augmentation of a step: nothing of it needs saving."""
+        return seeded_generator("cpu", self.seed, *purpose)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all methods can be told. Each has a subclass with its published values as defaults."""
+
+    steps: int = 1000
+    """Updates of the whole synthetic set."""
+    width: int = 128
+    """Channels of the distillation network: in every block, or of the last one with `pyramid`."""
+    pyramid: bool = False
+    """Half the channels in each earlier block (32-64-128), as MGDD's random networks have it. Ours: a third of the time."""
+    norm: str = "instance"
+    """Norm layer of the distillation network: none, instance or batch."""
+    init: str = "real"
+    """The synthetic images at the start: real or noise."""
+
+
+LEAST: dict[str, float] = {"steps": 0, "width": 1}
+"""The smallest usable values of `Settings`; a subclass's own are in `Method.least`."""
+
+
+class Method(ABC):
+    """One method. Subclasses set the class variables, build all their tensors in `__init__`, and change them in place only."""
+
+    name: ClassVar[str]
+    """As in `--method`."""
+    title: ClassVar[str]
+    """With its authors and year, for tables and cards."""
+    settings: ClassVar[type[Settings]]
+    least: ClassVar[dict[str, float]] = {}
+    """The smallest usable values of its own settings."""
+    floor: ClassVar[float] = 1.0
+    """Where the half cosine of the learning rate ends, as a share of its start; 1: constant."""
+    factor: ClassVar[int] = 1
+    """Each stored image holds factor x factor images of lower resolution (IDC)."""
+    soft: ClassVar[bool] = False
+    """Whether labels are learned."""
+    learns: ClassVar[bool] = True
+    """Whether there are steps at all: a selection of real images is finished when it is made."""
+
+    X: Tensor
+    """The stored synthetic images, normalised (m, c, h, w), a leaf: image-major, as `task.rows`."""
+    optimiser: torch.optim.Optimizer
+    """Over what is learned."""
+
+    def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
+        self.task, self.config, self.rng = task, settings, rng
+
+    def prepare(self, report: Report = silent) -> float:
+        """What is made once before the steps (experts); returns the seconds that it took, or took when it was made."""
+        return 0.0
+
+    @abstractmethod
+    def gradient(self, step: int) -> Tensor:
+        """Leave the gradient of one step in `.grad` of what the optimiser holds; returns the loss, detached."""
+
+    def project(self) -> None:
+        """Pixels back into [0, 1] after each update. Ours where the paper does not clamp: a set has to be viewable."""
+        self.X.copy_(self.task.real.normalise.bound(self.X))
+
+    def between(self, step: int) -> None:  # noqa: B027
+        """Work after the update of a step that is not the step: training of networks. Timed apart."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a step changes, by name: what is learned, networks in training and their optimisers."""
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Normalised images (m, c, h, w) and centred labels (m, C) as they stand; hard labels unless a method learns them."""
+        return self.X.detach(), self.task.start()[1]
+
+    def facts(self) -> dict[str, Any]:
+        """Further figures worth recording, plain JSON values."""
+        return {}
+
+    def network(self, norm: str | None = None) -> ConvNet:
+        """A ConvNet of the settings' shape on the device; its weights are to be drawn."""
+        data, config = self.task.real.data, self.config
+        depth = depth_for(data.shape)
+        widths: Sequence[int] = pyramid(config.width, depth) if config.pyramid else (config.width,) * depth
+        with frozen_random_state():
+            net = ConvNet(data.shape, data.num_classes, widths, norm or config.norm)
+        net = self.task.engine.place(net)
+        initialise(net, self.rng, "torch")
+        return net
+
+    def initial_images(self) -> Tensor:
+        """The images of S at the start by `settings.init`, a leaf that requires a gradient."""
+        X = self.task.noise(self.rng) if self.config.init == "noise" else self.task.start()[0]
+        return X.clone().requires_grad_()
+
+
+class Student:
+    """A network in training whose whole state are tensors that change in place, so that a checkpoint holds it.
+
+    kind: 'sgd' (lr, momentum, weight_decay) or 'adam' (lr).
+    """
+
+    def __init__(self, net: nn.Module, kind: str, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+        self.net = net
+        self.optimiser: torch.optim.Optimizer = (
+            torch.optim.SGD(net.parameters(), lr, momentum, weight_decay=weight_decay)
+            if kind == "sgd"
+            else torch.optim.Adam(net.parameters(), lr, weight_decay=weight_decay)
+        )
+        for p in net.parameters():
+            if kind == "adam":
+                step = torch.zeros((), dtype=torch.float32)
+                self.optimiser.state[p] = {
+                    "step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)
+                }  # fmt: skip
+            elif momentum:
+                self.optimiser.state[p] = {"momentum_buffer": torch.zeros_like(p)}
+
+    @torch.no_grad()
+    def reset(self, rng: torch.Generator, scheme: str = "torch") -> None:
+        """Fresh weights; the optimiser forgets."""
+        initialise(self.net, rng, scheme)
+        for state in self.optimiser.state.values():
+            for value in state.values():
+                value.zero_()
+
+    def update(self, loss: Tensor) -> None:
+        """One step of the network down the gradient of `loss`."""
+        parameters = list(self.net.parameters())
+        for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            p.grad = gradient
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """Weights, buffers and the optimiser's state, named below `prefix`."""
+        out = {f"{prefix}.{name}": value for name, value in self.net.state_dict(keep_vars=True).items()}
+        for i, p in enumerate(self.net.parameters()):
+            out |= {f"{prefix}.{key}.{i}": value for key, value in self.optimiser.state.get(p, {}).items()}
+        return out
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a method took: its steps, seconds in them, and seconds outside them (networks trained between, experts before)."""
+
+    steps: int
+    step_seconds: float
+    outside_seconds: float
+
+
+def distil(
+    method: Method,
+    seconds: float | None = None,
+    report: Report = silent,
+    saver: Saver | None = None,
+    phase: str = "distil",
+) -> Spent:
+    """Run a method for its `settings.steps` steps, or for `seconds` of wall clock instead (what `prepare` takes is beside
+    both); it resumes from the saver's checkpoint. A budget in steps gives the same bits again, one in seconds does not."""
+    prepared = method.prepare(report)
+    if not method.learns:
+        return Spent(0, 0.0, prepared)
+    loop = Loop(
+        phase, method.config.steps, method.tensors(), method.optimiser, method.rng, report, saver,
+        floor=method.floor, limit=seconds,
+    )  # fmt: skip
+    synchronise = method.task.engine.synchronise
+    for step in loop:
+        method.optimiser.zero_grad(set_to_none=True)
+        loop.apply(method.gradient(step))
+        with torch.no_grad():
+            method.project()
+        with loop.aside(synchronise):
+            method.between(step)
+    return Spent(loop.step, loop.seconds - loop.outside, loop.outside + prepared)
