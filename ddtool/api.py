@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddtool import hub, pipeline, publish, receive, scoring
+from ddtool import baselines, hub, pipeline, publish, receive, scoring
 from ddtool.config import RunConfig, from_dict, merged, preset
 from ddtool.data import SyntheticSet
 from ddtool.engine import Engine
@@ -24,6 +24,7 @@ def adapt(
     ipc: int | Sequence[int] = 10,
     out: str | Path | None = None,
     generator: str = "bundled",
+    method: str = "mgdd",
     seed: int = 0,
     engine: Engine | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -35,6 +36,7 @@ def adapt(
     """Adapt a meta generator to `dataset` and distil a synthetic set for every `ipc`; returns the finished run.
 
     dataset: alias, Hub id, path or 'sample';  generator: bundled, scratch, a folder or a Hub repo[@revision];
+    method: mgdd, or one of `ddtool.methods.METHODS`, which has no generator and takes its settings from "baseline";
     settings: nested values of RunConfig on top of the device's preset, for example {"refine": {"steps": 300}};
     force: replace a run at `out`;  push_to: namespace/name, where `push` takes the finished run (checked before the work
     begins; what is different on the Hub is replaced only by `push` itself, with its `force`).
@@ -44,20 +46,27 @@ def adapt(
         publish.check_target(push_to, publish.Options())
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
-    chosen = {"dataset": dataset, "ipc": ipcs, "generator": generator, "seed": seed}
+    chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
     config = resolve(engine, preset_name, settings or {}, chosen)
     run = start(config, Path(out) if out else default_folder(config), engine, force, report)
-    pipeline.adapt(run.config(), run, engine, recorded(run, report))
+    work(run, engine, report)
     if push_to:
         push(run, push_to, report=report)
     return run
+
+
+def work(run: Run, engine: Engine, report: Report) -> None:
+    """Bring a run to its end by its method."""
+    config = run.config()
+    finish = pipeline.adapt if config.method == pipeline.MGDD else baselines.distil
+    finish(config, run, engine, recorded(run, report))
 
 
 def resume(folder: str | Path, *, engine: Engine | None = None, report: Report = silent) -> Run:
     """Go on with an unfinished run; on the CPU the result is the same, bit for bit, as without the interruption."""
     run = Run.open(Path(folder))
     run.sweep()
-    pipeline.adapt(run.config(), run, engine or Engine.choose(), recorded(run, report))
+    work(run, engine or Engine.choose(), report)
     return run
 
 

@@ -180,6 +180,8 @@ class EvalConfig:
     """Fresh networks; mean and standard deviation are over them."""
     baseline: bool = True
     """Score as many random real images beside it."""
+    kernel_ridge: bool = True
+    """The cheap guide beside the protocol: a linear head on random features."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,8 @@ class RunConfig:
     """The fitted labels of the generator's output."""
     refine: RefineConfig = field(default_factory=RefineConfig)
     """The refinement stage."""
+    adapt_share: float = 0.2
+    """With a budget in `seconds`: how much of what the labels leave goes to adaptation; the rest is refinement's."""
     baseline: dict[str, Any] = field(default_factory=dict)
     """Settings of a `method` other than mgdd (the sections above are mgdd's)."""
     evaluate: EvalConfig = field(default_factory=EvalConfig)

@@ -130,6 +130,13 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return torch.nn.functional.one_hot(labels, num_classes).float() - 1 / num_classes
 
 
+def decode(images: Tensor, factor: int) -> Tensor:
+    """(m, c, h, w) → (m·factor², c, h, w): each image cut factor x factor, each part enlarged (IDC); all first parts first."""
+    h, w = images.shape[2:]
+    parts = [p for band in images.chunk(factor, 2) for p in band.chunk(factor, 3)]
+    return torch.cat([torch.nn.functional.interpolate(p, (h, w), mode="bilinear", align_corners=False) for p in parts])
+
+
 @dataclass(frozen=True)
 class SyntheticSet:
     """A distilled dataset: what is trained on, and how to read it.
@@ -139,7 +146,8 @@ class SyntheticSet:
     label_method: how the labels were found: hard | analytical (Eq. 3) | fitted | learned (refinement);
     label_scale: the factor in the labels; accuracy does not see it, but training by squared error goes better with more than 1;
     mirror: whether classes survive a left-right mirror (evaluation flips only then);
-    source: of the real data;  stage: random | initial | generated | refined.
+    factor: each image holds factor x factor images of lower resolution side by side (IDC); `decoded` takes them out;
+    source: of the real data;  stage: random | initial | generated | refined (MGDD) | distilled (other methods).
     Images are image-major (every prefix of C·k rows has k per class).
     """
 
@@ -157,6 +165,7 @@ class SyntheticSet:
     label_method: str = "analytical"
     source: dict[str, Any] = field(default_factory=dict)
     label_convention: str = CENTRED
+    factor: int = 1
 
     def __post_init__(self) -> None:
         m, C = len(self.images), len(self.class_names)
@@ -185,6 +194,20 @@ class SyntheticSet:
 
     def to(self, device: torch.device | str) -> "SyntheticSet":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), hard=self.hard.to(device))
+
+    def decoded(self) -> "SyntheticSet":
+        """The set that networks train on: itself, or with a factor all the images that its images hold, enlarged."""
+        if self.factor == 1:
+            return self
+        parts = self.factor**2
+        return replace(
+            self,
+            images=decode(self.images, self.factor),
+            labels=self.labels.repeat(parts, 1),
+            hard=self.hard.repeat(parts),
+            ipc=self.ipc * parts,
+            factor=1,
+        )
 
     def scaled(self, scale: float) -> "SyntheticSet":
         """The same set with its labels at another scale."""

@@ -127,11 +127,11 @@ def train_and_test(
     check_protocol(protocol)
     check_fits(synthetic, test)
     started = time.perf_counter()
-    synthetic, test = synthetic.to(engine.device), test.to(engine.device)
+    whole, test = synthetic.decoded().to(engine.device), test.to(engine.device)
     accuracies = []
     for k in range(seeds):
         phase = f"{protocol} {synthetic.stage} ipc{synthetic.ipc} net {k + 1}/{seeds}"
-        net = train_network(synthetic, protocol, engine, (seed, k), phase, report)
+        net = train_network(whole, protocol, engine, (seed, k), phase, report)
         scores = predict(engine.wrap(net), test, Normaliser(synthetic.mean, synthetic.std, engine.device))
         accuracies.append(accuracy(scores, test.labels))
     arch = f"convnet{depth_for(test.shape)}-w{PROTOCOLS[protocol].width}-{PROTOCOLS[protocol].norm}"
@@ -144,9 +144,9 @@ def kernel_ridge(
     """The score of the best linear head on `seeds` fresh random networks' features of the set: a cheap guide, not a result."""
     check_fits(synthetic, test)
     started = time.perf_counter()
-    synthetic, test = synthetic.to(engine.device), test.to(engine.device)
-    normalise = Normaliser(synthetic.mean, synthetic.std, engine.device)
-    X, Y = mirrored(normalise(synthetic.images), synthetic.labels, synthetic.mirror)
+    whole, test = synthetic.decoded().to(engine.device), test.to(engine.device)
+    normalise = Normaliser(whole.mean, whole.std, engine.device)
+    X, Y = mirrored(normalise(whole.images), whole.labels, whole.mirror)
     rng = engine.rng(seed, "kernel-ridge")
     depth = depth_for(test.shape)
     f = RandomFeatures(test.shape, pyramid(128, depth), "none", engine, rng)

@@ -126,7 +126,7 @@ class Loop:
                     self.save()
                     last_saved = time.perf_counter()
         self._tell()
-        self.report(Done(self.phase, time.perf_counter() - self._started))
+        self.report(Done(self.phase, self.seconds))
 
     def update(self, loss: Tensor) -> None:
         """One optimiser step down the gradient of `loss`."""

@@ -154,10 +154,17 @@ def adapt(
     rng: torch.Generator,
     report: Report = silent,
     saver: Saver | None = None,
+    seconds: float | None = None,
 ) -> None:
-    """Adaptation: `config.steps` steps of g on the target, in place; the IPC alternates between `config.seen_ipcs`."""
+    """Adaptation: `config.steps` steps of g on the target (or `seconds`), in place.
+
+    The IPC alternates between `config.seen_ipcs`.
+    """
     optimiser = torch.optim.Adam(g.parameters(), lr=config.lr, betas=config.betas)
-    loop = Loop("adapt", config.steps, dict(g.named_parameters()), optimiser, rng, report, saver, floor=config.lr_floor)
+    loop = Loop(
+        "adapt", config.steps, dict(g.named_parameters()), optimiser, rng, report, saver,
+        floor=config.lr_floor, limit=seconds,
+    )  # fmt: skip
     run = engine.wrap(g)
     for step in loop:
         ipc = config.seen_ipcs[step % len(config.seen_ipcs)]
@@ -184,15 +191,19 @@ def refine(
     report: Report = silent,
     saver: Saver | None = None,
     phase: str = "refine",
+    seconds: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Ours, beyond the paper: `config.steps` direct steps on the pixels and labels of S under Eq. 1; returns new X_s, Y_s.
+    """Ours, beyond the paper: `config.steps` direct steps (or `seconds`) on the pixels and labels of S under Eq. 1.
 
+    Returns new X_s, Y_s.
     Pixels are projected back into [0, 1] after each step.
     """
     X, Y = X_s.clone().requires_grad_(), Y_s.clone().requires_grad_()
     groups = [{"params": [X], "lr": config.lr_pixels}, {"params": [Y], "lr": config.lr_labels}]
     optimiser = torch.optim.Adam(groups, betas=config.betas)
-    loop = Loop(phase, config.steps, {"X": X, "Y": Y}, optimiser, rng, report, saver, floor=config.lr_floor)
+    loop = Loop(
+        phase, config.steps, {"X": X, "Y": Y}, optimiser, rng, report, saver, floor=config.lr_floor, limit=seconds
+    )
     for _ in loop:
         X_t, Y_t = real.batch(config.real_batch, rng)
         X_b, Y_b = balanced_part(X, Y, config.synthetic_batch, rng)

@@ -1,5 +1,6 @@
 """From a dataset's name to a scored run directory. Each finished stage is a file of the run; what is there is not made again."""
 
+import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddtool import hub, mgdd
+from ddtool import hub, methods, mgdd
 from ddtool.config import AdaptConfig, RunConfig, check_values
 from ddtool.data import ImageData, Normaliser, SyntheticSet, accuracy, draw_pool
 from ddtool.engine import Engine, finite
@@ -22,11 +23,17 @@ from ddtool.runs import RESTORE, Run
 from ddtool.scoring import load_target, score_run
 from ddtool.sources import Target
 
+MGDD = "mgdd"
+"""The method of this package; the others are in `methods`."""
+
 MIRROR_KEEPS = 0.9
 """Classes survive a mirror when a head scores at least this share of its accuracy on mirrored images."""
 
 LABELLINGS = ("fitted", "analytical")
 """How `generate` can find labels."""
+
+PRETRAINING = "pretraining.json"
+"""Beside a meta generator: what made it."""
 
 WIDEST = 4096
 """The most channels that a label network may have."""
@@ -107,9 +114,36 @@ def adapt(config: RunConfig, run: Run, engine: Engine, report: Report = silent) 
         run.record(timings={"adapt command, until the sets were written": round(time.perf_counter() - started, 1)})
     draw_preview(run, max(config.ipc))
     score_run(config, run, target, engine, report)
+    finish(run, engine)
+
+
+def finish(run: Run, engine: Engine) -> None:
+    """Record the peak of memory and that all is done; nothing to resume is kept."""
     peak = round(engine.peak_memory_mib())
-    run.record(peak_memory_mib=max(peak, run.results()["facts"].get("peak_memory_mib", 0)))
+    run.record(peak_memory_mib=max(peak, run.results()["facts"].get("peak_memory_mib", 0)), finished=True)
     run.drop_checkpoints()
+
+
+def seconds_left(config: RunConfig, run: Run) -> float | None:
+    """What earlier phases leave of a budget in seconds; None when steps are counted."""
+    if config.seconds is None:
+        return None
+    timings = run.results()["timings"]
+    return max(0.0, config.seconds - sum(timings.get(phase, 0.0) for phase in phases(config.ipc[0])))
+
+
+def phases(ipc: int, steps: bool | None = None) -> list[str]:
+    """The phases whose seconds a set takes: all, those made of steps, or those around them."""
+    stepping = ["adapt", f"refine ipc{ipc}"]
+    around = ["labels", f"generate ipc{ipc}", f"fit labels ipc{ipc}"]
+    return {None: stepping + around, True: stepping, False: around}[steps]
+
+
+def record_spent(ipc: int, run: Run) -> None:
+    """What the set of one IPC took, by the events that were logged."""
+    timings, steps = run.results()["timings"], run.steps()
+    inside, outside = (sum(timings.get(phase, 0.0) for phase in phases(ipc, kind)) for kind in (True, False))
+    run.record_spent(ipc, sum(steps.get(phase, 0) for phase in phases(ipc, True)), inside, outside)
 
 
 def check_same_data(info: dict[str, Any], train: ImageData, run: Run) -> None:
@@ -123,10 +157,11 @@ def check_same_data(info: dict[str, Any], train: ImageData, run: Run) -> None:
 
 
 def check_start(config: RunConfig, report: Report) -> Target:
-    """The dataset of a run that can begin: its IPCs fit the classes, its generator can be loaded."""
+    """The dataset of a run that can begin: its IPCs fit the classes, its generator (if it takes one) can be loaded."""
     target = load_target(config, report)
     check_ipcs(config, target.train)
-    load_generator(config)
+    if config.method == MGDD:
+        load_generator(config)
     return target
 
 
@@ -156,12 +191,7 @@ def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report
     f = fixed_features(data.shape, config.labels.width, engine, rng)
     rows = torch.randperm(len(data), generator=rng, device=rng.device)[: config.labels.images]
     W = mgdd.label_head(f, real, rows, config.labels.ridge)
-    mirror = config.mirror
-    if mirror is None:
-        mirror, kept = mirror_keeps_classes(config, real, engine)
-        report(
-            Note(f"Mirror images {'keep' if mirror else 'do not keep'} their class here ({kept:.0%} of accuracy left).")
-        )
+    mirror = measured_mirror(config, real, engine, report)
     run.save_pool(data, indices)
     info = {
         "class_names": list(data.class_names),
@@ -176,6 +206,15 @@ def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report
     run.record(classes=C, train_images=len(data), mirror=mirror, pool_ipc=pool_ipc)
     run.save_label_head(dict(f.net.body.state_dict()), W, info)
     report(Done("labels", time.perf_counter() - started))
+
+
+def measured_mirror(config: RunConfig, real: mgdd.Real, engine: Engine, report: Report) -> bool:
+    """Whether classes survive a mirror: what the configuration says, or what is measured, said aloud."""
+    if config.mirror is not None:
+        return config.mirror
+    mirror, kept = mirror_keeps_classes(config, real, engine)
+    report(Note(f"Mirror images {'keep' if mirror else 'do not keep'} their class here ({kept:.0%} of accuracy left)."))
+    return mirror
 
 
 @torch.no_grad()
@@ -210,8 +249,12 @@ def adapt_generator(
     f, W, _ = load_labels(run, engine)
     X = real.normalise(images.to(engine.device))
     pool = mgdd.Pool(X, mgdd.analytical_labels(f, W, X))
+    if (cost := pretraining_seconds(config)) is not None:
+        run.record(pretraining_seconds=cost)
     rng = engine.rng(config.seed, "adapt")
-    mgdd.adapt(generator, features, real, pool, settings, engine, rng, report, run.saver("adapt"))
+    left = seconds_left(config, run)
+    seconds = None if left is None else left * (config.adapt_share if config.refine.steps else 1.0)
+    mgdd.adapt(generator, features, real, pool, settings, engine, rng, report, run.saver("adapt"), seconds)
     run.save_generator(generator)
 
 
@@ -238,6 +281,7 @@ def make_set(
     initial, generated = synthesise(config, ipc, adapted, real, features, report)
     final = refine_set(config, generated, real, features, run, engine, report)
     write_stages(run, initial, generated, final, config.label_scale, force=True)
+    record_spent(ipc, run)
 
 
 def synthesise(
@@ -305,6 +349,7 @@ def refine_set(
         report,
         run.saver(phase.replace(" ", "-")),
         phase,
+        seconds_left(config, run),
     )
     return replace(generated, images=real.normalise.inverse(X), labels=Y, stage="refined", label_method="learned")
 
@@ -345,6 +390,17 @@ def check_labels(theta: dict[str, Tensor], W: Tensor, info: dict[str, Any], fold
         raise RunError(f"The label network of {folder} has values that are not finite numbers.", RESTORE)
 
 
+def pretraining_seconds(config: RunConfig) -> float | None:
+    """What the pre-training of the generator took, by the file beside it; None when it does not say."""
+    if config.generator == "scratch":
+        return None
+    try:
+        facts = json.loads((hub.generator_folder(config.generator) / PRETRAINING).read_text(encoding="utf-8"))
+        return float(facts["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def load_generator(config: RunConfig) -> Generator:
     """The meta generator that a configuration names."""
     if config.generator == "scratch":
@@ -372,6 +428,9 @@ def generate(
     check_labelling(run, labels)
     if ipc < 1:
         raise UsageError(f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class.")
+    if (method := run.config().method) != MGDD:
+        hint = f"A set of another size is another run: `ddtool adapt DATASET --method {method} --ipc {ipc}`."
+        raise RunError(f"{run.folder} was made by the method '{method}', which has no generator.", hint)
     if not run.has_generator():
         raise RunError(
             f"{run.folder} has no adapted generator yet.", f"Finish it: `ddtool adapt --resume {run.folder}`."
@@ -482,7 +541,7 @@ def pinned(config: RunConfig, source: dict[str, Any]) -> RunConfig:
 def draw_preview(run: Run, ipc: int, path: Path | None = None, real: bool = True) -> None:
     """preview.png of one set, in the run or at `path`: its stages above each other, without `real` no real images."""
     final = run.load_set(ipc)
-    shown = ("initial", "generated") if real else ("generated",)
+    shown = ["initial"] * real + ["generated"] * (final.stage != "distilled")
     stages = {stage: run.load_set(ipc, stage) for stage in shown}
     stages[final.stage] = final
     name = Path(str(final.source.get("name", "dataset"))).name
@@ -494,6 +553,10 @@ def check_config(config: RunConfig) -> None:
     """UsageError for values that no run can use, before anything is loaded."""
     check_values(config)
     check_protocol(config.evaluate.protocol)
+    if config.method != MGDD:
+        methods.settings_of(config.method, config.baseline)
+    elif config.baseline:
+        raise UsageError("The settings of 'baseline' are those of other methods.", "Name one: --method dm.")
     if config.features.norm not in NORMS:
         raise UsageError(f"Unknown norm '{config.features.norm}'.", did_you_mean(config.features.norm, NORMS))
 
@@ -506,13 +569,19 @@ def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
     target = check_start(config, report)
     train = target.train
     c, h, w = train.shape
-    widest = max(
-        config.refine.synthetic_batch, min(max(config.ipc) * train.num_classes, 2 * config.refine.synthetic_batch)
-    )
-    activations = (widest + config.refine.real_batch) * config.features.width // 4 * h * w * 4 * 4
-    pool = max(*config.adapt.seen_ipcs, *config.ipc) * train.num_classes
+    if config.method == MGDD:
+        limit, stages = config.refine.synthetic_batch, ["initial", "generated"]
+        widest = max(limit, min(max(config.ipc) * train.num_classes, 2 * limit)) + config.refine.real_batch
+        channels, pool = config.features.width // 4, max(*config.adapt.seen_ipcs, *config.ipc) * train.num_classes
+        extra = ["pool/train.parquet"]
+        extra += [f"generator/{n}" for n in ("config.json", "model.safetensors", "labels.safetensors")]
+    else:
+        settings, stages = methods.settings_of(config.method, config.baseline), ["initial"]
+        widest = getattr(settings, "real_batch", 0) + max(config.ipc) * train.num_classes
+        channels, pool, extra = settings.width // (4 if settings.pyramid else 1), 0, []
+    activations = widest * channels * h * w * 4 * 4
     sets = [f"synthetic/ipc{n}/{file}" for n in config.ipc for file in ("train.parquet", "exact.safetensors")]
-    sets += [f"stages/ipc{n}-{stage}.safetensors" for n in config.ipc for stage in ("initial", "generated")]
+    sets += [f"stages/ipc{n}-{stage}.safetensors" for n in config.ipc for stage in stages]
     return {
         "dataset": {
             "train": len(train),
@@ -522,7 +591,5 @@ def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
             "source": train.source,
         },
         "memory_mib": round((train.images.numel() + pool * c * h * w * 4 + activations) / 2**20),
-        "files": ["config.json", "env.json", "metrics.jsonl", "results.json", "preview.png", "pool/train.parquet"]
-        + [f"generator/{n}" for n in ("config.json", "model.safetensors", "labels.safetensors")]
-        + sets,
+        "files": ["config.json", "env.json", "metrics.jsonl", "results.json", "preview.png", *extra, *sets],
     }

@@ -39,7 +39,7 @@ from ddtool.events import Done, Event, Note, Step
 from ddtool.generator import Generator
 from ddtool.loop import Checkpoint
 
-STAGES = ("initial", "generated", "refined")
+STAGES = ("initial", "generated", "refined", "distilled")
 LABEL_METHODS = ("hard", "analytical", "fitted", "learned")
 LABEL_INFO = ("class_names", "mean", "std", "shape", "label_width", "mirror", "source")
 """What is kept beside θ and W_θ: all that is needed to use them."""
@@ -48,6 +48,8 @@ ROW_GROUP = 100
 """Pictures in a row group of a parquet file, as `datasets` has them: a viewer reads one at a time."""
 LARGEST_SIDE, MOST_PICTURES, MOST_BYTES = 4096, 10**7, 2**32
 """Bounds on what a file may claim to hold: pixels a side, pictures, and bytes in memory."""
+LARGEST_FACTOR = 8
+"""The most images a side that one image of a set may hold."""
 OURS = re.compile(
     r"(config|env|results|ddtool|pretraining)\.json|metrics\.jsonl|preview\.png|model\.safetensors"
     r"|generator/(config\.json|(model|labels)\.safetensors)|pool/train\.parquet"
@@ -116,6 +118,21 @@ class Run:
         results["timings"] |= facts.pop("timings", {})
         results["facts"] |= facts
         self.write_json("results.json", results)
+
+    def record_spent(self, ipc: int, steps: int, step_seconds: float, outside_seconds: float) -> None:
+        """What a set took: steps, seconds in them, and seconds outside them."""
+        spent = {"steps": steps, "step_seconds": round(step_seconds, 2), "outside_seconds": round(outside_seconds, 2)}
+        self.record(spent=self.results()["facts"].get("spent", {}) | {f"ipc{ipc}": spent})
+
+    def steps(self) -> dict[str, int]:
+        """The last step that each phase has reported."""
+        out: dict[str, int] = {}
+        with contextlib.suppress(OSError, ValueError):
+            for line in (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+                event = json.loads(line)
+                if "step" in event:
+                    out[event["phase"]] = event["step"]
+        return out
 
     def drop_scores(self, ipc: int) -> None:
         """Forget the scores of a set that is replaced; those of random real images stay true."""
@@ -370,7 +387,8 @@ def read_set(path: Path) -> SyntheticSet:
 
 def set_fault(header: Header, info: dict[str, Any]) -> str:
     """What is wrong with the header of a set's file; empty when it is one of ours."""
-    kinds: dict[str, tuple[type, ...]] = {"ipc": (int,), "label_scale": (int, float)}
+    info.setdefault("factor", 1)  # files of version 0.1 have none
+    kinds: dict[str, tuple[type, ...]] = {"ipc": (int,), "label_scale": (int, float), "factor": (int,)}
     kinds |= dict.fromkeys(("method", "stage", "label_method", "label_convention"), (str,))
     known = {f.name for f in fields(SyntheticSet)} - {"images", "labels", "hard"}
     if info.keys() != known:
@@ -384,6 +402,8 @@ def set_fault(header: Header, info: dict[str, Any]) -> str:
         return f"ipc {info['ipc']} and {C} classes do not go with tensors {shapes}"
     if {name: dtype for name, (dtype, _) in header.items()} != {"images": "F32", "labels": "F32", "hard": "I64"}:
         return "its tensors are of other types"
+    if not 1 <= info["factor"] <= LARGEST_FACTOR:
+        return f"'factor' is {info['factor']}"
     if not 0 < info["label_scale"] < math.inf:
         return "'label_scale' is not positive"
     if info["label_convention"] != CENTRED or info["label_method"] not in LABEL_METHODS:

@@ -22,11 +22,13 @@ def load_target(config: RunConfig, report: Report) -> Target:
 
 def score_run(config: RunConfig, run: Run, target: Target, engine: Engine, report: Report) -> None:
     """Score every set of the run: refined, generator alone, and as many random real images, by the configured protocol."""
-    mirror = run.load_label_head()[2]["mirror"]
     for ipc in config.ipc:
-        sets = [run.load_set(ipc, stage) for stage in dict.fromkeys(["generated", run.load_set(ipc).stage])]
+        final = run.load_set(ipc)
+        sets = [final]
+        if final.stage == "refined":
+            sets.insert(0, run.load_set(ipc, "generated"))
         if config.evaluate.baseline:
-            sets.append(random_subset(target.train, ipc, mirror, config.seed))
+            sets.append(random_subset(target.train, ipc, final.mirror, config.seed))
         for synthetic in sets:
             score_set(synthetic, target, config, run, engine, report)
 
@@ -41,7 +43,8 @@ def score_set(
 ) -> None:
     """Kernel-ridge and trained-network scores of one set, recorded in the run; those it has already are not repeated."""
     have = {(s["stage"], s["ipc"], s["protocol"], s["seeds"], s["dataset"]) for s in run.results()["scores"]}
-    for protocol, seeds in (("kernel-ridge", 3), (config.evaluate.protocol, config.evaluate.seeds)):
+    protocols = [("kernel-ridge", 3)] if config.evaluate.kernel_ridge else []
+    for protocol, seeds in (*protocols, (config.evaluate.protocol, config.evaluate.seeds)):
         if (synthetic.stage, synthetic.ipc, protocol, seeds, target.name) not in have:
             score = measure(synthetic, target, protocol, seeds, config.seed, engine, report)
             run.record(score=score.to_dict())

@@ -593,9 +593,9 @@ def test_phases_have_their_names_and_schedules(
     made: list[tuple[str, int, float]] = []
     original = mgdd.Loop
 
-    def spy(name: str, steps: int, *arguments: Any, floor: float) -> Any:
+    def spy(name: str, steps: int, *arguments: Any, floor: float, **limit: Any) -> Any:
         made.append((name, steps, floor))
-        return original(name, steps, *arguments, floor=floor)
+        return original(name, steps, *arguments, floor=floor, **limit)
 
     monkeypatch.setattr(mgdd, "Loop", spy)
     World(phase, real, pool, engine).run(0)

@@ -32,7 +32,20 @@ def command(
     generator: Annotated[
         str | None, typer.Option(help="Meta generator: bundled, scratch, a folder, or a Hub REPO[@revision].")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Adaptation steps.", rich_help_panel=STAGES)] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="mgdd, or another: random, herding, dc, dsa, idc, dm, mtt, frepo. Default mgdd.",
+            rich_help_panel=STAGES,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Adaptation steps; of another method its steps.", rich_help_panel=STAGES)
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0, help="Wall clock for the one set, in place of counted steps.", rich_help_panel=STAGES),
+    ] = None,
     refine_steps: Annotated[
         int | None,
         typer.Option(min=0, help="Refinement steps on pixels and labels; 0 for none.", rich_help_panel=STAGES),
@@ -91,7 +104,10 @@ def command(
             image_column=image_column, label_column=label_column, config=dataset_config, train_split=train_split,
             test_split=test_split, revision=revision, resolution=resolution,
         )  # fmt: skip
-        flags = o.given(dataset=dataset, ipc=ipc, generator=generator, seed=seed, mirror=mirror, data=data or None)
+        flags = o.given(
+            dataset=dataset, ipc=ipc, generator=generator, seed=seed, mirror=mirror, data=data or None,
+            method=method, seconds=seconds,
+        )  # fmt: skip
         stages: dict[str, Any] = {
             "adapt": o.given(steps=steps),
             "refine": o.given(steps=refine_steps),
@@ -111,7 +127,12 @@ def command(
             finish(output, go_on(resume, engine, machine, output), goal)
             return
         engine = engine_for(device, precision, compile_, threads, output)
-        settings = api.resolve(engine, preset, o.read_config_file(config), o.parse_settings(set_ or []), stages, flags)
+        layers = (o.read_config_file(config), o.parse_settings(set_ or []))
+        if chosen_method(*layers, flags) != "mgdd":
+            if generator is not None or refine_steps is not None:
+                raise UsageError("--generator and --refine-steps are MGDD's.", "Leave them out, or leave --method out.")
+            stages["baseline"] = stages.pop("adapt")
+        settings = api.resolve(engine, preset, *layers, stages, flags)
         folder = out or api.default_folder(settings)
         if dry_run:
             show_plan(output, settings, folder, engine, force, goal)
@@ -120,6 +141,11 @@ def command(
             goal.check()
         run = api.start(settings, folder, engine, force, output.listener)
         finish(output, go_on(run.folder, engine, machine, output), goal)
+
+
+def chosen_method(*layers: dict[str, Any]) -> str:
+    """The method that the last of the layers to name one names."""
+    return next((str(layer["method"]) for layer in reversed(layers) if "method" in layer), "mgdd")
 
 
 @dataclass(frozen=True)

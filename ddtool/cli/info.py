@@ -76,13 +76,15 @@ def describe_run(path: Path, output: Output) -> None:
     facts: dict[str, Any] = {
         "run": str(path),
         "dataset": config.dataset,
-        "generator": config.generator,
+        **({"generator": config.generator} if config.method == "mgdd" else {"method": config.method}),
         "sets (ipc)": run.ipcs(),
     }
     facts |= {"seed": config.seed, **results["facts"]}
     scores = [score_table(results["scores"])] if results["scores"] else []
     output.result({**facts, **results}, str(path), [fact_table(facts), *scores])
-    if all(ipc in run.ipcs() for ipc in config.ipc):
+    if config.method != "mgdd" and results["facts"].get("finished"):
+        output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --seeds 3"))
+    elif all(ipc in run.ipcs() for ipc in config.ipc):
         output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(config.ipc)}"))
     else:
         output.next_step(o.shell("ddtool adapt --resume", path))

@@ -131,6 +131,7 @@ def score_table(scores: Sequence[dict[str, Any]]) -> Table:
     names = {"random": "random real", "generated": "generator alone"}
     for s in sorted(scores, key=lambda s: (s["ipc"], s["protocol"], s["mean"])):
         spread = f" ± {s['std']:.1f}" if s["seeds"] > 1 else ""
-        row = (str(s["ipc"]), names.get(s["stage"], s["stage"]), s["protocol"], f"{s['mean']:.1f}{spread}")
+        images = s["method"] if s["stage"] == "distilled" else names.get(s["stage"], s["stage"])
+        row = (str(s["ipc"]), images, s["protocol"], f"{s['mean']:.1f}{spread}")
         table.add_row(*(escape(harmless(cell)) for cell in row), str(s["seeds"]), f"{s['seconds']:.0f}")
     return table
