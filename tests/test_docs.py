@@ -1,34 +1,69 @@
-"""The README says what is there: its commands parse as they stand, its two first ones do what they promise."""
+"""The documentation says what is there: commands parse, names exist, generated pages are up to date."""
 
+import inspect
 import re
-import shlex
+import runpy
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
+import pages
 import pytest
-import typer
+from pages import GENERATED, PAGES, blocks
 
-from ddtool.cli.app import app
+from ddtool import mgdd
+from ddtool.config import PretrainConfig, RunConfig
+from ddtool.sources import DataOptions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)\n```", README, re.DOTALL))
-COMMANDS = re.findall(r"^(?:pip install \. && )?(ddtool .*?)\s*(?:#.*)?$", BLOCKS, re.MULTILINE)
+TEXTS = {page: path.read_text(encoding="utf-8") for page, path in PAGES.items()}
+PROSE = {page: re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL) for page, text in TEXTS.items()}
+CALLS = [
+    pytest.param(words, id=f"{page}: {' '.join(words)}")
+    for page in PAGES
+    for block in blocks(page, "bash")
+    for line in pages.lines(block)
+    for words in pages.commands(line)
+]
+MENTIONED = [
+    pytest.param(span, id=f"{page}: {span}")
+    for page, text in PROSE.items()
+    if page not in ("docs/results.md", "docs/log.md")  # of their day
+    for span in re.findall(r"`((?:ddtool|python -m ddtool) [a-z][^`]*)`", text)
+]
+SECTIONS = "data|architecture|features|labels|adapt|fit|refine|evaluate|meta"
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_of_the_readme_parses(line: str) -> None:
-    name, *words = shlex.split(line)[1:]
-    group: Any = typer.main.get_command(app)
-    assert name in group.commands
-    group.commands[name].make_context(name, words)  # raises for an unknown option or a value that does not fit
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+@pytest.mark.parametrize("words", CALLS)
+def test_every_command_in_a_block_parses(words: list[str]) -> None:
+    pages.parse(words)
+
+
+@pytest.mark.parametrize("span", MENTIONED)
+def test_every_command_in_the_text_has_such_options(span: str) -> None:
+    _, words = span.split("ddtool ", 1)
+    name, *rest = words.replace("…", "").split()
+    known = {option for p in pages.GROUP.commands[name].params for option in (*p.opts, *p.secondary_opts)} | {"-h"}
+    assert {word.partition("=")[0] for word in rest if word.startswith("-")} <= known
+
+
+def test_there_are_commands_to_check() -> None:
+    assert {param.values[0][0] for param in CALLS} >= pages.GROUP.commands.keys()  # type: ignore[index]
+    assert len(MENTIONED) > 20
+    with pytest.raises(Exception, match="No such option"):
+        pages.parse(["adapt", "sample", "--stepz", "3"])
+    launched = "srun torchrun --nproc_per_node 8 -m ddtool pretrain a/b --out x && ddtool env  # twice"
+    assert list(pages.commands(launched)) == [["pretrain", "a/b", "--out", "x"], ["env"]]
+    assert list(pages.commands("hf jobs run IMAGE bash -c 'ddtool env && ls'")) == [["env"]]
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:
     first, second = re.findall(r"```bash\n(.*?)\n```", README, re.DOTALL)[:2]
     assert first.startswith("pip install . && ddtool adapt sample --ipc 10")
     assert second == "pip install -e '.[test]' && python -m pytest"
-    assert len(COMMANDS) >= 7
 
 
 def test_ci_runs_the_second_command() -> None:
@@ -39,10 +74,74 @@ def test_ci_runs_the_second_command() -> None:
     assert found[0] == "pip install -e '.[test]' && python -m pytest"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/results.md", "docs/log.md"])
+# --------------------------------------------------------------------------------------------------------------- names
+
+
+def anchors(page: str) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_named_files_exist(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert ((ROOT / page).parent / target).exists(), target
-    for name in re.findall(r"`(ddtool/[\w./-]+|benchmarks/[\w./-]+|tests/[\w./-]+)`", text):
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", PROSE[page]):
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{target}#{anchor}"
+    for name in re.findall(r"`((?:ddtool|benchmarks|tests|docs)/[\w./-]+)`", TEXTS[page]):
         assert (ROOT / name).exists(), name
+
+
+def test_the_index_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([\w.-]+)\)", TEXTS["docs/index.md"]))
+    missing = {path.name for path in pages.DOCS.glob("*.md")} - linked - {"index.md"}
+    assert not missing, "give them a row in docs/index.md"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ("docs/results.md", "docs/log.md")])
+def test_settings_that_are_named_exist(page: str) -> None:
+    for name in re.findall(rf"(?:`|--set '?)((?:{SECTIONS})\.[a-z_.]+)\b(?!/)", TEXTS[page]):
+        if name.endswith((".json", ".py", ".safetensors")):
+            continue
+        if name.startswith("data."):
+            assert hasattr(DataOptions(), name[5:]), name
+        else:
+            attrgetter(name)(PretrainConfig() if name.startswith("meta.") else RunConfig())
+
+
+def test_the_method_page_names_every_function_and_no_other() -> None:
+    public = {
+        name
+        for name, thing in vars(mgdd).items()
+        if not name.startswith("_") and getattr(thing, "__module__", "") == "ddtool.mgdd"
+        if inspect.isfunction(thing) or inspect.isclass(thing)
+    }
+    assert set(re.findall(r"`mgdd\.(\w+)`", TEXTS["docs/method.md"])) == public
+
+
+# ----------------------------------------------------------------------------------------------------- generated pages
+
+
+@pytest.mark.parametrize("page", ["docs/commands.md", "docs/api.md"])
+def test_generated_pages_are_up_to_date(page: str) -> None:
+    generate = runpy.run_path(str(pages.DOCS / "generate.py"))
+    wanted = generate["pages"]()[PAGES[page]]
+    assert TEXTS[page] == wanted, f"{page} differs from what the code says: renew it by `{generate['COMMAND']}`"
+
+
+def test_every_option_is_on_the_page() -> None:
+    """Read off the parser, not off the signatures from which the page is made."""
+    for name, command in pages.GROUP.commands.items():
+        section = TEXTS["docs/commands.md"].split(f"## ddtool {name}\n")[1].split("\n## ")[0]
+        for parameter in command.params:
+            if parameter.opts[0].startswith("-") and parameter.name != "help":
+                for option in (*parameter.opts, *parameter.secondary_opts):
+                    assert re.search(rf"`{option}[` ]", section), f"{name} {option}"
+
+
+def test_there_is_a_row_for_every_setting() -> None:
+    assert "| `refine.lr_pixels` | `0.03` |" in TEXTS["docs/commands.md"]
+    assert "| `adapt.steps` | `300` (cpu), `1000` (gpu) |" in TEXTS["docs/commands.md"]
+    assert not re.search(r"^\| `[\w.]+` \| .* \|  \|$", TEXTS["docs/commands.md"].split("## Settings")[1], re.MULTILINE)
+    assert set(GENERATED) <= set(PAGES)

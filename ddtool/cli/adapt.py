@@ -53,13 +53,13 @@ def command(
     mirror: Annotated[
         bool | None,
         typer.Option(
-            "--mirror/--no-mirror", help="Classes survive a mirror. Default: measured.", rich_help_panel=STAGES
+            "--mirror/--no-mirror", help="Whether a mirror keeps classes. Default: measured.", rich_help_panel=STAGES
         ),
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Score by quick, frepo-mse or dsa-ce.", rich_help_panel=STAGES)
     ] = None,
-    eval_seeds: Annotated[int | None, typer.Option(min=1, help="Networks a score.", rich_help_panel=STAGES)] = None,
+    eval_seeds: Annotated[int | None, typer.Option(min=1, help="Networks per score.", rich_help_panel=STAGES)] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it. Default 0.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.")] = None,
     push_to: Annotated[
@@ -73,7 +73,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")] = False,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, JSON or TOML file.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")] = None,
-    preset: Annotated[str, typer.Option(help="auto, cpu or gpu: defaults by device.")] = "auto",
+    preset: Annotated[str, typer.Option(help="Defaults for a device: auto, cpu or gpu.")] = "auto",
     image_column: o.ImageColumn = None,
     label_column: o.LabelColumn = None,
     dataset_config: o.DatasetConfig = None,

@@ -23,7 +23,7 @@ def command(
     protocol: Annotated[
         str, typer.Option(help="frepo-mse, dsa-ce (full length), quick or kernel-ridge.")
     ] = "frepo-mse",
-    seeds: Annotated[int, typer.Option(min=1, help="Fresh networks.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Fresh networks per score.")] = 3,
     seed: o.Seed = 0,
     baseline: Annotated[bool, typer.Option(help="Score as many random real images beside it.")] = True,
     device: o.Device = "auto",

@@ -10,15 +10,18 @@ import typer
 from ddtool.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel="Output")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print just the path.", rich_help_panel="Output")]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Print the shortest answer alone: a path, a URL or a number.", rich_help_panel="Output"
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel="Machine")]
 Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.", rich_help_panel="Machine")]
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the networks (torch.compile).", rich_help_panel="Machine")
 ]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads (default: all cores).", rich_help_panel="Machine")
-]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.", rich_help_panel="Machine")]
 Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 RunName = Annotated[
@@ -27,16 +30,27 @@ RunName = Annotated[
 Private = Annotated[bool, typer.Option("--private", help="Make new Hub repos private.")]
 
 SOURCE = "Dataset"
-ImageColumn = Annotated[str | None, typer.Option(help="Column with the images.", rich_help_panel=SOURCE)]
-LabelColumn = Annotated[str | None, typer.Option(help="Column with the class labels.", rich_help_panel=SOURCE)]
-DatasetConfig = Annotated[
-    str | None, typer.Option(help="Configuration (subset) of the dataset.", rich_help_panel=SOURCE)
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Column with the images. Default: found.", rich_help_panel=SOURCE)
 ]
-TrainSplit = Annotated[str | None, typer.Option(help="Split to distil.", rich_help_panel=SOURCE)]
-TestSplit = Annotated[str | None, typer.Option(help="Split to score on.", rich_help_panel=SOURCE)]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column with the class labels. Default: found.", rich_help_panel=SOURCE)
+]
+DatasetConfig = Annotated[
+    str | None,
+    typer.Option(help="Configuration (subset) of the dataset. Default: its only one.", rich_help_panel=SOURCE),
+]
+TrainSplit = Annotated[str | None, typer.Option(help="Split to learn from. Default: train.", rich_help_panel=SOURCE)]
+TestSplit = Annotated[
+    str | None,
+    typer.Option(help="Split to score on. Default: test, validation, or a held-out tenth.", rich_help_panel=SOURCE),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub dataset.", rich_help_panel=SOURCE)]
 Resolution = Annotated[
-    int | None, typer.Option(min=8, max=512, help="Resize and crop to this many pixels.", rich_help_panel=SOURCE)
+    int | None,
+    typer.Option(
+        min=8, max=512, help="Resize and crop to squares of this side. Default: as they are.", rich_help_panel=SOURCE
+    ),
 ]
 
 

@@ -27,10 +27,10 @@ def command(
     datasets: Annotated[
         list[str] | None, typer.Argument(metavar="DATASET", help="Alias, Hub id, hf://…, folder or parquet file.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Its folder. Default runs/pretrain-TIME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write. Default runs/pretrain-TIME.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Outer updates.", rich_help_panel=STAGES)] = None,
     meta_batch: Annotated[
-        int | None, typer.Option(min=1, help="Tasks an outer update, over all processes.", rich_help_panel=STAGES)
+        int | None, typer.Option(min=1, help="Tasks per outer update, over all processes.", rich_help_panel=STAGES)
     ] = None,
     inner_steps: Annotated[
         int | None, typer.Option(min=0, help="Inner updates on each task.", rich_help_panel=STAGES)
@@ -39,11 +39,11 @@ def command(
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with an unfinished pre-training.")] = None,
     force: o.Force = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show sizes, time and memory it would take; write nothing.")
+        bool, typer.Option("--dry-run", help="Show the sizes, time and memory it would take; write nothing.")
     ] = False,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, JSON or TOML file.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")] = None,
-    preset: Annotated[str, typer.Option(help="auto, cpu or gpu: defaults by device.")] = "auto",
+    preset: Annotated[str, typer.Option(help="Defaults for a device: auto, cpu or gpu.")] = "auto",
     image_column: o.ImageColumn = None,
     label_column: o.LabelColumn = None,
     dataset_config: o.DatasetConfig = None,
