@@ -9,10 +9,30 @@ from torch import Tensor, nn
 from ddtool.engine import Engine, frozen_random_state
 from ddtool.errors import UsageError, did_you_mean
 
+
+class InstanceNorm(nn.GroupNorm):
+    """GroupNorm of one channel a group, as sums over pixels that keep channels last.
+
+    On a CPU forward and backward of a 32-64-128 ConvNet take under half the time of torch's kernel, second derivatives
+    no more (docs/log.md). Statistics are at least float32.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        var, mean = torch.var_mean(
+            x.to(torch.promote_types(x.dtype, torch.float32)), (2, 3), correction=0, keepdim=True
+        )
+        scale = self.weight.view(1, -1, 1, 1) * (var + self.eps).rsqrt()
+        shift = self.bias.view(1, -1, 1, 1) - mean * scale
+        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+
+
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda width: nn.Identity(),
     "batch": nn.BatchNorm2d,
-    "instance": lambda width: nn.GroupNorm(width, width),
+    "instance": InstanceNorm,
 }
 
 

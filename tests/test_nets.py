@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ddtool.engine import Engine
 from ddtool.errors import UsageError
-from ddtool.nets import ConvNet, RandomFeatures, depth_for, initialise, pyramid
+from ddtool.nets import ConvNet, InstanceNorm, RandomFeatures, depth_for, initialise, pyramid
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -187,3 +187,25 @@ def test_features_are_float32_under_bf16() -> None:
     assert exact.dtype == coarse.dtype == torch.float32
     error = (exact - coarse).norm() / exact.norm()
     assert 1e-4 < error < 2e-2  # bf16 was used, and only bf16's error came of it
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_instance_norm_is_torchs_with_its_derivatives(dtype: torch.dtype, tolerance: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    ours, theirs = InstanceNorm(3).to(dtype), nn.GroupNorm(3, 3).to(dtype)
+    with torch.no_grad():
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            a.copy_(torch.randn(3, generator=rng))
+            b.copy_(a)
+    x = (1 + 5 * torch.randn(4, 3, 5, 6, generator=rng)).to(dtype).contiguous(memory_format=torch.channels_last)
+    results = []
+    for norm in (ours, theirs):
+        leaf = x.clone().requires_grad_()
+        out = norm(leaf)
+        weights = list(norm.parameters())
+        first = torch.autograd.grad(out.sin().sum(), [leaf, *weights], create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), [leaf, *weights])
+        results.append([out, *first, *second])
+    assert results[0][0].is_contiguous(memory_format=torch.channels_last)
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, rtol=tolerance, atol=tolerance)
