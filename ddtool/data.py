@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ddtool.engine import seeded_generator
 from ddtool.errors import DataError, UsageError
@@ -127,7 +128,7 @@ def draw_pool(data: ImageData, ipc: int, seed: int) -> Tensor:
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     """int64 (n,) → centred one-hot labels, float32 (n, C): 1 − 1/C at the class, −1/C elsewhere."""
-    return torch.nn.functional.one_hot(labels, num_classes).float() - 1 / num_classes
+    return F.one_hot(labels, num_classes).float() - 1 / num_classes
 
 
 def decode(images: Tensor, factor: int) -> Tensor:
@@ -220,7 +221,7 @@ class SyntheticSet:
     def probabilities(self) -> Tensor:
         """Labels as distributions over classes, (m, C): the convention undone, negatives cut, rows sum to 1."""
         scores = (self.labels / self.label_scale + 1 / self.num_classes).clamp_min(0)
-        fallback = torch.nn.functional.one_hot(self.hard, self.num_classes).float()
+        fallback = F.one_hot(self.hard, self.num_classes).float()
         total = scores.sum(1, keepdim=True)
         return torch.where(total > 0, scores / total.clamp_min(1e-12), fallback)
 
@@ -244,6 +245,23 @@ def real_images(
         label_method="hard" if labels is None else "analytical",
         source=data.source,
     )
+
+
+def decode(images: Tensor, factor: int) -> Tensor:
+    """The images (m·factor², c, h, w) in stored ones (m, c, h, w): each is cut factor x factor, each part brought back to
+    h x w, bilinearly (IDC). First all top left parts, then the next in reading order: of a set that is image-major the
+    result is, too. Where factor does not divide a side, the first parts are a pixel longer.
+
+    Raises DataError when there are fewer pixels than parts.
+    """
+    h, w = images.shape[2:]
+    if not 1 <= factor <= min(h, w):
+        raise DataError(f"Images of {h}x{w} pixels cannot be cut into {factor}x{factor} parts.")
+    if factor == 1:
+        return images
+    parts = [part for band in images.tensor_split(factor, 2) for part in band.tensor_split(factor, 3)]
+    full = [F.interpolate(part, size=(h, w), mode="bilinear", align_corners=False) for part in parts]
+    return torch.cat(full)
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

@@ -5,6 +5,11 @@ from typing import Any
 from ddtool.config import check_least, from_dict
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.methods.base import LEAST, Method, Settings, Spent, Store, Task, distil
+from ddtool.methods.dm import DM
+from ddtool.methods.frepo import FRePo
+from ddtool.methods.gradient_matching import DC, DSA
+from ddtool.methods.idc import IDC
+from ddtool.methods.mtt import MTT
 from ddtool.methods.selection import Herding, Random
 from ddtool.nets import NORMS
 
@@ -13,6 +18,12 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         Random,
         Herding,
+        DM,
+        MTT,
+        DC,
+        DSA,
+        IDC,
+        FRePo,
     )
 }  # fmt: skip
 """By the name that `--method` takes."""
@@ -31,7 +42,8 @@ def settings_of(name: str, values: dict[str, Any]) -> Settings:
     """A method's settings: its published defaults with `values` on top; UsageError for what it does not know or cannot use."""
     method = find(name)
     settings = from_dict(method.settings, values, "baseline.")
-    check_least(settings, LEAST | method.least, "baseline.")
+    least = {key: bound for key, bound in (LEAST | method.least).items() if getattr(settings, key) is not None}
+    check_least(settings, least, "baseline.")
     if settings.init not in INITS:
         raise UsageError(
             f"Setting 'baseline.init' must be real or noise, got '{settings.init}'.", "Its default is real."

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddtool.data import one_hot
 from ddtool.engine import Engine, frozen_random_state, seeded_generator
@@ -30,14 +30,17 @@ class Store(Protocol):
         """Keep tensors under a name."""
 
 
-class Forgetful:
-    """A store that keeps nothing."""
+class Memory:
+    """A store that lasts as long as the process."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Tensor]] = {}
 
     def load(self, name: str) -> dict[str, Tensor] | None:
-        return None
+        return self.kept.get(name)
 
     def save(self, name: str, tensors: dict[str, Tensor]) -> None:
-        pass
+        self.kept[name] = tensors
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Task:
     mirror: bool
     engine: Engine
     seed: int
-    store: Store = field(default_factory=Forgetful)
+    store: Store = field(default_factory=Memory)
 
     @property
     def num_classes(self) -> int:
@@ -119,7 +122,7 @@ class Method(ABC):
     """The smallest usable values of its own settings."""
     floor: ClassVar[float] = 1.0
     """Where the half cosine of the learning rate ends, as a share of its start; 1: constant."""
-    factor: ClassVar[int] = 1
+    factor: int = 1
     """Each stored image holds factor x factor images of lower resolution (IDC)."""
     soft: ClassVar[bool] = False
     """Whether labels are learned."""
@@ -184,7 +187,7 @@ class Student:
     kind: 'sgd' (lr, momentum, weight_decay) or 'adam' (lr).
     """
 
-    def __init__(self, net: nn.Module, kind: str, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+    def __init__(self, net: ConvNet, kind: str, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         self.net = net
         self.optimiser: torch.optim.Optimizer = (
             torch.optim.SGD(net.parameters(), lr, momentum, weight_decay=weight_decay)

@@ -1,0 +1,171 @@
+"""Gradient matching: on S, a network should get the gradient that it gets on the real data, class by class.
+
+    min_S  Σ_c D( ∇_θ L(A(T_c); θ), ∇_θ L(A(S_c); θ) ),   L: cross-entropy, A: augmentation
+
+with θ from fresh networks that are trained a little between the steps. DC ("Dataset Condensation with Gradient Matching",
+Zhao, Mopuri and Bilen, ICLR 2021) has no A and D = Σ_layers Σ_outputs 1 − cos; DSA ("Dataset Condensation with
+Differentiable Siamese Augmentation", Zhao and Bilen, ICML 2021) adds A, the same for T_c and S_c.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddtool.augment import augmentation, siamese
+from ddtool.methods.base import Method, Settings, Student, Task
+
+Together = Callable[[Sequence[Tensor]], list[Tensor]]
+"""Augments several batches with the same parameters."""
+
+
+class GradientMatching(Method):
+    """One step for all methods of the kind. Subclasses set `optimiser` and `student`, and call `match`."""
+
+    student: Student
+    """The network whose gradients are compared."""
+
+    def match(self, weights: list[Tensor]) -> None:
+        """Compare gradients of these weights of the student."""
+        self.weights, engine, net = weights, self.task.engine, self.student.net
+        self.forward = engine.wrap(net)
+        self.forward_twice = replace(engine, compile_networks=False).wrap(net)  # compiled: first derivatives only
+
+    @abstractmethod
+    def together(self, step: int) -> Together:
+        """The augmentation A of a step, called once for every class."""
+
+    @abstractmethod
+    def distance(self, real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
+        """D of two lists of weight gradients, a scalar."""
+
+    def seen(self, S_c: Tensor) -> Tensor:
+        """What the network gets to see of a class's stored images (k, c, h, w)."""
+        return S_c
+
+    def gradient(self, step: int) -> Tensor:
+        """Class by class, so that memory does not grow with their number. Real images are drawn with replacement."""
+        task, C = self.task, self.task.num_classes
+        rows = task.real.sampler(self.config.real_batch * C, self.rng).view(C, -1)
+        augment = self.together(step)
+        self.X.grad, total = torch.empty_like(self.X), torch.zeros((), device=self.X.device)
+        for c in range(C):
+            S_c = self.X.detach()[c::C].requires_grad_()
+            T, S = augment([task.real.at(rows[c])[0], self.seen(S_c)])
+            loss = self.distance(self.weight_gradients(T, c), self.weight_gradients(S, c, differentiable=True))
+            (self.X.grad[c::C],) = torch.autograd.grad(loss, S_c)
+            total += loss.detach()
+        return total
+
+    def weight_gradients(self, X: Tensor, label: int, differentiable: bool = False) -> tuple[Tensor, ...]:
+        """Of the mean cross-entropy on images X (n, c, h, w) of one class."""
+        scores = (self.forward_twice if differentiable else self.forward)(X)
+        loss = F.cross_entropy(scores, torch.full((len(X),), label, device=X.device))
+        return torch.autograd.grad(loss, self.weights, create_graph=differentiable)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"X": self.X} | self.student.tensors("student")
+
+
+@dataclass(frozen=True)
+class DCSettings(Settings):
+    """DC as published."""
+
+    steps: int = 10_000
+    """Updates of the whole synthetic set: 1000 networks x `outer`, here for IPC 10 (1 000 at IPC 1, 50 000 at IPC 50)."""
+    init: str = "noise"
+    """The synthetic images at the start: real or noise."""
+    lr: float = 0.1
+    """Of the images, by SGD, constant."""
+    momentum: float = 0.5
+    """Of the images' SGD."""
+    real_batch: int = 256
+    """Real images of every class in a step."""
+    outer: int | None = None
+    """Steps on one network before a fresh one. By IPC: 1 at 1, 10 at 10, 50 at 50; ours in between, the IPC itself."""
+    inner: int | None = None
+    """Epochs of that network on S after each of these steps but the last. By IPC: 50 at 10, 10 at 50 (none at 1); ours at
+    others, 500 / IPC within 10 and 50."""
+    net_lr: float = 0.01
+    """Of the network's plain SGD."""
+    net_batch: int = 256
+    """Synthetic images in one update of the network."""
+
+
+@dataclass(frozen=True)
+class DSASettings(DCSettings):
+    """DSA as published."""
+
+    init: str = "real"
+    """The synthetic images at the start: real or noise."""
+
+
+def schedule(ipc: int) -> tuple[int, int]:
+    """(outer, inner) of `DCSettings` for an IPC."""
+    return min(ipc, 50), min(50, max(10, 500 // ipc))
+
+
+def cosine_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
+    """Σ_layers Σ_outputs 1 − cos of what the two gradients say about one output's weights (out, ...), eps 1e-6."""
+    distance = torch.zeros((), device=synthetic[0].device)
+    for a, b in zip(real, synthetic, strict=True):
+        a, b = a.flatten(1), b.flatten(1)
+        norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+        distance = distance + (1 - (a * b).sum(1) / (norms + 1e-6)).sum()
+    return distance
+
+
+class DC(GradientMatching):
+    """The network is trained on S itself between the steps."""
+
+    name, title, settings = "dc", "DC (Zhao et al., 2021)", DCSettings
+    least: ClassVar[dict[str, float]] = {
+        "lr": 0, "momentum": 0, "real_batch": 1, "outer": 1, "inner": 0, "net_lr": 0, "net_batch": 1
+    }  # fmt: skip
+
+    def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
+        super().__init__(task, settings, rng)
+        outer, inner = schedule(task.ipc)
+        self.outer, self.inner = settings.outer or outer, inner if settings.inner is None else settings.inner
+        self.X = self.initial_images()
+        self.optimiser = torch.optim.SGD([self.X], settings.lr, settings.momentum)
+        self.student = Student(self.network(), "sgd", settings.net_lr)
+        self.match([p for p in self.student.net.parameters() if p.ndim > 1])
+
+    def together(self, step: int) -> Together:
+        return list
+
+    def alone(self, step: int) -> Callable[[Tensor], Tensor]:
+        """The augmentation of the network's training after a step."""
+        return lambda images: images
+
+    def distance(self, real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
+        return cosine_distance(real, synthetic)
+
+    def between(self, step: int) -> None:
+        """A fresh network after `outer` steps, else `inner` epochs on S."""
+        if (step + 1) % self.outer == 0:
+            return self.student.reset(self.rng)
+        X, classes, augment = self.X.detach(), self.task.classes(), self.alone(step)
+        for _ in range(self.inner):
+            for rows in torch.randperm(len(X), generator=self.rng, device=X.device).split(self.config.net_batch):
+                self.student.update(F.cross_entropy(self.forward(augment(X[rows])), classes[rows]))
+
+    def facts(self) -> dict[str, Any]:
+        return {"outer": self.outer, "inner": self.inner}
+
+
+class DSA(DC):
+    """DC with one random operation a class and step, the same for its real and its synthetic images."""
+
+    name, title, settings = "dsa", "DSA (Zhao and Bilen, 2021)", DSASettings
+
+    def together(self, step: int) -> Together:
+        return siamese("dsa", self.task.mirror, self.task.host_rng("match", step), self.rng)
+
+    def alone(self, step: int) -> Callable[[Tensor], Tensor]:
+        return augmentation("dsa", self.task.mirror, self.task.host_rng("train", step), self.rng)

@@ -1,0 +1,164 @@
+"""IDC: gradient matching with several images of lower resolution in each stored one.
+
+    min_S  Σ_c D( ∇_θ L(A(T_c); θ), ∇_θ L(A(decode(S_c)); θ) ),   D: of the convolutions' weights, Σ (a − b)² or Σ |a − b|
+
+with θ from networks on their way through real data ("Dataset Condensation via Efficient Synthetic-Data Parameterization",
+Kim et al., ICML 2022). There an update follows each class; here one update follows all of them: a class has rows of its own.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddtool.augment import FAMILIES, Draw
+from ddtool.data import decode
+from ddtool.errors import UsageError
+from ddtool.methods.base import Settings, Student, Task
+from ddtool.methods.gradient_matching import GradientMatching, Together
+
+
+@dataclass(frozen=True)
+class IDCSettings(Settings):
+    """IDC as published; IDC-I is `factor` 1."""
+
+    steps: int = 200_000
+    """Updates of the whole synthetic set: 2000 networks x `inner`."""
+    factor: int = 2
+    """Each stored image holds factor x factor images that networks see at full size."""
+    lr: float | None = None
+    """Of the images' SGD, for pixels in [0, 1]. By case: 5e-3 · IPC/10 on colour, 1e-4 · IPC/10 on grey."""
+    momentum: float = 0.5
+    """Of the images' SGD."""
+    real_batch: int = 64
+    """Real images of every class in a step."""
+    synthetic_batch: int = 128
+    """The most decoded images of every class in a step; of more, a random part."""
+    inner: int = 100
+    """Steps on one network before a fresh one."""
+    real_images: int | None = None
+    """Real images in the network's one pass after each of these steps but the last. By case: 2000 on colour, 500 on grey."""
+    net_batch: int = 64
+    """Real images in one update of the network."""
+    net_lr: float = 0.01
+    """Of the network's SGD."""
+    net_momentum: float = 0.9
+    """Of the network's SGD."""
+    weight_decay: float = 5e-4
+    """Of the network's SGD."""
+    cutmix: float = 0.5
+    """How often a batch of the network's is mixed by CutMix."""
+
+
+class IDC(GradientMatching):
+    """The network is trained on real images between the steps."""
+
+    name, title, settings = "idc", "IDC (Kim et al., 2022)", IDCSettings
+    least: ClassVar[dict[str, float]] = {
+        "factor": 1, "lr": 0, "momentum": 0, "real_batch": 1, "synthetic_batch": 1, "inner": 1, "real_images": 0,
+        "net_batch": 1, "net_lr": 0, "net_momentum": 0, "weight_decay": 0, "cutmix": 0,
+    }  # fmt: skip
+
+    def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
+        super().__init__(task, settings, rng)
+        self.factor = settings.factor
+        channels, *sides = task.real.data.shape
+        if self.factor > min(sides):
+            raise UsageError(f"Setting 'baseline.factor' is {self.factor}, images have {sides} pixels.", "Try 2.")
+        self.grey = channels == 1
+        published_lr, published_images = (1e-4, 500) if self.grey else (5e-3, 2000)
+        self.lr = published_lr * task.ipc / 10 if settings.lr is None else settings.lr
+        self.real_images = published_images if settings.real_images is None else settings.real_images
+        self.X = self.initial_images()
+        self.optimiser = torch.optim.SGD([self.X], self.lr, settings.momentum)
+        sgd = (settings.net_lr, settings.net_momentum, settings.weight_decay)
+        self.student = Student(self.network(), "sgd", *sgd)
+        self.match([m.weight for m in self.student.net.modules() if isinstance(m, nn.Conv2d)])
+
+    def initial_images(self) -> Tensor:
+        """With real images, the task's own come first in each stored image; the others are drawn."""
+        if self.config.init == "noise":
+            return super().initial_images()
+        task, others = self.task, self.factor**2 - 1
+        rows = task.rows
+        if others:
+            drawn = task.real.sampler(others * len(rows), self.rng)  # by class
+            rows = torch.cat([rows, drawn.view(task.num_classes, -1).T.flatten()])
+        return encode(task.real.at(rows)[0], self.factor).requires_grad_()
+
+    def seen(self, S_c: Tensor) -> Tensor:
+        images = decode(S_c, self.factor)
+        if len(images) <= self.config.synthetic_batch:
+            return images
+        chosen = torch.randperm(len(images), generator=self.rng, device=images.device)
+        return images[chosen[: self.config.synthetic_batch]]
+
+    def together(self, step: int) -> Together:
+        draw = Draw(self.rng, siamese=True)
+        return lambda batches: list(
+            augmented(torch.cat(list(batches)), draw, "colour", "crop", "cutout").split([len(b) for b in batches])
+        )
+
+    def distance(self, real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
+        differences = [a - b for a, b in zip(real, synthetic, strict=True)]
+        return torch.stack([d.abs().sum() if self.grey else d.square().sum() for d in differences]).sum()
+
+    def gradient(self, step: int) -> Tensor:
+        """With respect to pixels in [0, 1], times what makes a step on normalised images the same step."""
+        loss = super().gradient(step)
+        assert self.X.grad is not None
+        self.X.grad /= self.task.real.normalise.std.square()
+        return loss
+
+    def between(self, step: int) -> None:
+        """A fresh network after `inner` steps, else one pass over some real images, augmented and half of them mixed."""
+        if (step + 1) % self.config.inner == 0:
+            return self.student.reset(self.rng)
+        real, host_rng = self.task.real, self.task.host_rng("cutmix", step)
+        rows = torch.randperm(len(real.data), generator=self.rng, device=self.X.device)[: self.real_images]
+        for part in rows.split(self.config.net_batch) if self.real_images else ():
+            X = augmented(real.at(part)[0], Draw(self.rng), "colour", "crop")
+            Y = F.one_hot(real.data.labels[part], self.task.num_classes).float()
+            X, Y = cutmix(X, Y, self.config.cutmix, host_rng, self.rng)
+            self.student.update(F.cross_entropy(self.forward(X), Y))
+
+    def facts(self) -> dict[str, Any]:
+        return {"factor": self.factor, "lr": self.lr, "real_images": self.real_images}
+
+
+def encode(images: Tensor, factor: int) -> Tensor:
+    """`decode`'s counterpart: images (m·factor², c, h, w) averaged down into the parts of m images (m, c, h, w)."""
+    groups = iter(images.chunk(factor**2))
+    heights, widths = ([len(part) for part in torch.arange(side).tensor_split(factor)] for side in images.shape[2:])
+    bands = [torch.cat([F.interpolate(next(groups), size=(h, w), mode="area") for w in widths], 3) for h in heights]
+    return torch.cat(bands, 2).contiguous(memory_format=torch.channels_last)
+
+
+def augmented(images: Tensor, draw: Draw, *names: str) -> Tensor:
+    """DSA's operations of these names one after the other."""
+    for name in names:
+        images = FAMILIES["dsa"][name](images, draw)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def cutmix(
+    X: Tensor, Y: Tensor, chance: float, host_rng: torch.Generator, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """With that chance X (n, c, h, w) with one rectangle taken from other images of the batch, its labels Y (n, C) mixed by
+    area; the rectangle has a share U(0, 1) of the area before the border cuts it (CutMix, Yun et al., ICCV 2019)."""
+    coin, share, *centre = torch.rand(4, generator=host_rng).tolist()
+    if coin >= chance:
+        return X, Y
+    sides = X.shape[2:]
+    spans = []
+    for side, place in zip(sides, centre, strict=True):
+        half, middle = int(side * math.sqrt(share)) // 2, int(side * place)
+        spans.append(slice(max(0, middle - half), min(side, middle + half)))
+    other, mixed = torch.randperm(len(X), generator=rng, device=X.device), X.clone()
+    mixed[:, :, spans[0], spans[1]] = X[other, :, spans[0], spans[1]]
+    area = math.prod(span.stop - span.start for span in spans) / math.prod(sides)
+    return mixed, (1 - area) * Y + area * Y[other]
