@@ -131,20 +131,13 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return F.one_hot(labels, num_classes).float() - 1 / num_classes
 
 
-def decode(images: Tensor, factor: int) -> Tensor:
-    """(m, c, h, w) → (m·factor², c, h, w): each image cut factor x factor, each part enlarged (IDC); all first parts first."""
-    h, w = images.shape[2:]
-    parts = [p for band in images.chunk(factor, 2) for p in band.chunk(factor, 3)]
-    return torch.cat([torch.nn.functional.interpolate(p, (h, w), mode="bilinear", align_corners=False) for p in parts])
-
-
 @dataclass(frozen=True)
 class SyntheticSet:
     """A distilled dataset: what is trained on, and how to read it.
 
     images: float32 (m, c, h, w) in [0, 1];  labels: float32 (m, C) soft, convention `label_convention`;
     hard: int64 (m,), the class each image was drawn for;  mean, std: the normalisation to train with;
-    label_method: how the labels were found: hard | analytical (Eq. 3) | fitted | learned (refinement);
+    label_method: how the labels were found: hard | analytical (Eq. 3) | fitted | learned (with the images);
     label_scale: the factor in the labels; accuracy does not see it, but training by squared error goes better with more than 1;
     mirror: whether classes survive a left-right mirror (evaluation flips only then);
     factor: each image holds factor x factor images of lower resolution side by side (IDC); `decoded` takes them out;

@@ -118,6 +118,9 @@ class Method(ABC):
     title: ClassVar[str]
     """With its authors and year, for tables and cards."""
     settings: ClassVar[type[Settings]]
+    short: ClassVar[dict[str, Any]] = {}
+    """Ours: settings that do well in minutes, where the published ones take hours; `ddtool compare` uses them unless told
+    otherwise. Chosen on a part held out of CIFAR-10's training split at 60 seconds of one CPU thread (docs/log.md)."""
     least: ClassVar[dict[str, float]] = {}
     """The smallest usable values of its own settings."""
     floor: ClassVar[float] = 1.0

@@ -123,6 +123,7 @@ class DC(GradientMatching):
     """The network is trained on S itself between the steps."""
 
     name, title, settings = "dc", "DC (Zhao et al., 2021)", DCSettings
+    short: ClassVar[dict[str, Any]] = {"init": "real", "real_batch": 64, "inner": 2, "lr": 10.0}
     least: ClassVar[dict[str, float]] = {
         "lr": 0, "momentum": 0, "real_batch": 1, "outer": 1, "inner": 0, "net_lr": 0, "net_batch": 1
     }  # fmt: skip
@@ -163,6 +164,7 @@ class DSA(DC):
     """DC with one random operation a class and step, the same for its real and its synthetic images."""
 
     name, title, settings = "dsa", "DSA (Zhao and Bilen, 2021)", DSASettings
+    short: ClassVar[dict[str, Any]] = {"real_batch": 64, "inner": 2, "lr": 10.0}
 
     def together(self, step: int) -> Together:
         return siamese("dsa", self.task.mirror, self.task.host_rng("match", step), self.rng)
