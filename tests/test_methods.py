@@ -95,6 +95,15 @@ def test_reports_losses_that_are_numbers(name: str, toy: ImageData) -> None:
     assert all(loss == loss for loss in losses)
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_the_settings_for_minutes_are_settings(name: str, toy: ImageData) -> None:
+    """`short` is taken as it stands, changes what is published, and a step under it works."""
+    short = METHODS[name].short
+    assert (settings_of(name, short) != settings_of(name, {})) == METHODS[name].learns
+    small = {key: value for key, value in TINY[name].items() if key not in short} | {"steps": 1}
+    distil(method_of(name, task_of(toy), **short | small))
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(UsageError, match="Unknown method 'rendom'"):
         settings_of("rendom", {})
