@@ -133,7 +133,7 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
 def decode(images: Tensor, factor: int) -> Tensor:
     """(m, c, h, w) → (m·factor², c, h, w): each image cut factor x factor, each part enlarged (IDC); all first parts first."""
     h, w = images.shape[2:]
-    parts = [p for band in images.chunk(factor, 2) for p in band.chunk(factor, 3)]
+    parts = [p for band in images.tensor_split(factor, 2) for p in band.tensor_split(factor, 3)]
     return torch.cat([torch.nn.functional.interpolate(p, (h, w), mode="bilinear", align_corners=False) for p in parts])
 
 
