@@ -43,7 +43,7 @@ def adapt(
     Raises DDToolError (its message and hint say what to do).
     """
     if push_to:
-        publish.check_target(push_to, publish.Options())
+        publish.check_target(push_to, publish.Options().by_method(method))
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
@@ -135,11 +135,13 @@ def push(
 ) -> list[Pushed]:
     """Push a finished run to the model repo `repo` and the dataset repo `repo`-ddtool, or a meta `generator` to `repo`.
 
-    One commit a repo; pushing the same again changes nothing, another IPC is added to what is there. Raises HubError, with
-    nothing half-made: the same call repeats safely. private, create_pr, revision (a branch), pool, only ('generator' or
-    'dataset'), dataset_repo, force: as in `publish.Options`.
+    A run of another method than mgdd has no generator, and makes the dataset repo alone. One commit a repo; pushing the
+    same again changes nothing, another IPC is added to what is there. Raises HubError, with nothing half-made: the same
+    call repeats safely. private, create_pr, revision (a branch), pool, only ('generator' or 'dataset'), dataset_repo,
+    force: as in `publish.Options`.
     """
     options = publish.Options(private, revision, create_pr, pool, only, dataset_repo, force)
+    options = publish.options_for(run, options)
     publish.check_target(repo, options, generator)
     with publish.parcels(run, generator, repo, options, report) as parcels:
         return publish.push(parcels, options, publish.again(run, generator, repo, options), report)

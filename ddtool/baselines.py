@@ -58,18 +58,19 @@ def make_set(config: RunConfig, ipc: int, real: Real, mirror: bool, run: Run, en
     spent = methods.distil(method, config.seconds, report, run.saver(phase.replace(" ", "-")), phase)
     initial = replace(real_images(real.data, rows, mirror, "initial"), method=config.method, label_method="hard")
     run.save_stage(initial.scaled(config.label_scale))
-    run.save_final(finished(method, initial).scaled(config.label_scale), force=True)
     run.record_spent(ipc, spent.steps, spent.step_seconds, spent.outside_seconds)
     if facts := method.facts():
         run.record(**{f"{config.method} ipc{ipc}": facts})
+    run.save_final(finished(method, initial).scaled(config.label_scale), force=True)
 
 
 def finished(method: methods.Method, initial: SyntheticSet) -> SyntheticSet:
     """The method's result as a set."""
     X, Y = method.result()
+    images = method.task.real.normalise.inverse(X).cpu()
     return replace(
         initial,
-        images=method.task.real.normalise.inverse(X).cpu(),
+        images=images if method.learns else images.mul(255).round().div(255),  # real ones are the source's to the bit
         labels=Y.cpu(),
         stage=STAGE,
         label_method="learned" if method.soft else "hard",

@@ -29,6 +29,9 @@ SAMPLE_OF = "zalando-datasets/fashion_mnist"
 STAGES = {"random": "random real images", "initial": "initial samples", "generated": "generator alone"}
 """What a stage is called in a table; other stages keep their names."""
 
+OTHERS = {True: "distilled set", False: "chosen images"}
+"""What the set of another method than MGDD is called in a table, by whether it learns."""
+
 LAST_PROTOCOLS = ("quick", "kernel-ridge")
 """Protocols that are listed below the field's own."""
 
@@ -62,6 +65,7 @@ HUB_LICENCES = """
 """
 """The identifiers that the Hub accepts for `license`, apart from `other` and those of single models."""
 
+_METHOD = re.compile("[a-z][a-z0-9-]{0,30}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 _JOINER = "\u2060"
@@ -108,11 +112,14 @@ def dataset_metadata(facts: Facts) -> dict[str, Any]:
     """The Hub's metadata of a dataset repo: one configuration for every IPC."""
     ipcs = [ipc for ipc, _ in _sets(facts)]
     images = sum(made["images"] for _, made in _sets(facts) if _is_number(made.get("images")))
+    method = _method(facts)
+    what = "distilled" if method["learns"] else method["title"]
     return _known(
         {
             **licence(facts),
-            "pretty_name": f"{source_name(facts)}, distilled" + (f": {_enumerated(ipcs)} per class" if ipcs else ""),
-            "tags": ["ddtool", "dataset-distillation", "dataset-condensation", "mgdd", "synthetic"],
+            "pretty_name": f"{source_name(facts)}, {what}" + (f": {_enumerated(ipcs)} per class" if ipcs else ""),
+            "tags": ["ddtool", "dataset-distillation", "dataset-condensation", method["name"]]
+            + ["synthetic"] * method["learns"],
             "task_categories": ["image-classification"],
             "size_categories": [next((name for bound, name in SIZES.items() if images < bound), "1M<n<10M")],
             "source_datasets": [_hub_id(facts) or "extended"],
@@ -187,8 +194,10 @@ def _view(facts: Facts) -> dict[str, Any]:
     source, names = _mapping(facts.get("source")), _list(facts.get("class_names"))
     sets = [_set_view(ipc, made) for ipc, made in _sets(facts)]
     per_class = _pool_ipc(facts)
+    method = _method(facts)
     return {
         "kind": str(facts.get("kind")),
+        "method": method,
         "title": _text(facts.get("repo")).rpartition("/")[2],
         "repo": _reference(facts.get("repo")),
         "dataset_repo": _reference(facts.get("dataset_repo")),
@@ -216,6 +225,7 @@ def _view(facts: Facts) -> dict[str, Any]:
         "other_ipc": _other_ipc(facts),
         "fits": all(made["fits"] for made in sets),
         "results": list(_results(facts)),
+        "factor": sets[0]["factor"] if sets else 0,
         "machines": list(_machines(sets)),
         "commands": list(_commands(facts)),
         "pretraining": _pretraining(facts),
@@ -226,6 +236,7 @@ def _set_view(ipc: int, made: Facts) -> dict[str, Any]:
     """One set of a card: sizes, settings, seconds and hardware."""
     config, env, timings = (_mapping(made.get(key)) for key in ("config", "env", "timings"))
     found, refined = _mapping(made.get("facts")), made.get("stage") == "refined"
+    counted = config.get("seconds") is None  # else the clock decided, whatever steps were set
     phases = ("labels", "adapt", f"generate ipc{ipc}", f"fit labels ipc{ipc}", f"refine ipc{ipc}")
     taken = [timings.get(phase) for phase in phases if refined or not phase.startswith("refine")]
     known = [value for value in taken if _is_number(value)]
@@ -235,16 +246,41 @@ def _set_view(ipc: int, made: Facts) -> dict[str, Any]:
         "stage": _text(made.get("stage")),
         "labels": _text(made.get("labels")),
         "fits": _mapping(config.get("fit")).get("networks") != 0,
-        "steps": _count(_mapping(config.get("adapt")).get("steps")),
-        "refine_steps": _count(_mapping(config.get("refine")).get("steps")) if refined else "",
+        "steps": _count(_mapping(config.get("adapt")).get("steps")) if counted else "",
+        "refine_steps": _count(_mapping(config.get("refine")).get("steps")) if refined and counted else "",
         "label_scale": f"{config['label_scale']:g}" if _is_number(config.get("label_scale")) else "",
         "mirror": ("yes" if found["mirror"] else "no") if "mirror" in found else "",
         "train_images": number(found["train_images"], 0) if found.get("train_images") else "",
         "seconds": [seconds(value) for value in taken] + ["–"] * (not refined),
         "total": seconds(sum(known)) if known else "–",
+        "factor": int(made["factor"]) if _is_number(made.get("factor")) and made["factor"] > 1 else 0,
+        "init": _text(_mapping(config.get("baseline")).get("init")),
+        **_spent_view(_mapping(found.get("spent"))),
         "machine": ", torch ".join(filter(None, [_text(env.get("device")) or "not recorded", _text(env.get("torch"))])),
         "scored": bool(made.get("scores")),
     }
+
+
+def _spent_view(spent: Facts) -> dict[str, str]:
+    """What the set of another method than MGDD took: its steps, seconds in them and beside them, and the sum."""
+    parts = [spent.get(key) for key in ("step_seconds", "outside_seconds")]
+    known = [value for value in parts if _is_number(value)]
+    return {
+        "spent_steps": number(spent.get("steps"), 0),
+        "inside": seconds(parts[0]),
+        "outside": seconds(parts[1]),
+        "spent": seconds(sum(known)) if known else "–",
+    }
+
+
+def _method(facts: Facts) -> dict[str, Any]:
+    """The method that made the sets: MGDD, where the facts name no other."""
+    stated = _mapping(facts.get("method"))
+    name = _text(stated.get("name"))
+    if not _METHOD.fullmatch(name):
+        return {"name": "mgdd", "title": "MGDD", "learns": True, "other": False}
+    title, learns = _text(stated.get("title")) or name, stated.get("learns") is not False
+    return {"name": name, "title": title, "learns": learns, "other": True}
 
 
 def _machines(sets: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
@@ -258,6 +294,8 @@ def _machines(sets: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
 
 def _preview_rows(facts: Facts) -> str:
     """What the rows of preview.png are, from the top: that of the largest set."""
+    if (method := _method(facts))["other"]:
+        return "real images of the source, " * bool(facts.get("pool")) + f"the {OTHERS[method['learns']]}"
     rows = ["real images of the source"] if facts.get("pool") else []
     rows.append("what the generator makes of them" if rows else "what the generator makes")
     stages = [made.get("stage") for _, made in _sets(facts)]
@@ -292,13 +330,13 @@ def _results(facts: Facts) -> Iterator[dict[str, Any]]:
 def _score_view(score: Facts, facts: Facts) -> dict[str, Any]:
     """One row of a table of results."""
     several = _is_number(score.get("seeds")) and score["seeds"] > 1
-    stage = str(score.get("stage"))
+    stage, names = str(score.get("stage")), STAGES | {"distilled": OTHERS[_method(facts)["learns"]]}
     remark = " (published)" if stage == score["published"] else ""
     if not _tested_here(score, facts):
         remark = f" (tested on {_short(score.get('dataset'))})"
     return {
         "ipc": score.get("ipc"),
-        "what": STAGES.get(stage, stage) + remark,
+        "what": names.get(stage, stage) + remark,
         "accuracy": number(score.get("mean")) + (f" ± {number(score.get('std'))}" if several else ""),
         "networks": number(score.get("seeds"), 0),
         "seconds": number(score.get("seconds"), 0),

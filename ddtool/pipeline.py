@@ -280,8 +280,8 @@ def make_set(
     """Generate, fit labels, refine and write the set of one IPC."""
     initial, generated = synthesise(config, ipc, adapted, real, features, report)
     final = refine_set(config, generated, real, features, run, engine, report)
-    write_stages(run, initial, generated, final, config.label_scale, force=True)
     record_spent(ipc, run)
+    write_stages(run, initial, generated, final, config.label_scale, force=True)
 
 
 def synthesise(
@@ -539,11 +539,13 @@ def pinned(config: RunConfig, source: dict[str, Any]) -> RunConfig:
 
 
 def draw_preview(run: Run, ipc: int, path: Path | None = None, real: bool = True) -> None:
-    """preview.png of one set, in the run or at `path`: its stages above each other, without `real` no real images."""
+    """preview.png of one set, in the run or at `path`: its stages above each other, without `real` not the initial ones."""
     final = run.load_set(ipc)
-    shown = ["initial"] * real + ["generated"] * (final.stage != "distilled")
+    ours = final.stage != "distilled"
+    learned = ours or methods.find(final.method).learns
+    shown = ["initial"] * (real and learned) + ["generated"] * ours
     stages = {stage: run.load_set(ipc, stage) for stage in shown}
-    stages[final.stage] = final
+    stages[final.stage if ours else final.method] = final
     name = Path(str(final.source.get("name", "dataset"))).name
     title = f"ddtool · {name} · {ipc} image{'s' if ipc > 1 else ''} per class"
     preview(stages, title, path or run.folder / "preview.png")

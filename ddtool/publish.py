@@ -1,7 +1,8 @@
 """A run or a generator on the Hub: which files its repos hold, the facts and cards that go with them, and the push.
 
 A run makes two repos: the model repo (the adapted generator, with what `ddtool generate` needs) and the dataset repo (one
-configuration for every IPC). Each push of a repo is one commit on what was seen there; what is the same is not sent again.
+configuration for every IPC). A run of another method than MGDD has no generator, and makes the dataset repo alone. Each push
+of a repo is one commit on what was seen there; what is the same is not sent again.
 The run directory is only read.
 """
 
@@ -12,7 +13,7 @@ import re
 import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from safetensors import safe_open
 
 import ddtool
-from ddtool import cards, hub, pipeline, receive
+from ddtool import cards, hub, methods, pipeline, receive
 from ddtool.config import PRESETS, RunConfig, from_dict, merged, to_dict
 from ddtool.data import SyntheticSet
 from ddtool.engine import PRECISIONS
@@ -29,6 +30,7 @@ from ddtool.events import Note, Report, silent
 from ddtool.generator import WEIGHTS_FILE, Generator
 from ddtool.hub import DATASET, MODEL, Pinned, Pushed
 from ddtool.origins import ALIASES
+from ddtool.pipeline import MGDD
 from ddtool.receive import ADAPTED, EXACT, FACTS, FORMAT, LABELS, LIMITS, META, PARQUET, POOL, SETS
 from ddtool.runs import Run, read_tensors, write_tensors
 
@@ -72,6 +74,16 @@ class Options:
         if self.branch is not None and not hub.is_branch(self.branch):
             hint = "Letters, digits and . _ - / make one, for example v2; no commit, no refs/…."
             raise UsageError(f"'{self.branch}' is not a name for a branch.", hint)
+
+    def by_method(self, method: str) -> "Options":
+        """The same for a run of that method: without a generator, there is the dataset repo alone. Raises UsageError."""
+        if method == MGDD:
+            return self
+        if self.only == ONLY[MODEL]:
+            raise UsageError(
+                f"A run of the method '{method}' has no generator.", "Leave --only out: its sets are pushed."
+            )
+        return replace(self, only=ONLY[DATASET])
 
 
 @dataclass
@@ -143,13 +155,15 @@ def of_run(run: Run, repo: str, options: Options, temporary: Path, report: Repor
     With --only, the other repo is named where it is there already. A new repo beside a private one is private.
     """
     check_finished(run, report)
+    method = run.config().method
+    options = options.by_method(method)
     names = repos(repo, options)
-    siblings = repos(repo, replace(options, only=None))
+    siblings = repos(repo, replace(options, only=None)) if method == MGDD else names
     heads = {k: base_of(k, name, options) if k in names else hub.find(k, name) for k, name in siblings.items()}
     linked = {kind: name for kind, name in siblings.items() if kind in names or heads[kind]}
     pooled = options.pool and run.has(POOL)
-    known = run_facts(run) | {"pool": pool_size(run) if pooled else 0}
-    head = heads[MODEL]
+    known = run_facts(run) | {"pool": real_images(run) if options.pool else 0}
+    head = heads.get(MODEL)
     if not pooled and MODEL in names and head and hub.listing(head, [POOL]):
         said = "keeps the real images that were pushed before: only a repo that is deleted and made anew is without."
         report(Note(f"The history of {hub.web(MODEL, head.repo)} {said}"))
@@ -184,6 +198,13 @@ def of_generator(name: str, repo: str, options: Options, report: Report) -> Parc
     check_same(base, {WEIGHTS_FILE: folder / WEIGHTS_FILE}, there, "another generator", options)
     removed = [LABELS, POOL, PREVIEW] if there and there["kind"] == ADAPTED else []
     return sealed(Parcel(MODEL, repo, base, files, facts, "Meta generator, by ddtool", removed, options.private))
+
+
+def options_for(run: str | Path | Run | None, options: Options) -> Options:
+    """The options as they are for that run (None: a meta generator); RunError when there is none, UsageError as above."""
+    if run is None:
+        return options
+    return options.by_method((run if isinstance(run, Run) else Run.open(Path(run))).config().method)
 
 
 def check_target(repo: str, options: Options, generator: str | None = None) -> None:
@@ -271,7 +292,9 @@ def dataset_parcel(
     kept = {n: made for n, made in old.get("sets", {}).items() if n not in known["sets"]}
     if kept and provenance(old) != provenance(known):
         if not options.force:
-            message = f"{hub.web(DATASET, names[DATASET])} holds sets of other data, or of another revision of it."
+            same_method = of_method(old) == of_method(known)
+            other = "other data, or of another revision of it" if same_method else "another method"
+            message = f"{hub.web(DATASET, names[DATASET])} holds sets of {other}."
             hint = "Push to another repo: --dataset-repo NAMESPACE/OTHER-NAME; `ddtool push … --force` replaces all of them."
             raise HubError(message, hint)
         removed, kept = [f"ipc{n}/{file}" for n in kept for file in (PARQUET, EXACT)], {}
@@ -279,18 +302,24 @@ def dataset_parcel(
     facts = known | {
         "kind": SETS,
         "repo": names[DATASET],
-        "model_repo": names.get(MODEL, old.get("model_repo")),
+        "model_repo": names.get(MODEL, old.get("model_repo") if "method" not in known else None),
         "dataset_repo": None,
         "sets": kept | known["sets"],
     }
-    title = f"{cards.source_name(facts)}, distilled: IPC {', '.join(map(str, run.ipcs()))}, by ddtool"
+    how = f"by {of_method(facts)}" if "method" in facts else "distilled"
+    title = f"{cards.source_name(facts)}, {how}: IPC {', '.join(map(str, run.ipcs()))}, by ddtool"
     return sealed(Parcel(DATASET, names[DATASET], base, files, facts, title, removed))
 
 
 def provenance(facts: Mapping[str, Any]) -> list[Any]:
-    """Which data, at which state, facts are about."""
+    """Which data, at which state, facts are about, and the method."""
     source = facts["source"]
-    return [source.get(key) for key in ("kind", "id", "config", "revision", "content_hash")]
+    return [source.get(key) for key in ("kind", "id", "config", "revision", "content_hash")] + [of_method(facts)]
+
+
+def of_method(facts: Mapping[str, Any]) -> str:
+    """The method that made the sets of a repo."""
+    return str(facts.get("method", {}).get("name", MGDD))
 
 
 def sealed(parcel: Parcel) -> Parcel:
@@ -389,8 +418,10 @@ def without_paths(file: Path, rewritten: Path) -> Path:
 
 def check_finished(run: Run, report: Report) -> None:
     """RunError unless a run has all that is pushed; sets that it was to have and has not are said aloud."""
-    ready = run.has_generator() and run.has(f"generator/{LABELS}") and run.ipcs() and not run.has("checkpoints")
-    resume, pulled = f"`ddtool adapt --resume {shlex.quote(str(run.folder))}`", run.results()["facts"].get("pulled")
+    facts, generator = run.results()["facts"], run.has_generator() and run.has(f"generator/{LABELS}")
+    made = generator if run.config().method == MGDD else facts.get("finished")
+    ready = made and run.ipcs() and not run.has("checkpoints")
+    resume, pulled = f"`ddtool adapt --resume {shlex.quote(str(run.folder))}`", facts.get("pulled")
     if not ready:
         if pulled:
             resume = f"`ddtool generate {shlex.quote(str(run.folder))} --ipc 10`"
@@ -401,11 +432,16 @@ def check_finished(run: Run, report: Report) -> None:
 
 def run_facts(run: Run) -> dict[str, Any]:
     """What both repos of a run say: what it was made from, and of each set the command, settings, seconds and scores."""
-    config, info = run.config(), run.load_label_head()[2]
+    config, info = run.config(), target_of(run)
     source = public_source(info["source"])
     results, environment = run.results(), run.read_json("env.json")
     dataset = config.dataset if source["kind"] == "hub" else source["name"]
     public = replace(config, dataset=dataset, generator=public_generator(config.generator))
+    resolved, method = to_dict(public), {}
+    if config.method != MGDD:
+        resolved["baseline"] = asdict(methods.settings_of(config.method, config.baseline))
+        kind = methods.find(config.method)
+        method = {"method": {"name": config.method, "title": kind.title, "learns": kind.learns}}
     published = {key: environment[key] for key in ENVIRONMENT if key in environment}
     if "platform" in published:  # older runs kept the kernel's release after a dash
         published["platform"] = str(published["platform"]).partition("-")[0]
@@ -418,27 +454,43 @@ def run_facts(run: Run) -> dict[str, Any]:
             "stage": made.stage,
             "labels": made.label_method,
             "images": len(made),
-            "config": to_dict(public),
+            "config": resolved,
             "env": published,
             "timings": timings,
-            "facts": {k: v for k, v in results["facts"].items() if k not in ("source", "pulled")},
+            "facts": facts_of_set(results["facts"], n),
             "scores": [
                 score | {"dataset": public_test_set(score["dataset"], config, source)}
                 for score in results["scores"]
                 if score["ipc"] == n
             ],
-        }
+        } | ({"factor": made.factor} if made.factor > 1 else {})
     return {
         "format": FORMAT,
         "ddtool": ddtool.__version__,
         "source": source,
         "class_names": info["class_names"],
         "shape": info["shape"],
-        "generator": public.generator,
-        "parameters": parameters(run.folder / "generator" / WEIGHTS_FILE),
+        "generator": None if method else public.generator,
+        "parameters": None if method else parameters(run.folder / "generator" / WEIGHTS_FILE),
         "sets": sets,
         "pretraining": None,
-    }
+    } | method
+
+
+def target_of(run: Run) -> dict[str, Any]:
+    """What the run was made from: class names, shape and source; RunError when the run does not say."""
+    if run.config().method == MGDD:
+        return run.load_label_head()[2]
+    made = run.load_set(run.ipcs()[0])
+    return {"class_names": list(made.class_names), "shape": list(made.images.shape[1:]), "source": made.source}
+
+
+def facts_of_set(facts: Mapping[str, Any], ipc: int) -> dict[str, Any]:
+    """Of a run's facts those that are not said elsewhere and not of another set."""
+    own = {k: v for k, v in facts.items() if k not in ("source", "pulled", "target", "spent", "finished")}
+    own = {k: v for k, v in own.items() if not re.search(r" ipc\d+$", k) or k.endswith(f" ipc{ipc}")}
+    spent = facts.get("spent", {}).get(f"ipc{ipc}")
+    return own | ({"spent": spent} if spent else {})
 
 
 def public_source(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -477,11 +529,14 @@ def parameters(weights: Path) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
-def pool_size(run: Run) -> int:
-    """Images in the run's pool."""
+def real_images(run: Run) -> int:
+    """The real images that go with a run's sets: its pool, or what a method that learns began with."""
     from pyarrow import parquet
 
-    return parquet.read_metadata(run.folder / POOL).num_rows
+    if run.has(POOL):
+        return parquet.read_metadata(run.folder / POOL).num_rows
+    method = run.config().method
+    return len(run.load_set(max(run.ipcs()))) if method != MGDD and methods.find(method).learns else 0
 
 
 def pretraining(folder: Path) -> dict[str, Any] | None:
@@ -501,7 +556,11 @@ def command(config: RunConfig, made: SyntheticSet, env: Mapping[str, Any], local
     name = min(by_preset, key=lambda name: len(by_preset[name]))
     words = ["ddtool adapt", shlex.quote(f"./{config.dataset}" if local else config.dataset)]
     words += [f"--ipc {n}" for n in config.ipc] + [f"--seed {config.seed} --preset {name}"]
-    words += ["--generator " + shlex.quote(config.generator)] if config.generator != "bundled" else []
+    if config.method != MGDD:
+        words += [f"--method {shlex.quote(config.method)}"]
+    elif config.generator != "bundled":
+        words += ["--generator " + shlex.quote(config.generator)]
+    words += [f"--seconds {config.seconds:.12g}"] if config.seconds is not None else []
     words += [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in by_preset[name]]
     precision = [f"--precision {env['precision']}"] if env.get("precision") in PRECISIONS else []
     words += precision + ([f"--threads {env['threads']}"] if type(env.get("threads")) is int else [])
@@ -515,7 +574,7 @@ def differences(config: Mapping[str, Any], preset: str) -> Iterator[tuple[str, A
     """(a.b, value) of every setting that differs from a preset's, but for those with an option of their own."""
     usual = to_dict(from_dict(RunConfig, merged({}, PRESETS[preset])))
     for key, value in config.items():
-        if key in ("dataset", "ipc", "seed", "generator"):
+        if key in ("dataset", "ipc", "seed", "generator", "method", "seconds"):
             continue
         if isinstance(value, dict):
             inner = usual[key] if isinstance(usual[key], dict) else {}

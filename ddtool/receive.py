@@ -48,6 +48,7 @@ MOST_ELSE = 10**7
 """The largest values of settings that a run from the Hub may have."""
 
 _IPC = re.compile(r"[1-9][0-9]{0,5}")
+_METHOD = re.compile("[a-z][a-z0-9-]{0,30}")
 _PLAIN = re.compile(r"[\w-][\w .-]{0,199}")
 _DATASET = re.compile(r"(?:hf://)?datasets/[^/]+/.*", re.DOTALL)
 _SOURCE = {
@@ -71,6 +72,11 @@ class Found:
     @property
     def kind(self) -> str:
         return self.facts["kind"]
+
+    @property
+    def method(self) -> str:
+        """The method that made the sets."""
+        return str(self.facts.get("method", {}).get("name", pipeline.MGDD))
 
     @property
     def ipcs(self) -> list[int]:
@@ -146,6 +152,9 @@ def facts_fault(facts: Any, repo_kind: str) -> str:
         parts = {"config": dict, "env": dict, "timings": dict, "facts": dict, "scores": list}
         if not isinstance(made, dict) or not all(isinstance(made.get(k), t) for k, t in parts.items()):
             return f"its set {ipc} is not described as ddtool does"
+    method = facts.get("method", {"name": pipeline.MGDD})
+    if not isinstance(method, dict) or not _METHOD.fullmatch(str(method.get("name"))):
+        return "its method is not named as ddtool does"
     for key in ("model_repo", "dataset_repo"):
         if facts.get(key) is not None and hub.parse(str(facts[key])) != hub.Ref(facts[key]):
             return f"'{key}' is not a repo"
@@ -262,6 +271,10 @@ def exact_set(found: Found, folder: Path, ipc: int) -> SyntheticSet:
     fault = source_fault(made.source) or ("" if made.stage in STAGES else f"its stage is '{made.stage:.40}'")
     if not fault and (made.ipc, list(made.class_names)) != (ipc, found.facts["class_names"]):
         fault = f"it has {made.ipc} images per class of {made.num_classes} classes, and {FACTS} says otherwise"
+    if not fault and made.method != found.method:
+        fault = f"it is of the method '{made.method:.40}', and {FACTS} says otherwise"
+    if not fault and made.images.nbytes * made.factor**2 > MOST_OF_SETS:
+        fault = f"its images hold {made.factor} x {made.factor} images each, which is too much"
     if not fault and list(made.images.shape[1:]) != found.facts["shape"]:
         fault = f"its images are of another size than {FACTS} says"
     if fault:
@@ -350,6 +363,8 @@ def pulled_run(name: str, report: Report = silent) -> Run:
     if found.kind != ADAPTED:
         other = found.facts.get("model_repo")
         hint = f"Its generator is {other}." if other else "Adapt it first: `ddtool adapt DATASET --generator REPO`."
+        if found.method != pipeline.MGDD:
+            hint = f"A set of another size is another run: `ddtool adapt DATASET --method {found.method} --ipc N`."
         raise HubError(f"'{found.repo.repo}' holds no adapted generator ({found.kind}).", hint)
     folder = default_folder(found)
     if not is_run(folder):

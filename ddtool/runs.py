@@ -224,7 +224,9 @@ class Run:
         found = read_set(path) if path.exists() else None
         if found is None or stage not in (None, found.stage):
             there = ", ".join(map(str, self.ipcs())) or "none"
-            hint = f"Sets there: {there}. Make it with `ddtool generate {self.folder} --ipc {ipc}`."
+            hint = f"Sets there: {there}."
+            if self.has_generator():
+                hint += f" Make it with `ddtool generate {self.folder} --ipc {ipc}`."
             if found:
                 hint = f"That set is there as it was {found.stage}; leave --stage out."
             raise RunError(f"{self.folder} has no synthetic set of ipc {ipc}{f' ({stage})' if stage else ''}.", hint)
@@ -402,7 +404,7 @@ def set_fault(header: Header, info: dict[str, Any]) -> str:
         return f"ipc {info['ipc']} and {C} classes do not go with tensors {shapes}"
     if {name: dtype for name, (dtype, _) in header.items()} != {"images": "F32", "labels": "F32", "hard": "I64"}:
         return "its tensors are of other types"
-    if not 1 <= info["factor"] <= LARGEST_FACTOR:
+    if not 1 <= info["factor"] <= min(LARGEST_FACTOR, *images[2:]):
         return f"'factor' is {info['factor']}"
     if not 0 < info["label_scale"] < math.inf:
         return "'label_scale' is not positive"

@@ -1,6 +1,7 @@
 """Cards: the Hub's own reader understands them, their snippets run, and what facts hold cannot break out of its place."""
 
 import copy
+import dataclasses
 import importlib.util
 import json
 import os
@@ -109,6 +110,17 @@ def synthetic(**changes: Any) -> dict[str, Any]:
     return adapted(**({"kind": "synthetic-dataset", "repo": "me/c10-ddtool"} | changes))
 
 
+def distilled(name: str = "idc", title: str = "IDC (Kim et al., ICML 2022)", **changes: Any) -> dict[str, Any]:
+    """The facts of a dataset repo of another method than MGDD, whose images hold four each."""
+    scores = [score("random", "quick", 30.5, 0.0, 1), score("distilled", "quick", 40.25, 0.0, 1)]
+    made = one_set(10, "distilled", scores) | {"labels": "hard", "factor": 2, "timings": {"distil ipc10": 15.5}}
+    made["config"] |= {"method": name, "baseline": {"steps": 1200, "init": "real"}}
+    made["facts"]["spent"] = {"steps": 1200, "step_seconds": 123.4, "outside_seconds": 3.21}
+    method = {"name": name, "title": title, "learns": True}
+    alone: dict[str, Any] = {"model_repo": None, "dataset_repo": None, "generator": None, "parameters": None}
+    return synthetic(**(alone | {"method": method, "pool": 100, "sets": {"10": made}} | changes))
+
+
 def meta(**changes: Any) -> dict[str, Any]:
     """The facts of a meta generator's repo."""
     pretraining = {
@@ -126,6 +138,7 @@ CARDS: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[..., dict[str, 
     "adapted": (cards.model_card, adapted),
     "meta": (cards.model_card, meta),
     "synthetic": (cards.dataset_card, synthetic),
+    "distilled": (cards.dataset_card, distilled),
 }
 
 
@@ -614,6 +627,108 @@ def test_the_snippets_of_a_dataset_card_run_as_they_stand(
     assert torch.equal(found["labels"], small.labels)
     expected = (small.images - torch.tensor(small.mean).view(1, 3, 1, 1)) / torch.tensor(small.std).view(1, 3, 1, 1)
     assert torch.equal(found["inputs"], expected)
+
+
+def test_the_snippets_take_apart_what_one_image_holds(
+    repo: tuple[Path, SyntheticSet, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, small, _ = repo
+    small = dataclasses.replace(small, factor=2)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, path, repo_type: str(folder / path))
+    monkeypatch.setattr(SyntheticSet, "from_hub", lambda name, ipc: small)
+    sets = distilled()["sets"]
+    card = cards.dataset_card(distilled(sets={"2": sets["10"]}))
+    whole = small.decoded()
+    found: dict[str, Any] = {}
+    ours, exact = (next(b for b in blocks(card, "python") if word in b) for word in ("from_hub", "hf_hub_download"))
+    exec(ours, found)
+    assert torch.equal(found["small"].images, whole.images)
+    assert "torch.Size([24, 3, 8, 8])" in capsys.readouterr().out
+    exec(exact, found)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (small.mean, small.std))
+    assert torch.equal(found["inputs"], (whole.images - mean) / std)
+    assert torch.equal(found["labels"], whole.labels)
+
+
+# ------------------------------------------------------------------------------------------------ other methods than MGDD
+
+
+def test_the_card_of_another_method_makes_none_of_mgdds_claims() -> None:
+    card = cards.dataset_card(distilled())
+    for claim in ("MGDD", "mgdd", "Eq. 3", "enerator", "efine", "itted", "ddtool generate", "liu2023"):
+        assert claim not in card, claim
+    assert "distilled with ddtool by IDC (Kim et al., ICML 2022)." in card
+    assert "![By class, from the top: real images of the source, the distilled set](preview.png)" in card
+    assert "| ipc10 | 10 | 100 | distilled | hard | 4 | yes |" in card
+    assert "| 10 | 1,200 | 123 | 3.2 | 127 |" in card
+    assert "| 10 | random real images | 30.5 | 1 | 1,409 |" in card
+    assert "| 10 | distilled set (published) | 40.2 | 1 | 1,409 |" in card
+    data = front_and_body(card)[0]
+    assert "model-index" not in data
+    assert data["tags"] == ["ddtool", "dataset-distillation", "dataset-condensation", "idc", "synthetic"]
+    assert "began as noise" not in card
+
+
+def test_the_card_says_what_each_image_holds() -> None:
+    assert "**Each image holds 2x2 images**" in cards.dataset_card(distilled())
+    facts = distilled("dm", "DM (Zhao and Bilen, WACV 2023)")
+    del facts["sets"]["10"]["factor"]
+    facts["sets"]["10"]["config"]["baseline"]["init"] = "noise"
+    card = cards.dataset_card(facts | {"pool": 0})
+    assert "Each image holds" not in card
+    assert "decoded" not in card
+    assert "interpolate" not in card
+    assert "Every synthetic image began as noise" in card
+    assert "from the top: the distilled set](preview.png)" in card
+    assert "first rows" not in card
+
+
+def test_images_that_were_chosen_are_real_ones() -> None:
+    chosen = {"name": "herding", "title": "herding (Welling, 2009)", "learns": False}
+    facts = distilled(method=chosen, pool=0)
+    del facts["sets"]["10"]["factor"]
+    card = cards.dataset_card(facts)
+    assert "100 real images of **cifar10**, unchanged" in card
+    assert "by herding (Welling, 2009) from the 50,000 training images" in card
+    assert "Every image is a real image of the source, unchanged: no protection of privacy" in card
+    assert "| 10 | chosen images (published) | 40.2" in card
+    assert "the images are chosen" in card
+    assert "synthetic" not in front_and_body(card)[0]["tags"]
+    by_chance = {"name": "random", "title": "random real images", "learns": False}
+    card = cards.dataset_card(facts | {"method": by_chance})
+    assert "chosen with ddtool by chance" in card
+    assert "```bibtex" not in card
+
+
+def test_steps_that_a_clock_decided_are_not_told() -> None:
+    facts = adapted()
+    counted = cards.model_card(facts)
+    assert "361 (1,000 steps)" in counted
+    assert "261 (1,000 steps)" in counted
+    facts["sets"]["10"]["config"]["seconds"] = 600.0
+    timed = cards.model_card(facts)
+    assert "| 10 | 39 | 361 | 0.14 | 6.0 | 261 | 667 |" in timed
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("herding", "welling2009herding"), ("dc", "zhao2021dc"), ("dsa", "zhao2021dsa"), ("dm", "zhao2023dm"),
+        ("idc", "kim2022idc"), ("mtt", "cazenavette2022mtt"), ("frepo", "zhou2022frepo"),
+    ],
+)  # fmt: skip
+def test_the_paper_of_the_method_is_cited(name: str, key: str) -> None:
+    (entry,) = blocks(cards.dataset_card(distilled(name, f"{name} (Somebody)")), "bibtex")
+    assert entry.startswith(f"@inproceedings{{{key},\n")
+    assert entry.endswith(f"  year      = {{{re.sub('[a-z]', '', key)}}}\n}}\n")
+    assert entry.count("{") == entry.count("}")
+    assert all(line.rstrip(",").endswith("}") for line in entry.splitlines()[1:])
+
+
+def test_a_method_without_a_paper_here_is_named() -> None:
+    card = cards.dataset_card(distilled("mine", "Mine (Me, 2026)"))
+    assert "The method: Mine (Me, 2026)." in card
+    assert "```bibtex" not in card
 
 
 # -------------------------------------------------------------------------------------------------- facts are untrusted

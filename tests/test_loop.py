@@ -60,6 +60,23 @@ def press(number: int = signal.SIGINT) -> None:
 pytestmark = pytest.mark.usefixtures("signals")
 
 
+class Clock:
+    """A clock that goes when it is told to."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of every loop."""
+    clock = Clock()
+    monkeypatch.setattr("ddtool.loop.time", clock)
+    return clock
+
+
 # ---------------------------------------------------------------------------------------------- steps, reports, schedule
 
 
@@ -316,3 +333,57 @@ def test_works_off_the_main_thread() -> None:
     thread.join()
     assert inside == [(False, before)]
     assert torch.equal(results[0], Problem(4).run().x)
+
+
+# ------------------------------------------------------------------------------------------------- a budget in seconds
+
+
+@pytest.mark.parametrize("steps", [0, 3, 10**9])
+def test_a_limit_decides_in_place_of_the_steps(steps: int, clock: Clock) -> None:
+    problem = Problem(steps, limit=10.0, floor=0.2)
+    rates = []
+    for _ in problem.loop:
+        rates.append(problem.optimiser.param_groups[0]["lr"])
+        problem.step()
+        clock.now += 1
+    assert rates == pytest.approx([0.1 * (0.6 + 0.4 * math.cos(math.pi * k / 10)) for k in range(10)])
+    assert [(e.step, e.total) for e in problem.reports] == [(k, 10) for k in range(1, 11)]
+    assert problem.events[-1] == Done("toy", 10.0)
+
+
+def test_steps_that_take_longer_make_fewer(clock: Clock) -> None:
+    problem = Problem(1000, limit=10.0, reports=4)
+    for step in problem.loop:
+        problem.step()
+        clock.now += 0.25 if step < 8 else 4
+    assert problem.loop.step == 10
+    assert [e.step for e in problem.reports] == [9, 10]  # no oftener than every quarter of the limit
+
+
+def test_without_time_there_is_no_step(clock: Clock) -> None:
+    problem = Problem(5, limit=0.0).run()
+    assert problem.events == [Done("toy", 0.0)]
+    assert torch.equal(problem.x, torch.ones(3))
+
+
+def test_seconds_and_those_beside_the_steps_are_kept_over_a_resume(saver: Any, clock: Clock) -> None:
+    synchronised: list[float] = []
+
+    def work(problem: Problem, until: int | None = None) -> None:
+        for step in problem.loop:
+            problem.step()
+            clock.now += 1
+            with problem.loop.aside(lambda: synchronised.append(clock.now)):
+                clock.now += 2
+            if step == until:
+                press()
+
+    first, second = (Problem(0, limit=12.0, saver=saver) for _ in range(2))
+    with pytest.raises(Interrupted):
+        work(first, until=1)
+    assert (first.loop.seconds, first.loop.outside) == (6.0, 4.0)
+    assert synchronised == [1, 3, 4, 6]
+    clock.now += 100  # between the sittings
+    work(second)
+    assert (second.loop.step, second.loop.outside) == (4, 8.0)
+    assert second.events[-1] == Done("toy", 12.0)

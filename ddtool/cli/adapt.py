@@ -98,6 +98,7 @@ def command(
     """
     from ddtool import api
     from ddtool.cli.machine import engine_for
+    from ddtool.runs import Run
 
     with Output(json_, quiet) as output:
         data = o.given(
@@ -122,7 +123,7 @@ def command(
                 hint = o.shell("ddtool adapt --resume", resume, machine)
                 raise UsageError("--resume takes every setting from the run; no other one goes with it.", hint)
             if goal:
-                goal.check()
+                goal.check(Run.open(resume).config().method)
             engine = engine_for(device, precision, compile_, threads, output)
             finish(output, go_on(resume, engine, machine, output), goal)
             return
@@ -138,7 +139,7 @@ def command(
             show_plan(output, settings, folder, engine, force, goal)
             return
         if goal:
-            goal.check()
+            goal.check(settings.method)
         run = api.start(settings, folder, engine, force, output.listener)
         finish(output, go_on(run.folder, engine, machine, output), goal)
 
@@ -155,17 +156,17 @@ class Goal:
     repo: str
     private: bool
 
-    def check(self) -> None:
+    def check(self, method: str) -> None:
         """Refuse, before the long work, what cannot be pushed to."""
         from ddtool import publish
 
-        publish.check_target(self.repo, publish.Options(private=self.private))
+        publish.check_target(self.repo, publish.Options(private=self.private).by_method(method))
 
-    def repos(self) -> dict[str, str]:
-        """The repos by kind."""
+    def repos(self, method: str) -> dict[str, str]:
+        """The repos of a run of that method, by kind."""
         from ddtool import publish
 
-        return publish.repos(self.repo, publish.Options())
+        return publish.repos(self.repo, publish.Options().by_method(method))
 
     def flags(self) -> str:
         """The same as options."""
@@ -211,10 +212,10 @@ def finish(output: Output, run: "Run", goal: Goal | None) -> None:
     if pushed:
         data["pushed"] = {made.kind: made.url for made in pushed}
     output.result(data, str(run.folder), [score_table(results["scores"])])
-    output.say(f"Run: {run.folder} (preview.png, synthetic/, generator/)")
+    output.say(f"Run: {run.folder} (preview.png, synthetic/{', generator/' if run.has_generator() else ''})")
     if goal:
         output.say("On the Hub: " + ", ".join(made.url for made in pushed))
-        output.next_step(o.shell("ddtool pull", goal.repo))
+        output.next_step(o.shell("ddtool pull", pushed[-1].repo))
     else:
         output.next_step(o.shell("ddtool evaluate", run.folder, "--protocol frepo-mse --seeds 3"))
 
@@ -233,6 +234,6 @@ def show_plan(
     plan = pipeline.plan(config, output.listener)
     data = {"config": to_dict(config), "device": engine.describe(), "out": str(folder), **plan}
     if goal:
-        data["push_to"] = goal.repos()
+        data["push_to"] = goal.repos(config.method)
     output.result(data, json.dumps(data, indent=2))
     output.next_step("the same command without --dry-run")

@@ -54,6 +54,7 @@ def describe_repo(name: str, output: Output) -> bool:
     facts |= {
         key: stated[key] for key in ("model_repo", "dataset_repo", "generator", "parameters", "pool") if stated.get(key)
     }
+    facts |= {"method": stated["method"].get("title", found.method)} if "method" in stated else {}
     facts |= {f"source {k}": v for k, v in (stated.get("source") or {}).items() if v is not None}
     facts |= {"classes": len(stated.get("class_names") or []), "sets (ipc)": found.ipcs} if found.ipcs else {}
     scores = [score for made in stated["sets"].values() for score in receive.scores_of(made)]
@@ -81,7 +82,7 @@ def describe_run(path: Path, output: Output) -> None:
     }
     facts |= {"seed": config.seed, **results["facts"]}
     scores = [score_table(results["scores"])] if results["scores"] else []
-    output.result({**facts, **results}, str(path), [fact_table(facts), *scores])
+    output.result({**facts, **results}, str(path), [fact_table(readable(facts)), *scores])
     if config.method != "mgdd" and results["facts"].get("finished"):
         output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --seeds 3"))
     elif all(ipc in run.ipcs() for ipc in config.ipc):
@@ -123,6 +124,25 @@ def describe_dataset(name: str, output: Output) -> None:
     }
     output.result(facts, name, [fact_table(facts)])
     output.next_step(o.shell("ddtool adapt", name, f"--ipc {min(10, int(counts.min()))}"))
+
+
+def readable(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a run for people: what each set took as a sentence, without what is kept to compare with."""
+    shown: dict[str, Any] = {}
+    for name, value in facts.items():
+        if name == "spent":
+            shown |= {f"spent on {ipc}": spent_text(spent) for ipc, spent in value.items()}
+        elif isinstance(value, dict) and name != "target":
+            shown[name] = [f"{key} {inner}" for key, inner in value.items()]
+        elif name != "target":
+            shown[name] = value
+    return shown
+
+
+def spent_text(spent: dict[str, Any]) -> str:
+    """What a set took."""
+    inside, outside = spent["step_seconds"], spent["outside_seconds"]
+    return f"{spent['steps']} steps in {inside:.1f} s, {outside:.1f} s beside them"
 
 
 def fact_table(facts: dict[str, Any]) -> Table:

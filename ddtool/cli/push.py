@@ -40,6 +40,8 @@ def command(
 ) -> None:
     """Push a run to two Hub repos, generator and synthetic sets, one commit each. Pushing again adds what is new.
 
+    A run of another method than mgdd has no generator: its sets go to NAMESPACE/NAME-ddtool alone.
+
     Examples:
 
       ddtool push runs/cifar10 NAMESPACE/cifar10-mgdd --dry-run
@@ -54,6 +56,7 @@ def command(
             message = "Give a run and a repo." if generator is None else "With --generator, give the repo alone."
             raise UsageError(message, "For example: ddtool push runs/cifar10 NAMESPACE/NAME")
         options = publish.Options(private, revision, create_pr, pool, only, dataset_repo, force)
+        options = publish.options_for(run, options)
         if not dry_run:
             publish.check_target(target, options, generator)
         with publish.parcels(run, generator, target, options, output.listener) as parcels:
