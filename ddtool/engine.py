@@ -82,6 +82,17 @@ class Engine:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
+def spread(device: str, processes: int) -> list[str]:
+    """A device for each of so many processes beside each other: every GPU in turn, where `device` leaves the choice."""
+    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    return [f"cuda:{n % gpus}" if gpus > 1 else device for n in range(processes)]
+
+
+def threads_each(processes: int) -> int:
+    """CPU threads for each of so many processes beside each other."""
+    return max(1, torch.get_num_threads() // processes)
+
+
 def seeded_generator(device: torch.device | str, seed: int, *purpose: str | int) -> torch.Generator:
     """A torch.Generator seeded by a hash of `seed` and `purpose`."""
     digest = hashlib.sha256("/".join(map(str, (seed, *purpose))).encode()).digest()

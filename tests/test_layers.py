@@ -106,6 +106,17 @@ def test_only_the_engine_asks_about_hardware() -> None:
     assert asking <= {"ddtool.engine"}
 
 
+def test_only_the_workers_of_a_comparison_start_programs() -> None:
+    assert importers("subprocess") == rooms("workers")
+
+
+def test_a_report_knows_results_only() -> None:
+    assert not {
+        m for m in ("torch", "subprocess") for room in rooms("comparison_report", "line_plot") if room in importers(m)
+    }
+    assert inner_imports("ddtool.line_plot") == set()
+
+
 def test_nobody_below_imports_the_command_line() -> None:
     for module in set(MODULES) - IN_CLI - {"ddtool.__main__"}:
         assert not [name for name in inner_imports(module) if name in IN_CLI], module

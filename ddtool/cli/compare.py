@@ -1,0 +1,277 @@
+"""`ddtool compare`: every method on one dataset, at the same budget, in one table."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ddtool.cli import options as o
+from ddtool.cli.errors import handled, harmless
+from ddtool.cli.output import Output
+from ddtool.cli.pretrain import one_voice
+from ddtool.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ddtool.compare import Comparison, Folder, Job, Request
+    from ddtool.engine import Engine
+    from ddtool.ranks import Ranks
+
+GRID = "Jobs"
+Line = tuple[Sequence[str], str | None, bool]
+"""Cells of a table's line, its style, and whether a rule follows."""
+NARROW = {
+    "s in steps": "s in\nsteps", "s outside": "s\noutside", "pre-training, s": "pre-\ntraining, s", "peak MiB": "peak\nMiB",
+    "its accuracy, %": "its ac-\ncuracy, %",
+}  # fmt: skip
+"""Headers whose columns would make a table wider than a terminal of 80 columns."""
+
+
+@handled
+def command(
+    dataset: Annotated[str, typer.Argument(help="Alias, Hub id, hf://…, folder, parquet file, or 'sample'.")],
+    ipc: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Images per class; may be repeated. Default 10.", rich_help_panel=GRID),
+    ] = None,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Steps of every method; may be repeated. Default 1000.", rich_help_panel=GRID),
+    ] = None,
+    seconds: Annotated[
+        list[float] | None,
+        typer.Option(help="Wall clock of every method instead; may be repeated.", rich_help_panel=GRID),
+    ] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option(help="Names with commas between, or all.", rich_help_panel=GRID)
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, … of everything.", rich_help_panel=GRID)] = 3,
+    protocol: Annotated[str, typer.Option(help="Score by quick, frepo-mse or dsa-ce.")] = "quick",
+    networks: Annotated[int, typer.Option(min=1, help="Fresh networks a job.")] = 1,
+    generator: Annotated[
+        str, typer.Option(help="Meta generator: bundled, scratch, a folder, or a Hub REPO[@revision].")
+    ] = "bundled",
+    published: Annotated[
+        bool, typer.Option("--published", help="Leave each method its own network, instead of MGDD's for all.")
+    ] = False,
+    config: Annotated[Path | None, typer.Option(help="Settings of all jobs from a YAML, JSON or TOML file.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of all jobs.")
+    ] = None,
+    set_for: Annotated[
+        list[str] | None,
+        typer.Option("--set-for", metavar="METHOD:NAME=VALUE", help="A setting of one method, as dm:baseline.lr=10."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="auto, cpu or gpu: defaults by device.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Its folder. Default runs/compare-NAME.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Jobs beside each other, on all GPUs in turn.", rich_help_panel="Machine")
+    ] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs; run none.")] = False,
+    image_column: o.ImageColumn = None,
+    label_column: o.LabelColumn = None,
+    dataset_config: o.DatasetConfig = None,
+    train_split: o.TrainSplit = None,
+    test_split: o.TestSplit = None,
+    revision: o.Revision = None,
+    resolution: o.Resolution = None,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    compile_: o.Compile = False,
+    threads: o.Threads = None,
+    json_: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Run MGDD and the methods of the field at the same budget, network and evaluation; render the comparison.
+
+    The same command again goes on where it was; with more methods, IPCs, seeds or budgets it adds them. Several GPUs:
+    --workers N, or start it by `accelerate launch -m ddtool compare …`.
+
+    Examples:
+
+      ddtool compare sample --ipc 1 --ipc 10 --steps 200 --methods random,dm,mgdd
+
+      ddtool compare cifar10 --ipc 10 --seconds 30 --seconds 60 --methods all --seeds 3
+    """
+    from ddtool import compare
+    from ddtool.cli.machine import engine_for
+    from ddtool.config import merged
+    from ddtool.ranks import Ranks
+
+    ranks = Ranks.from_environment()
+    with Output(json_, quiet) as output:
+        chosen = compare.find_methods(methods or ["all"])
+        if any(not 0 < clock < 1e9 for clock in seconds or []):
+            raise UsageError("--seconds must be positive.", "For example --seconds 60.")
+        jobs = compare.jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
+        data = o.given(
+            image_column=image_column, label_column=label_column, config=dataset_config, train_split=train_split,
+            test_split=test_split, revision=revision, resolution=resolution,
+        )  # fmt: skip
+        settings = merged(o.read_config_file(config), o.parse_settings(set_ or []))
+        request = compare.Request(
+            dataset, protocol, networks, published, generator, preset, precision, compile_, data, settings,
+            settings_of_methods(set_for or []),
+        )  # fmt: skip
+        folder = compare.Folder(out or default_folder(dataset))
+        folder.check(request)
+        engine = ranks.engine(engine_for(device, precision, compile_, threads, output))
+        with one_voice(ranks):
+            compare.check(request, jobs, engine.device.type, output.listener)
+            places = places_of(engine, device, threads, workers, ranks)
+            if dry_run:
+                show_plan(output, folder, request, jobs, places)
+                return
+            work(output, folder, request, jobs, places, ranks, engine)
+
+
+def settings_of_methods(pairs: list[str]) -> dict[str, Any]:
+    """`--set-for METHOD:NAME=VALUE` as nested settings by method."""
+    from ddtool.config import merged
+
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        method, colon, setting = pair.partition(":")
+        if not colon or not method or "=" in method:
+            hint = "For example --set-for dm:baseline.lr=10."
+            raise UsageError(f"--set-for takes METHOD:NAME=VALUE, got '{pair}'.", hint)
+        out = merged(out, {method: o.parse_settings([setting])})
+    return out
+
+
+def default_folder(dataset: str) -> Path:
+    """runs/compare-NAME: the same for the same dataset, so that the same command goes on."""
+    name = re.sub(r"[^\w.-]+", "-", Path(dataset.rstrip("/")).name.partition("@")[0]) or "dataset"
+    return Path("runs") / f"compare-{name}"
+
+
+def places_of(engine: "Engine", device: str, threads: int | None, workers: int, ranks: "Ranks") -> list[list[str]]:
+    """The machine options of the jobs beside each other: under a launcher this process's device, else all in turn."""
+    from ddtool.engine import spread, threads_each
+
+    devices = [str(engine.device)] * workers if ranks.world > 1 else spread(device, workers)
+    if threads is None and workers > 1 and engine.device.type == "cpu":
+        threads = threads_each(workers)
+    return [["--device", name, *(["--threads", str(threads)] if threads else [])] for name in devices]
+
+
+def work(
+    output: Output, folder: "Folder", request: "Request", jobs: "list[Job]", places: list[list[str]], ranks: "Ranks",
+    engine: "Engine",
+) -> None:  # fmt: skip
+    """Run the jobs (this process's share of them) and show what came out; an interruption says how to go on."""
+    from ddtool import compare
+    from ddtool.comparison_report import PAGE, render
+    from ddtool.workers import Workers
+
+    on_one = len({tuple(place) for place in places}) < len(places)
+    shared = on_one or (ranks.world > 1 and engine.device.type == "cpu")
+    if shared and ranks.main:
+        output.say("Jobs share a device: their seconds compare among themselves, not with those of a job alone.")
+    folder.add(request, jobs, shared)
+    mine = [jobs[k] for k in ranks.share(len(jobs))]
+    team = Workers(
+        folder, request, lambda job, place: compare.command(request, job, folder.run(job), places[place]),
+        len(places), output.listener, lambda: render(folder),
+    )  # fmt: skip
+    try:
+        team.run(mine)
+    except KeyboardInterrupt as stop:
+        render(folder)
+        stop.hint = (  # type: ignore[attr-defined]
+            f"Finished jobs are kept ({folder.path / PAGE}). Go on: the same command again, into {folder.path}."
+        )
+        raise
+    found = render(folder)
+    states = [folder.outcome(job, request).state for job in jobs]
+    if set(states) <= {"finished", "failed"}:
+        finish(output, folder, found, states.count("failed"), alone=ranks.world == 1)
+    else:
+        output.say("This process has done its share; others are still at work.")
+
+
+def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, alone: bool) -> None:
+    """Show the tables. Failed jobs make the exit code 1, unless that would make a launcher end the other processes."""
+    from ddtool.comparison_report import PAGE, notes, to_json
+
+    page = folder.path / PAGE
+    data = {"folder": str(folder.path), "page": str(page), "failed": failed, **to_json(found)}
+    tables = rows_tables(found) + ([factors_table(found)] if found.factors else [])
+    output.result(data, str(folder.path), tables)
+    for note in notes(found):
+        output.say(f"- {note}")
+    output.say(f"Report: {page}; the same as JSON, CSV and Markdown beside it.")
+    if failed:
+        output.say(
+            f"{failed} jobs failed; what they said is in {folder.path / 'jobs'}. The same command tries them again."
+        )
+    best = max((r for r in found.rows if r.accuracy is not None), key=lambda r: r.accuracy or 0.0, default=None)
+    if best:
+        output.next_step(
+            o.shell("ddtool evaluate", folder.path / "jobs" / best.jobs[0], "--protocol frepo-mse --seeds 3")
+        )
+    if failed and alone:
+        raise SystemExit(1)
+
+
+def rows_tables(found: "Comparison") -> "list[Table]":
+    """A table for each IPC, MGDD's rows last and bold, with a rule between groups; methods by the names that are typed."""
+    from ddtool.comparison_report import columns, line, per_class
+
+    headers, tables = columns(found), []
+    for ipc in found.ipcs():
+        rows = [row for row in found.rows if row.ipc == ipc]
+        lines: list[Line] = []
+        for row, after in zip(rows, [*rows[1:], None], strict=True):
+            ends = after is not None and after.group != row.group
+            lines.append(([row.method, *line(row, headers)[1:]], "bold" if row.ours else None, ends))
+        tables.append(table(per_class(ipc), headers, lines))
+    return tables
+
+
+def factors_table(found: "Comparison") -> "Table":
+    """How much sooner MGDD is as accurate."""
+    from ddtool.comparison_report import FACTOR_HEADERS, factor_cells
+
+    lines = [(factor_cells(factor), None, False) for factor in found.factors]
+    return table("until MGDD is as accurate", FACTOR_HEADERS, lines)
+
+
+def table(title: str, headers: Sequence[str], lines: "Sequence[Line]") -> "Table":
+    """Lines of cells as a table."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in headers:
+        words = name in ("method", "baseline", "reached by", "job")
+        head = (
+            name.replace("s in ", "s in\n").replace("s out", "s\nout").replace("pre-", "pre-\n").replace("k M", "k\nM")
+        )
+        out.add_column(head, justify="left" if words else "right", no_wrap=name in ("method", "job"))
+    for line, style, ends in lines:
+        out.add_row(*(escape(harmless(cell)) for cell in line), style=style, end_section=ends)
+    return out
+
+
+def show_plan(output: Output, folder: "Folder", request: "Request", jobs: "list[Job]", places: list[list[str]]) -> None:
+    """--dry-run: every job, how far it is, and its command."""
+    import shlex
+
+    from ddtool import compare
+
+    plan = []
+    for k, job in enumerate(jobs):
+        words = compare.command(request, job, folder.run(job), places[k % len(places)])
+        state = folder.outcome(job, request).state
+        plan.append({"job": job.name, "state": state, "command": shlex.join(["ddtool", *words[3:]])})
+    lines = [((one["job"], one["state"]), None, False) for one in plan]
+    short = "\n".join(one["command"] for one in plan)
+    output.result({"out": str(folder.path), "jobs": plan}, short, [table("jobs", ("job", "state"), lines)])
+    finished = sum(one["state"] == "finished" for one in plan)
+    output.say(f"{len(jobs)} jobs into {folder.path}; {finished} are finished. With --quiet: their commands.")
+    output.next_step("the same command without --dry-run")

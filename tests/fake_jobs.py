@@ -1,0 +1,67 @@
+"""Jobs of a comparison that train nothing: folders that look finished, and processes that make them; no tests here."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ddtool.compare import Folder, Job
+
+SCRIPT = """
+import json, os, pathlib, signal, sys, time
+folder, config, results, then = pathlib.Path(sys.argv[1]), *sys.argv[2:]
+then = json.loads(then)
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "config.json").write_text(config)
+(folder / "env.json").write_text('{"device": "cpu (toy)"}')
+if "wait_for" in then:
+    deadline = time.monotonic() + 60
+    while not pathlib.Path(then["wait_for"]).exists():
+        if time.monotonic() > deadline:
+            sys.exit("the other one did not come")
+        time.sleep(0.01)
+if "say" in then:
+    print(then["say"], file=sys.stderr)
+if "signal" in then:
+    os.kill(os.getpid(), then["signal"])
+if "sleep" in then:
+    caught = []
+    signal.signal(signal.SIGINT, lambda *_: caught.append(1))
+    (folder / "group").write_text(str(os.getpgrp()))
+    (folder / "ready").touch()
+    while not caught:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    (folder / "interrupts").write_text(str(len(caught)))
+    sys.exit(130)
+if "exit" in then:
+    sys.exit(then["exit"])
+(folder / "results.json").write_text(results)
+"""
+"""What a fake job does; it starts in a few hundredths of a second."""
+
+
+def results(job: Job, accuracy: float, step_seconds: float = 1.0, outside: float = 0.0, **facts: Any) -> dict[str, Any]:
+    """The results.json of a finished job, as the pipeline writes it."""
+    stage = {"mgdd": "refined", "mgdd-generator": "generated", "random": "random"}.get(job.method, "distilled")
+    score = {
+        "stage": stage, "method": job.method, "ipc": job.ipc, "arch": "ConvNet", "protocol": "quick",
+        "dataset": "toy", "mean": accuracy, "std": 0.0, "seeds": 1, "seconds": 1.0,
+    }  # fmt: skip
+    spent = {"steps": job.steps or 0, "step_seconds": step_seconds, "outside_seconds": outside}
+    known = {"finished": True, "spent": {f"ipc{job.ipc}": spent}, "peak_memory_mib": 100}
+    return {"scores": [score], "timings": {}, "facts": known | facts}
+
+
+def finish(folder: Folder, job: Job, accuracy: float, *seconds: float, device: str = "cpu (toy)", **facts: Any) -> None:
+    """Make a job's folder look finished."""
+    run = folder.run(job)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_text("{}")
+    (run / "env.json").write_text(json.dumps({"device": device}))
+    (run / "results.json").write_text(json.dumps(results(job, accuracy, *seconds, **facts)))
+
+
+def process(run: Path, job: Job, accuracy: float = 50.0, **then: Any) -> list[str]:
+    """The command of a process that makes a finished run, or ends as `then` says: say, exit, signal, sleep, wait_for."""
+    return [sys.executable, "-S", "-c", SCRIPT, str(run), "{}", json.dumps(results(job, accuracy)), json.dumps(then)]
