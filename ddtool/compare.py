@@ -67,7 +67,7 @@ class Request:
     networks: int = 1
     """Fresh networks a job."""
     published: bool = False
-    """Leave every method its own network; otherwise all distil with MGDD's (32-64-128)."""
+    """Leave every method its published settings; otherwise all distil with MGDD's network (32-64-128), by `Method.short`."""
     generator: str = "bundled"
     """Meta generator of the MGDD jobs."""
     preset: str = "auto"
@@ -88,7 +88,8 @@ class Request:
         if method in MGDD:
             everybody = {name: value for name, value in self.settings.items() if name != "baseline"}
         else:
-            same: dict[str, Any] = {} if self.published else {"baseline": {"pyramid": True}}
+            short = METHODS[method].short if method in METHODS else {}
+            same: dict[str, Any] = {} if self.published else {"baseline": {"pyramid": True} | short}
             everybody = merged(same, self.settings)
         return merged(everybody, self.own.get(method, {}))
 

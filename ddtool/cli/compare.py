@@ -55,7 +55,7 @@ def command(
         str, typer.Option(help="Meta generator: bundled, scratch, a folder, or a Hub REPO[@revision].")
     ] = "bundled",
     published: Annotated[
-        bool, typer.Option("--published", help="Leave each method its own network, instead of MGDD's for all.")
+        bool, typer.Option("--published", help="Each method's published settings and network, which need hours.")
     ] = False,
     config: Annotated[Path | None, typer.Option(help="Settings of all jobs from a YAML, JSON or TOML file.")] = None,
     set_: Annotated[
