@@ -179,9 +179,10 @@ def notes(found: Comparison) -> list[str]:
             "whole of it."
         )
     out.append(
-        "Every method keeps the network of its publication."
+        "Every method has the network and the settings of its publication."
         if request.published
-        else "All methods distil with the same network (32-64-128 channels, MGDD's), whatever their publications take."
+        else "All methods distil with the same network (32-64-128 channels, MGDD's), by settings that suit minutes; --published "
+        "takes those of their publications."
     )
     for group in dict.fromkeys(row.group for row in found.rows if row.group not in (PLAIN, OURS)):
         out.append(
