@@ -31,6 +31,8 @@ from ddtool.runs import Run, is_run, write_atomically, write_json
 
 MGDD = {"mgdd-generator": "MGDD, generator alone", "mgdd": "MGDD, refined"}
 """MGDD's two entries: of the refined one's steps a fifth adapt the generator."""
+MGDD_SHORT = {"labels": {"images": 4000}, "fit": {"networks": 8}}
+"""As the other methods' `short`: what MGDD does before and around its steps is to leave time for them."""
 PLAIN, OURS = "plain pixels", "MGDD"
 """The groups of a table beside those of methods that store several images in the place of one."""
 FORCED = {"evaluate": {"baseline": False, "kernel_ridge": False}}
@@ -86,7 +88,8 @@ class Request:
     def settings_for(self, method: str) -> dict[str, Any]:
         """Values of `RunConfig` for the jobs of a method. The section `baseline` is not for MGDD's."""
         if method in MGDD:
-            everybody = {name: value for name, value in self.settings.items() if name != "baseline"}
+            given = {name: value for name, value in self.settings.items() if name != "baseline"}
+            everybody = merged({} if self.published else MGDD_SHORT, given)
         else:
             short = METHODS[method].short if method in METHODS else {}
             same: dict[str, Any] = {} if self.published else {"baseline": {"pyramid": True} | short}

@@ -123,7 +123,7 @@ class DC(GradientMatching):
     """The network is trained on S itself between the steps."""
 
     name, title, settings = "dc", "DC (Zhao et al., 2021)", DCSettings
-    short: ClassVar[dict[str, Any]] = {"init": "real", "real_batch": 64, "inner": 2, "lr": 10.0}
+    short: ClassVar[dict[str, Any]] = {"init": "real", "real_batch": 64, "inner": 2, "lr": 3.0}
     least: ClassVar[dict[str, float]] = {
         "lr": 0, "momentum": 0, "real_batch": 1, "outer": 1, "inner": 0, "net_lr": 0, "net_batch": 1
     }  # fmt: skip
