@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -164,3 +165,27 @@ def svd_head() -> Callable[[Tensor, Tensor, float], Tensor]:
         return Vh.T @ ((s / (s.square() + shift))[:, None] * (U.T @ targets.double()))
 
     return solve
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with this checkout's sdist and wheel."""
+    pytest.importorskip("hatchling", reason="hatchling, of the extra [test], builds them")
+    folder = tmp_path_factory.mktemp("released")
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder)]
+    root = Path(__file__).parent.parent
+    built = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, check=False)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(released: Path) -> Path:
+    """The wheel of this checkout."""
+    return next(released.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def sdist(released: Path) -> Path:
+    """The sdist of this checkout."""
+    return next(released.glob("*.tar.gz"))

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import importlib.util
 import json
 import os
 import re
@@ -822,29 +821,6 @@ def test_an_underscore_stays_in_links_and_code() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- the wheel
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout; skipped only when its build backend can neither be found nor fetched."""
-    folder = tmp_path_factory.mktemp("wheel")
-    here = importlib.util.find_spec("hatchling") is not None
-    command = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--wheel-dir", str(folder)]
-    built = subprocess.run(
-        [*command, "--no-build-isolation"] if here else command,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    if (
-        built.returncode
-        and not here
-        and re.search(r"No matching distribution found for hatchling|No module named pip", built.stderr)
-    ):
-        pytest.skip("hatchling is not installed and the package index cannot be reached")
-    assert built.returncode == 0, built.stderr
-    return next(folder.glob("*.whl"))
 
 
 def test_a_wheel_renders_the_cards(wheel: Path, tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import httpx
+
+httpx = sys.modules[HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]  # huggingface_hub 2 has httpx2 instead
 
 TOKEN = "hf_writes"
 CARD = b"---\nlicense: mit\n---\n# x\n"

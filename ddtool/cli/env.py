@@ -14,6 +14,8 @@ def command(json_: o.Json = False, quiet: o.Quiet = False) -> None:
     import re
     from importlib import metadata
 
+    import torch
+
     import ddtool
     from ddtool import sources
     from ddtool.engine import Engine
@@ -21,6 +23,7 @@ def command(json_: o.Json = False, quiet: o.Quiet = False) -> None:
     facts = {"ddtool": ddtool.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for name in ("torch", "datasets", "huggingface_hub", "safetensors", "typer", "rich"):
         facts[name] = metadata.version(name)
+    facts["torch"] = str(torch.__version__)  # with its build, which the package's metadata may leave out: +cpu, +cu130
     facts["device"] = Engine.choose().describe()
     facts["cache"] = str(sources.cache_root())
     facts["HF_TOKEN"] = "set" if os.environ.get("HF_TOKEN") else "not set"

@@ -62,7 +62,8 @@ def refuse(error: Any, as_json: bool) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         return
     where = error.ctx.command_path if error.ctx else "ddtool"
-    tell(error.format_message().rstrip(".") + ".", f"`{where} -h` shows how it is used.", as_json)
+    message = error.format_message().rstrip(".")
+    tell(message if message.endswith("?") else message + ".", f"`{where} -h` shows how it is used.", as_json)
 
 
 def explain(error: BaseException) -> tuple[str, str, int]:
