@@ -59,6 +59,8 @@ def make_set(config: RunConfig, ipc: int, real: Real, mirror: bool, run: Run, en
     initial = replace(real_images(real.data, rows, mirror, "initial"), method=config.method, label_method="hard")
     run.save_stage(initial.scaled(config.label_scale))
     run.record_spent(ipc, spent.steps, spent.step_seconds, spent.outside_seconds)
+    if type(method).factor > 1:
+        run.record(factor=method.factor)
     if facts := method.facts():
         run.record(**{f"{config.method} ipc{ipc}": facts})
     run.save_final(finished(method, initial).scaled(config.label_scale), force=True)

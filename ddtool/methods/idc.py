@@ -58,6 +58,7 @@ class IDC(GradientMatching):
     """The network is trained on real images between the steps."""
 
     name, title, settings = "idc", "IDC (Kim et al., 2022)", IDCSettings
+    factor = 2
     short: ClassVar[dict[str, Any]] = {"real_batch": 32, "real_images": 256, "lr": 0.3}
     least: ClassVar[dict[str, float]] = {
         "factor": 1, "lr": 0, "momentum": 0, "real_batch": 1, "synthetic_batch": 1, "inner": 1, "real_images": 0,
