@@ -34,6 +34,10 @@ class ImageData:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        sides = "x".join(map(str, self.shape))
+        return f"<ImageData {self.source.get('name', '')}: {len(self):,} images {sides}, {self.num_classes} classes>"
+
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
@@ -181,6 +185,10 @@ class SyntheticSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        made, sides = " ".join(dict.fromkeys([self.method, self.stage])), "x".join(map(str, self.images.shape[1:]))
+        return f"<SyntheticSet {made}: {len(self)} images {sides}, {self.ipc} per class, {self.num_classes} classes, {self.label_method} labels>"
 
     @property
     def num_classes(self) -> int:

@@ -13,6 +13,9 @@ class DDToolError(Exception):
         super().__init__(message)
         self.message, self.hint = message, hint
 
+    def __str__(self) -> str:
+        return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+
     def __reduce__(self) -> tuple:  # survives the trip out of a decoding process
         return type(self), (self.message, self.hint)
 

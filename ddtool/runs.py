@@ -67,6 +67,13 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
+    def __repr__(self) -> str:
+        return f"<Run {self.folder}: sets of IPC {', '.join(map(str, self.ipcs())) or 'none'}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the picture of the run, once there is one."""
+        return (self.folder / "preview.png").read_bytes() if self.has("preview.png") else None
+
     # ------------------------------------------------------------------------------------------------ life of a run
 
     @classmethod

@@ -251,3 +251,9 @@ def test_real_images_as_a_set(toy: ImageData) -> None:
     assert (initial.stage, initial.method, initial.mirror) == ("initial", "mgdd", True)
     assert torch.equal(initial.labels, solved)
     assert torch.equal(initial.hard, toy.labels[indices])
+
+
+def test_sets_describe_themselves_in_a_line(toy: ImageData) -> None:
+    assert repr(toy) == "<ImageData toy: 160 images 3x16x16, 4 classes>"
+    synthetic = real_images(toy, draw_pool(toy, 2, 0), mirror=True)
+    assert repr(synthetic) == "<SyntheticSet random: 8 images 3x16x16, 2 per class, 4 classes, hard labels>"

@@ -154,6 +154,15 @@ def test_scores_are_there_for_every_stage(made: Path) -> None:
     assert (results["facts"]["classes"], results["facts"]["train_images"], results["facts"]["pool_ipc"]) == (3, 24, 4)
 
 
+def test_a_notebook_shows_the_picture(made: Path, tmp_path: Path) -> None:
+    assert repr(Run(made)) == f"<Run {made}: sets of IPC 2>"
+    assert Run(made)._repr_png_() == (made / "preview.png").read_bytes()
+    assert Run(tmp_path)._repr_png_() is None
+    with pytest.raises(RunError, match="Hint: Make one with") as caught:
+        Run.open(tmp_path)
+    assert str(caught.value) == f"{caught.value.message}\nHint: {caught.value.hint}"
+
+
 def test_every_line_of_the_log_is_json(made: Path) -> None:
     lines = [json.loads(line) for line in (made / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line.get("phase") == "refine ipc2" and "step" in line] == [1, 2, 3]
