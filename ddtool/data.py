@@ -187,8 +187,9 @@ class SyntheticSet:
         return len(self.images)
 
     def __repr__(self) -> str:
-        made, sides = " ".join(dict.fromkeys([self.method, self.stage])), "x".join(map(str, self.images.shape[1:]))
-        return f"<SyntheticSet {made}: {len(self)} images {sides}, {self.ipc} per class, {self.num_classes} classes, {self.label_method} labels>"
+        made, sides = dict.fromkeys([self.method, self.stage]), map(str, self.images.shape[1:])
+        what = f"{' '.join(made)}: {len(self)} images {'x'.join(sides)}"
+        return f"<SyntheticSet {what}, {self.ipc} per class, {self.num_classes} classes, {self.label_method} labels>"
 
     @property
     def num_classes(self) -> int:

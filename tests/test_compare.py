@@ -110,8 +110,17 @@ def test_each_method_gets_its_budget_and_the_same_network() -> None:
     refined, alone = (options_of(REQUEST, job(method, 1003)) for method in ("mgdd", "mgdd-generator"))
     assert (refined["--method"], refined["--steps"], refined["--refine-steps"]) == ("mgdd", "200", "803")
     assert (alone["--method"], alone["--steps"], alone["--refine-steps"]) == ("mgdd", "1003", "0")
-    assert refined["--set"] == forced
+    assert refined["--set"] == {"labels.images": "4000", "fit.networks": "8"} | forced
     assert not {"--steps", "--seconds"} & options_of(REQUEST, job("random")).keys()
+
+
+def test_settings_for_minutes_unless_the_published_ones_are_asked_for() -> None:
+    ours = {f"baseline.{name}": json.dumps(value) for name, value in METHODS["dsa"].short.items()}
+    forced = {"evaluate.baseline": "false", "evaluate.kernel_ridge": "false"}
+    assert ours
+    assert options_of(REQUEST, job("dsa"))["--set"] == {"baseline.pyramid": "true"} | ours | forced
+    assert options_of(replace(REQUEST, published=True), job("dsa"))["--set"] == forced
+    assert options_of(replace(REQUEST, published=True), job("mgdd"))["--set"] == forced
 
 
 def test_a_budget_in_seconds_is_left_to_the_pipeline() -> None:
