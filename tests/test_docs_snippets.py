@@ -22,7 +22,13 @@ TOKEN = "hf_docssecret0123456789"
 REGISTRIES: list[dict[str, Any]] = [
     config.PRESETS, evaluation.PROTOCOLS, nets.NORMS, origins._SHORT, origins.ALIASES, augment.FAMILIES,
 ]  # fmt: skip
-NO_RUN = {"docs/quickstart.md": 1, "docs/pretraining.md": 6}
+NO_RUN = {
+    "docs/quickstart.md": 1,
+    "docs/pretraining.md": 6,
+    "docs/methods.md": 1,
+    "docs/docker.md": 4,
+    "docs/compare.md": 4,
+}
 """Blocks that are not run, but parsed, by page: installation; GPUs, launchers, SLURM, Jobs."""
 PARSED_ONLY = ("README.md",)
 """Pages whose shell lines take long even with short presets, or name what is not here; their Python runs."""
