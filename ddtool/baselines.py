@@ -31,9 +31,10 @@ def distil(config: RunConfig, run: Run, engine: Engine, report: Report = silent)
     for ipc in config.ipc:
         if not run.set_path(ipc).exists():
             make_set(config, ipc, real, mirror, run, engine, report)
+    pipeline.record_peak(run, engine)
     pipeline.draw_preview(run, max(config.ipc))
     score_run(config, run, target, engine, report)
-    pipeline.finish(run, engine)
+    pipeline.finish(run)
 
 
 def describe_target(config: RunConfig, real: Real, run: Run, engine: Engine, report: Report) -> bool:

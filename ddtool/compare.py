@@ -397,9 +397,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Factor:
-    """How much sooner MGDD is as accurate as a baseline is at its largest budget."""
+    """How much sooner MGDD is as accurate as a baseline ever is here."""
 
     baseline: Row
+    """At the budget where it is most accurate, the shortest if there are several."""
     mgdd: Row | None
     """The first of MGDD's budgets, by seconds, whose accuracy is at least the same; None: not reached."""
     factor: float | None
@@ -498,8 +499,12 @@ def row_of(outcomes: Sequence[Outcome], images: int, mgdd_jobs: int) -> Row:
 def factors_of(rows: Sequence[Row]) -> Iterator[Factor]:
     """A `Factor` for each method with a budget and each IPC, where both sides have a score."""
     scored = [row for row in rows if row.accuracy is not None]
-    largest = {(row.ipc, row.method): row for row in scored if row.budget and not row.ours}  # the last is the largest
-    for baseline in largest.values():
+    best: dict[tuple[int, str], Row] = {}
+    for row in scored:
+        rival = best.get((row.ipc, row.method))
+        if row.budget and not row.ours and (rival is None or merit(row) > merit(rival)):
+            best[row.ipc, row.method] = row
+    for baseline in best.values():
         ours = sorted((r for r in scored if r.ours and r.ipc == baseline.ipc), key=seconds_of)
         if not ours:
             continue
@@ -511,6 +516,11 @@ def factors_of(rows: Sequence[Row]) -> Iterator[Factor]:
         ratio = seconds_of(baseline) / max(seconds_of(first), 1e-9)
         whole = seconds_of(first) + (first.pretraining_seconds or 0.0)
         yield Factor(baseline, first, ratio, first is smallest, seconds_of(baseline) / max(whole, 1e-9))
+
+
+def merit(row: Row) -> tuple[float, float]:
+    """More accurate is better, then sooner."""
+    return row.accuracy or 0.0, -seconds_of(row)
 
 
 def seconds_of(row: Row) -> float:

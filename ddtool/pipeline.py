@@ -32,6 +32,9 @@ MIRROR_KEEPS = 0.9
 LABELLINGS = ("fitted", "analytical")
 """How `generate` can find labels."""
 
+GENERATOR_SHARE = 0.9
+"""How much of what the labels leave of a budget in seconds goes to adaptation when nothing is refined: the rest is for fitting."""
+
 PRETRAINING = "pretraining.json"
 """Beside a meta generator: what made it."""
 
@@ -112,15 +115,21 @@ def adapt(config: RunConfig, run: Run, engine: Engine, report: Report = silent) 
         make_set(config, ipc, adapted, real, features, run, engine, report)
     if missing:
         run.record(timings={"adapt command, until the sets were written": round(time.perf_counter() - started, 1)})
+    record_peak(run, engine)
     draw_preview(run, max(config.ipc))
     score_run(config, run, target, engine, report)
-    finish(run, engine)
+    finish(run)
 
 
-def finish(run: Run, engine: Engine) -> None:
-    """Record the peak of memory and that all is done; nothing to resume is kept."""
+def record_peak(run: Run, engine: Engine) -> None:
+    """Record the peak of memory until the sets were there: what scoring takes is not the method's."""
     peak = round(engine.peak_memory_mib())
-    run.record(peak_memory_mib=max(peak, run.results()["facts"].get("peak_memory_mib", 0)), finished=True)
+    run.record(peak_memory_mib=max(peak, run.results()["facts"].get("peak_memory_mib", 0)))
+
+
+def finish(run: Run) -> None:
+    """Record that all is done; nothing to resume is kept."""
+    run.record(finished=True)
     run.drop_checkpoints()
 
 
@@ -182,6 +191,7 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
 
 def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report: Report) -> None:
     """Draw Z, solve W_θ (Eq. 3), find out whether classes survive a mirror; keep all of it in the run."""
+    mirror = measured_mirror(config, real, engine, report)
     started = time.perf_counter()
     data, C = real.data, real.data.num_classes
     most = int(data.class_counts().min())
@@ -191,7 +201,8 @@ def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report
     f = fixed_features(data.shape, config.labels.width, engine, rng)
     rows = torch.randperm(len(data), generator=rng, device=rng.device)[: config.labels.images]
     W = mgdd.label_head(f, real, rows, config.labels.ridge)
-    mirror = measured_mirror(config, real, engine, report)
+    engine.synchronise()
+    report(Done("labels", time.perf_counter() - started))
     run.save_pool(data, indices)
     info = {
         "class_names": list(data.class_names),
@@ -205,7 +216,6 @@ def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report
     }
     run.record(classes=C, train_images=len(data), mirror=mirror, pool_ipc=pool_ipc)
     run.save_label_head(dict(f.net.body.state_dict()), W, info)
-    report(Done("labels", time.perf_counter() - started))
 
 
 def measured_mirror(config: RunConfig, real: mgdd.Real, engine: Engine, report: Report) -> bool:
@@ -253,7 +263,8 @@ def adapt_generator(
         run.record(pretraining_seconds=cost)
     rng = engine.rng(config.seed, "adapt")
     left = seconds_left(config, run)
-    seconds = None if left is None else left * (config.adapt_share if config.refine.steps else 1.0)
+    share = config.adapt_share if config.refine.steps else GENERATOR_SHARE
+    seconds = None if left is None else left * share
     mgdd.adapt(generator, features, real, pool, settings, engine, rng, report, run.saver("adapt"), seconds)
     run.save_generator(generator)
 
@@ -287,14 +298,14 @@ def make_set(
 def synthesise(
     config: RunConfig, ipc: int, adapted: Adapted, real: mgdd.Real | None, features: RandomFeatures, report: Report
 ) -> tuple[SyntheticSet, SyntheticSet]:
-    """The initial and the generated set of one IPC; with the real data at hand, both with labels fitted to their images."""
+    """The initial and the generated set of one IPC; with the real data at hand, the generated one's labels fitted to it."""
     started = time.perf_counter()
     initial, generated = adapted.synthesise(ipc)
     report(Done(f"generate ipc{ipc}", time.perf_counter() - started))
     if real is None or config.fit.networks == 0:
         return initial, generated
     started = time.perf_counter()
-    initial, generated = (fit_labels(config, part, real, features, adapted.engine) for part in (initial, generated))
+    generated = fit_labels(config, generated, real, features, adapted.engine)
     report(Done(f"fit labels ipc{ipc}", time.perf_counter() - started))
     return initial, generated
 
@@ -336,7 +347,9 @@ def refine_set(
     """The refined set, or the generated one when the configuration asks for no refinement."""
     if config.refine.steps == 0:
         return generated
-    phase, generated = f"refine ipc{generated.ipc}", generated.to(engine.device)
+    phase, generated, seconds = f"refine ipc{generated.ipc}", generated.to(engine.device), seconds_left(config, run)
+    if seconds == 0:
+        report(Note(f"The {config.seconds:g} seconds were over before refinement began: raise --seconds."))
     mirror = config.refine.mirror and generated.mirror
     batch = max(config.refine.synthetic_batch, generated.num_classes)
     X, Y = mgdd.refine(
@@ -349,7 +362,7 @@ def refine_set(
         report,
         run.saver(phase.replace(" ", "-")),
         phase,
-        seconds_left(config, run),
+        seconds,
     )
     return replace(generated, images=real.normalise.inverse(X), labels=Y, stage="refined", label_method="learned")
 

@@ -716,7 +716,7 @@ def test_bad_requests_are_refused(tmp_path: Path, data: Path, words: list[object
 
 def test_every_command_of_the_page_parses() -> None:
     page = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^    (?:.* -m )?ddtool compare (.*?)(?:  +#.*)?$", page, re.MULTILINE)
+    lines = re.findall(r"^(?:.* -m )?ddtool compare (.*?)(?:  +#.*)?$", page, re.MULTILINE)
     group: Any = typer.main.get_command(app)
     for line in lines:
         group.commands["compare"].make_context("compare", shlex.split(line))

@@ -120,7 +120,7 @@ class Method(ABC):
     settings: ClassVar[type[Settings]]
     short: ClassVar[dict[str, Any]] = {}
     """Ours: settings that do well in minutes, where the published ones take hours; `ddtool compare` uses them unless told
-    otherwise. Chosen on a part held out of CIFAR-10's training split at 60 seconds of one CPU thread (docs/log.md)."""
+    otherwise. Chosen in a minute or so of one CPU thread at IPC 10, on a part held out of CIFAR-10's training split (docs/log.md)."""
     least: ClassVar[dict[str, float]] = {}
     """The smallest usable values of its own settings."""
     floor: ClassVar[float] = 1.0
@@ -255,12 +255,14 @@ def distil(
         phase, method.config.steps, method.tensors(), method.optimiser, method.rng, report, saver,
         floor=method.floor, limit=seconds,
     )  # fmt: skip
-    synchronise = method.task.engine.synchronise
+    synchronise, idle = method.task.engine.synchronise, type(method).between is Method.between
     for step in loop:
         method.optimiser.zero_grad(set_to_none=True)
         loop.apply(method.gradient(step))
         with torch.no_grad():
             method.project()
+        if idle:
+            continue
         with loop.aside(synchronise):
             method.between(step)
     return Spent(loop.step, loop.seconds - loop.outside, loop.outside + prepared)

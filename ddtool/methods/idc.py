@@ -32,6 +32,8 @@ class IDCSettings(Settings):
     """Each stored image holds factor x factor images that networks see at full size."""
     lr: float | None = None
     """Of the images' SGD, for pixels in [0, 1]. By case: 5e-3 · IPC/10 on colour, 1e-4 · IPC/10 on grey."""
+    lr_times: float = 1.0
+    """Ours: a factor on the rate by case, for short budgets."""
     momentum: float = 0.5
     """Of the images' SGD."""
     real_batch: int = 64
@@ -59,9 +61,9 @@ class IDC(GradientMatching):
 
     name, title, settings = "idc", "IDC (Kim et al., 2022)", IDCSettings
     factor = 2
-    short: ClassVar[dict[str, Any]] = {"real_batch": 32, "real_images": 256, "lr": 0.3}
+    short: ClassVar[dict[str, Any]] = {"real_batch": 32, "real_images": 256, "lr_times": 60.0}
     least: ClassVar[dict[str, float]] = {
-        "factor": 1, "lr": 0, "momentum": 0, "real_batch": 1, "synthetic_batch": 1, "inner": 1, "real_images": 0,
+        "factor": 1, "lr": 0, "lr_times": 0, "momentum": 0, "real_batch": 1, "synthetic_batch": 1, "inner": 1, "real_images": 0,
         "net_batch": 1, "net_lr": 0, "net_momentum": 0, "weight_decay": 0, "cutmix": 0,
     }  # fmt: skip
 
@@ -73,7 +75,7 @@ class IDC(GradientMatching):
             raise UsageError(f"Setting 'baseline.factor' is {self.factor}, images have {sides} pixels.", "Try 2.")
         self.grey = channels == 1
         published_lr, published_images = (1e-4, 500) if self.grey else (5e-3, 2000)
-        self.lr = published_lr * task.ipc / 10 if settings.lr is None else settings.lr
+        self.lr = published_lr * settings.lr_times * task.ipc / 10 if settings.lr is None else settings.lr
         self.real_images = published_images if settings.real_images is None else settings.real_images
         self.X = self.initial_images()
         self.optimiser = torch.optim.SGD([self.X], self.lr, settings.momentum)

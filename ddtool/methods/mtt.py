@@ -258,7 +258,9 @@ class Experts:
         c, task, data = self.config, self.task, self.task.real.data
         source = (len(data), data.num_classes, data.shape, data.mean, data.std, task.mirror)
         training = (c.expert_lr, c.expert_batch, c.expert_images, c.width, c.pyramid, c.norm)
-        digest = hashlib.sha256(repr((1, source, training, task.seed, task.engine.bf16)).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(repr((1, source, training, task.seed, task.engine.describe())).encode()).hexdigest()[
+            :16
+        ]
         return f"expert-{digest}-{expert:03d}-{epoch:03d}"
 
     def made(self, expert: int, epoch: int, before: Tensor | None, report: Report) -> dict[str, Tensor]:
