@@ -38,7 +38,7 @@ class DM(Method):
     """Class means of the features of untrained networks, one network a step."""
 
     name, title, settings = "dm", "DM (Zhao and Bilen, 2023)", DMSettings
-    short: ClassVar[dict[str, Any]] = {"real_batch": 64, "lr": 10.0}
+    short: ClassVar[dict[str, Any]] = {"real_batch": 64}
     least: ClassVar = {"real_batch": 1, "lr": 0, "momentum": 0}
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
