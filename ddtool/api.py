@@ -164,7 +164,7 @@ def open_run(name: str | Path, report: Report = silent) -> Run:
 
 
 def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any]) -> RunConfig:
-    """defaults < preset < layers, left to right; UsageError for an unknown key."""
+    """defaults < preset < layers, left to right; UsageError for an unknown key, or one that the method does not use."""
     values: dict[str, Any] = dict(preset(preset_name, engine.device.type))
     for layer in layers:
         values = merged(values, layer)
@@ -172,6 +172,7 @@ def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any]) -> Run
     if not config.dataset:
         raise UsageError("No dataset was given.", "For a first try: `ddtool adapt sample --ipc 10`.")
     pipeline.check_config(config)
+    pipeline.check_given(config.method, *layers)
     return config
 
 

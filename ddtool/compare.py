@@ -21,8 +21,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ddtool import pipeline
-from ddtool.config import RunConfig, from_dict, merged, preset, to_dict
+from ddtool import baselines, pipeline
+from ddtool.config import MGDD_SETTINGS, RunConfig, from_dict, merged, preset, to_dict
 from ddtool.errors import RunError, UsageError, did_you_mean
 from ddtool.evaluation import check_protocol
 from ddtool.events import Report, silent
@@ -86,14 +86,15 @@ class Request:
     """Values of `RunConfig` for the jobs of one method, by its name."""
 
     def settings_for(self, method: str) -> dict[str, Any]:
-        """Values of `RunConfig` for the jobs of a method. The section `baseline` is not for MGDD's."""
+        """Values of `RunConfig` for the jobs of a method: `baseline` is not for MGDD's, and MGDD's sections for them alone."""
+        others = ("baseline",) if method in MGDD else MGDD_SETTINGS
+        given = {name: value for name, value in self.settings.items() if name not in others}
         if method in MGDD:
-            given = {name: value for name, value in self.settings.items() if name != "baseline"}
             everybody = merged({} if self.published else MGDD_SHORT, given)
         else:
             short = METHODS[method].short if method in METHODS else {}
             same: dict[str, Any] = {} if self.published else {"baseline": {"pyramid": True} | short}
-            everybody = merged(same, self.settings)
+            everybody = merged(same, given)
         return merged(everybody, self.own.get(method, {}))
 
 
@@ -158,6 +159,7 @@ def check(request: Request, jobs: Sequence[Job], device_type: str, report: Repor
         try:
             config = from_dict(RunConfig, merged(preset(request.preset, device_type), values))
             pipeline.check_config(config)
+            pipeline.check_given(config.method, values)
         except UsageError as error:
             error.message = f"{method}: {error.message}"
             error.hint = f"{error.hint} A setting for one method alone: --set-for {method}:NAME=VALUE.".lstrip()
@@ -305,6 +307,11 @@ class Folder:
         """Write down why a job failed."""
         write_atomically(self.failed(job), lambda temporary: temporary.write_text(printable(reason) + "\n", "utf-8"))
 
+    def finished(self) -> set[str]:
+        """The names of the jobs that are finished; RunError when it is no comparison's."""
+        request, jobs, _ = self.read()
+        return {job.name for job in jobs if self.outcome(job, request).state == "finished"}
+
     def outcome(self, job: Job, request: Request) -> Outcome:
         """What is known of a job."""
         run = self.run(job)
@@ -322,7 +329,7 @@ class Folder:
 def finished(job: Job, request: Request, run: Run) -> Outcome:
     """The figures of a finished job. LookupError, TypeError or ValueError when its results miss one."""
     results = run.results()
-    facts, score = results["facts"], final_score(results["scores"], job, request)
+    facts, score = results["facts"], final_score(results["scores"], job, request, run.config())
     spent = facts["spent"][f"ipc{job.ipc}"]
     pretraining = facts.get("pretraining_seconds") if job.method in MGDD else None
     peak = facts.get("peak_memory_mib")
@@ -341,13 +348,27 @@ def figure(value: Any) -> float:
     return float(value)
 
 
-def final_score(scores: Sequence[dict[str, Any]], job: Job, request: Request) -> dict[str, Any]:
-    """The score of a job's final set by the protocol of the request: refined before any other stage before random."""
-    rank = {"random": 0, "initial": 1, "generated": 2, "refined": 4}
-    fitting = [score for score in scores if score["ipc"] == job.ipc and score["protocol"] == request.protocol]
+def final_score(scores: Sequence[dict[str, Any]], job: Job, request: Request, config: RunConfig) -> dict[str, Any]:
+    """The score of a job's final set as the request asks for it; `config` is that of its run.
+
+    ValueError when there is none: `ddtool evaluate` keeps another one in its place.
+    """
+    wanted = {
+        "stage": pipeline.final_stage(config) if job.method in MGDD else baselines.STAGE,
+        "method": adapt_method(job.method),
+        "ipc": job.ipc,
+        "protocol": request.protocol,
+        "dataset": config.dataset,
+        "seeds": request.networks,
+    }
+    fitting = [score for score in scores if all(score[name] == value for name, value in wanted.items())]
     if not fitting:
-        raise ValueError(f"no score by {request.protocol} for IPC {job.ipc}")
-    return max(fitting, key=lambda score: rank.get(score["stage"], 3))
+        networks = f"{request.networks} network{'s' if request.networks > 1 else ''}"
+        raise ValueError(
+            f"its set has no score by {request.protocol} with {networks} on {config.dataset}, perhaps because "
+            "`ddtool evaluate` has put another in its place; the same `ddtool compare` measures it again"
+        )
+    return fitting[-1]
 
 
 def printable(text: str) -> str:

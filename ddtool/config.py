@@ -226,6 +226,8 @@ class RunConfig:
     """The scores at the end."""
 
 
+MGDD_SETTINGS = ("generator", "architecture", "features", "labels", "adapt", "fit", "refine", "adapt_share")
+"""What the other methods do not use."""
 PRESETS: dict[str, dict[str, Any]] = {
     "gpu": {},
     "cpu": {

@@ -14,6 +14,8 @@ from ddtool.errors import DataError, UsageError
 
 CENTRED = "centred"
 """The one label convention of ddtool: a row is (class scores − 1/C) · label_scale, so a hard label is one-hot − 1/C."""
+LARGEST_FACTOR = 8
+"""The most images a side that one image of a set may hold."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from torch import Tensor
 from ddtool.errors import DivergedError
 from ddtool.events import Done, Report, Step
 
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, a polite kill, and a terminal that closes (Windows has no such signal)."""
 Checkpoint = dict[str, Tensor]
 """Everything a loop needs to go on, flat: name → tensor (CPU)."""
 
@@ -198,7 +200,8 @@ class Loop:
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C or a polite kill sets the yielded event instead of stopping mid-step; a second one stops at once."""
+    """Ctrl-C, a polite kill or a closed terminal sets the yielded event instead of stopping mid-step; a second one stops
+    at once. What `nohup` has the process ignore stays ignored."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -209,7 +212,8 @@ def deferred_interrupt() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         asked.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    caught = [number for number in STOPS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in caught}
     try:
         yield asked
     finally:

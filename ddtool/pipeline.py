@@ -1,7 +1,9 @@
 """From a dataset's name to a scored run directory. Each finished stage is a file of the run; what is there is not made again."""
 
 import json
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddtool import hub, methods, mgdd
-from ddtool.config import AdaptConfig, RunConfig, check_values
+from ddtool.config import MGDD_SETTINGS, AdaptConfig, RunConfig, check_values, to_dict
 from ddtool.data import ImageData, Normaliser, SyntheticSet, accuracy, draw_pool
 from ddtool.engine import Engine, finite
 from ddtool.errors import DataError, RunError, UsageError, did_you_mean
@@ -322,8 +324,12 @@ def fit_labels(
 
 def has_set(config: RunConfig, ipc: int, run: Run) -> bool:
     """Whether the run has the set that its configuration asks for: `ddtool generate` leaves one that is not refined."""
-    wanted = "refined" if config.refine.steps else "generated"
-    return run.set_path(ipc).exists() and run.load_set(ipc).stage == wanted
+    return run.set_path(ipc).exists() and run.load_set(ipc).stage == final_stage(config)
+
+
+def final_stage(config: RunConfig) -> str:
+    """The stage of the sets that a run of MGDD leaves."""
+    return "refined" if config.refine.steps else "generated"
 
 
 def write_stages(
@@ -404,14 +410,15 @@ def check_labels(theta: dict[str, Tensor], W: Tensor, info: dict[str, Any], fold
 
 
 def pretraining_seconds(config: RunConfig) -> float | None:
-    """What the pre-training of the generator took, by the file beside it; None when it does not say."""
+    """What the pre-training of the generator took, by the (untrusted) file beside it; None when it does not say."""
     if config.generator == "scratch":
         return None
     try:
         facts = json.loads((hub.generator_folder(config.generator) / PRETRAINING).read_text(encoding="utf-8"))
-        return float(facts["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        seconds = float(facts["seconds"]) if type(facts["seconds"]) in (int, float) else math.nan
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def load_generator(config: RunConfig) -> Generator:
@@ -574,6 +581,24 @@ def check_config(config: RunConfig) -> None:
         raise UsageError("The settings of 'baseline' are those of other methods.", "Name one: --method dm.")
     if config.features.norm not in NORMS:
         raise UsageError(f"Unknown norm '{config.features.norm}'.", did_you_mean(config.features.norm, NORMS))
+
+
+def check_given(method: str, *layers: Mapping[str, Any]) -> None:
+    """UsageError for settings of MGDD alone that were given for another method, which would not see them.
+
+    A run's whole configuration has a value for each of them, and is let through.
+    """
+    if method == MGDD:
+        return
+    partial = [layer for layer in layers if not layer.keys() >= to_dict(RunConfig()).keys()]
+    for name, value in ((name, layer[name]) for layer in partial for name in MGDD_SETTINGS if name in layer):
+        if value in ({}, "bundled"):
+            continue
+        hint = "Leave it out, or leave --method out."
+        if isinstance(value, Mapping) and "steps" in value:
+            hint = f"Its own are in the section 'baseline': --set baseline.steps={value['steps']}."
+        setting = f"{name}.{next(iter(value))}" if isinstance(value, Mapping) else name
+        raise UsageError(f"Setting '{setting}' is MGDD's: the method '{method}' does not use it.", hint)
 
 
 def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from safetensors import safe_open
 
 import ddtool
 from ddtool import cards, hub, methods, pipeline, receive
-from ddtool.config import PRESETS, RunConfig, from_dict, merged, to_dict
+from ddtool.config import MGDD_SETTINGS, PRESETS, RunConfig, from_dict, merged, to_dict
 from ddtool.data import SyntheticSet
 from ddtool.engine import PRECISIONS
 from ddtool.errors import HubError, RunError, UsageError
@@ -561,7 +561,9 @@ def command(config: RunConfig, made: SyntheticSet, env: Mapping[str, Any], local
     elif config.generator != "bundled":
         words += ["--generator " + shlex.quote(config.generator)]
     words += [f"--seconds {config.seconds:.12g}"] if config.seconds is not None else []
-    words += [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in by_preset[name]]
+    unused = MGDD_SETTINGS if config.method != MGDD else ()  # a run may have them, its command would be refused
+    given = [(key, value) for key, value in by_preset[name] if key.partition(".")[0] not in unused]
+    words += [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in given]
     precision = [f"--precision {env['precision']}"] if env.get("precision") in PRECISIONS else []
     words += precision + ([f"--threads {env['threads']}"] if type(env.get("threads")) is int else [])
     if made.stage == "generated" and config.refine.steps > 0:

@@ -214,6 +214,9 @@ def run_config(found: Found) -> RunConfig:
         raise HubError(
             f"The configuration in {FACTS} of '{found.repo.repo}' is refused: {error.message}", HINT
         ) from error
+    if config.method != pipeline.MGDD:
+        message = f"{FACTS} of '{found.repo.repo}' is refused: its method '{config.method:.40}' adapts no generator."
+        raise HubError(message, HINT)
     for name, value in (("dataset", config.dataset), ("generator", config.generator)):
         if not (hub.parse(value) or _PLAIN.fullmatch(value)):
             raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: its {name} '{value:.60}' is a path.", HINT)

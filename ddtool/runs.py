@@ -32,7 +32,7 @@ from torch import Tensor
 
 import ddtool
 from ddtool.config import RunConfig, from_dict, to_dict
-from ddtool.data import CENTRED, ImageData, SyntheticSet
+from ddtool.data import CENTRED, LARGEST_FACTOR, ImageData, SyntheticSet
 from ddtool.engine import Engine, finite
 from ddtool.errors import RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
@@ -48,8 +48,6 @@ ROW_GROUP = 100
 """Pictures in a row group of a parquet file, as `datasets` has them: a viewer reads one at a time."""
 LARGEST_SIDE, MOST_PICTURES, MOST_BYTES = 4096, 10**7, 2**32
 """Bounds on what a file may claim to hold: pixels a side, pictures, and bytes in memory."""
-LARGEST_FACTOR = 8
-"""The most images a side that one image of a set may hold."""
 OURS = re.compile(
     r"(config|env|results|ddtool|pretraining)\.json|metrics\.jsonl|preview\.png|model\.safetensors"
     r"|generator/(config\.json|(model|labels)\.safetensors)|pool/train\.parquet"
@@ -134,11 +132,12 @@ class Run:
     def steps(self) -> dict[str, int]:
         """The last step that each phase has reported."""
         out: dict[str, int] = {}
-        with contextlib.suppress(OSError, ValueError):
-            for line in (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        for line in lines:
+            with contextlib.suppress(ValueError, LookupError, TypeError):  # a killed process tears its last line
                 event = json.loads(line)
-                if "step" in event:
-                    out[event["phase"]] = event["step"]
+                out[event["phase"]] = event["step"]
         return out
 
     def drop_scores(self, ipc: int) -> None:
@@ -148,11 +147,10 @@ class Run:
         self.write_json("results.json", results)
 
     def log(self, event: Event) -> None:
-        """Append an event to metrics.jsonl."""
+        """Append an event to metrics.jsonl. A phase that ends again has begun anew, or counts all its sittings."""
         append_event(self.folder / "metrics.jsonl", event)
         if isinstance(event, Done):
-            seconds = self.results()["timings"].get(event.phase, 0) + event.seconds
-            self.record(timings={event.phase: round(seconds, 2)})
+            self.record(timings={event.phase: round(event.seconds, 2)})
 
     # ----------------------------------------------------------------------------------------------------- artefacts
 

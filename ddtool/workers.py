@@ -50,8 +50,8 @@ class Workers:
     def run(self, jobs: Sequence[Job]) -> None:
         """Run those of the jobs that are not finished.
 
-        Ctrl-C (or a polite kill) is passed on to the jobs once, so that each keeps its last step; then KeyboardInterrupt.
-        A second one ends them at once.
+        Ctrl-C (a polite kill, a closed terminal) is passed on to the jobs once, so that each keeps its last step; then
+        KeyboardInterrupt. A second one ends them at once.
         """
         left = deque(job for job in jobs if self.folder.outcome(job, self.request).state != "finished")
         total, passed_on = len(left), False

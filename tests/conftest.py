@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ddtool.data import ImageData
 from ddtool.engine import Engine
 from ddtool.events import Event, Step
-from ddtool.loop import Checkpoint
+from ddtool.loop import STOPS, Checkpoint
 
 settings.register_profile("ddtool", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("ddtool")
@@ -127,7 +127,7 @@ def signals() -> Iterator[None]:
     def missed(number: int, _: object) -> None:
         raise AssertionError(f"signal {number} was not caught")
 
-    before = {number: signal.signal(number, missed) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, missed) for number in STOPS}
     yield
     left = {number: signal.signal(number, handler) for number, handler in before.items()}
     assert set(left.values()) == {missed}, "a signal handler was not restored"

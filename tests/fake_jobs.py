@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ddtool.compare import Folder, Job
+from ddtool.compare import Folder, Job, adapt_method
 
 SCRIPT = """
 import json, os, pathlib, signal, sys, time
@@ -41,11 +41,16 @@ if "exit" in then:
 """What a fake job does; it starts in a few hundredths of a second."""
 
 
+def config(job: Job) -> str:
+    """The config.json of a job, as far as a comparison reads it."""
+    return json.dumps({"dataset": "toy", "refine": {"steps": 0 if job.method == "mgdd-generator" else 1}})
+
+
 def results(job: Job, accuracy: float, step_seconds: float = 1.0, outside: float = 0.0, **facts: Any) -> dict[str, Any]:
     """The results.json of a finished job, as the pipeline writes it."""
-    stage = {"mgdd": "refined", "mgdd-generator": "generated", "random": "random"}.get(job.method, "distilled")
+    stage = {"mgdd": "refined", "mgdd-generator": "generated"}.get(job.method, "distilled")
     score = {
-        "stage": stage, "method": job.method, "ipc": job.ipc, "arch": "ConvNet", "protocol": "quick",
+        "stage": stage, "method": adapt_method(job.method), "ipc": job.ipc, "arch": "ConvNet", "protocol": "quick",
         "dataset": "toy", "mean": accuracy, "std": 0.0, "seeds": 1, "seconds": 1.0,
     }  # fmt: skip
     spent = {"steps": job.steps or 0, "step_seconds": step_seconds, "outside_seconds": outside}
@@ -57,11 +62,12 @@ def finish(folder: Folder, job: Job, accuracy: float, *seconds: float, device: s
     """Make a job's folder look finished."""
     run = folder.run(job)
     run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text("{}")
+    (run / "config.json").write_text(config(job))
     (run / "env.json").write_text(json.dumps({"device": device}))
     (run / "results.json").write_text(json.dumps(results(job, accuracy, *seconds, **facts)))
 
 
 def process(run: Path, job: Job, accuracy: float = 50.0, **then: Any) -> list[str]:
     """The command of a process that makes a finished run, or ends as `then` says: say, exit, signal, sleep, wait_for."""
-    return [sys.executable, "-S", "-c", SCRIPT, str(run), "{}", json.dumps(results(job, accuracy)), json.dumps(then)]
+    made = json.dumps(results(job, accuracy))
+    return [sys.executable, "-S", "-c", SCRIPT, str(run), config(job), made, json.dumps(then)]

@@ -49,7 +49,8 @@ class Means(Method):
         self.optimiser = torch.optim.SGD([self.X], settings.lr)
 
     def gradient(self, step: int) -> Tensor:
-        mean = self.task.by_class(3, self.rng).mean(1)
+        real, _ = self.task.real.batch(3 * self.task.num_classes, self.rng)  # by class
+        mean = real.view(self.task.num_classes, 3, *real.shape[1:]).mean(1)
         loss = (self.X - mean[self.task.classes()]).square().sum()
         (self.X.grad,) = torch.autograd.grad(loss, [self.X])
         return loss.detach()
@@ -205,9 +206,13 @@ def test_the_picture_names_the_method(run: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("step", [2, 4])
 def test_ctrl_c_and_resume_give_the_same_bytes(step: int, dataset: Path, made: tuple[Path, Any], signals: None) -> None:
-    settings = {"baseline": {"steps": 4, "lr": 0.25}}
+    options: dict[str, Any] = {
+        "method": "means",
+        "generator": "bundled",
+        "settings": {"baseline": {"steps": 4, "lr": 0.25}},
+    }
     with pytest.raises(Interrupted):
-        tiny.adapt(dataset, Path("run"), press_at("distil ipc2", step), ipc=[1, 2], method="means", settings=settings)
+        tiny.adapt(dataset, Path("run"), press_at("distil ipc2", step), ipc=[1, 2], **options)
     assert "checkpoints/distil-ipc2.safetensors" in tiny.listing(Path("run"))
     assert "finished" not in Run(Path("run")).results()["facts"]
     done("adapt", "--resume", "run", "--precision", "fp32")
@@ -253,6 +258,10 @@ def test_a_dry_run_names_the_files_and_writes_none(dataset: Path) -> None:
         (["--method", "means", "--refine-steps", 0], "--generator and --refine-steps are MGDD's"),
         (["--method", "means", "--set", "baseline.lr=-1"], "'baseline.lr' must be at least 0"),
         (["--method", "means", "--set", "baseline.speed=1"], "'baseline.speed'"),
+        (["--method", "means", "--set", "adapt.steps=5"], "--set baseline.steps=5"),
+        (["--method", "means", "--set", "features.norm=batch"], "'features.norm' is MGDD's"),
+        (["--method", "means", "--set", "generator=scratch"], "'generator' is MGDD's"),
+        (["--method", "means", "--set", "adapt_share=0.5"], "'adapt_share' is MGDD's"),
         (["--set", "baseline.lr=1"], "'baseline' are those of other methods"),
         (["--seconds", 5, "--ipc", 1], "A budget in seconds is for one set"),
         (["--method", "means", "--seconds", 5, "--ipc", 1], "A budget in seconds is for one set"),
@@ -263,6 +272,16 @@ def test_a_dry_run_names_the_files_and_writes_none(dataset: Path) -> None:
 def test_a_wrong_request_is_explained_and_leaves_nothing(words: list[Any], said: str, dataset: Path) -> None:
     assert said in refused(2, "adapt", dataset, "--ipc", 2, "--out", "run", *words)
     assert tiny.listing(Path()) == []
+
+
+def test_a_whole_configuration_repeats_the_run(run: Path, dataset: Path) -> None:
+    """It holds MGDD's settings, too; beside it they are refused like everywhere."""
+    done("adapt", "--config", run / "config.json", "--out", "again", "--precision", "fp32")
+    assert tiny.all_bytes(Path("again")) == tiny.all_bytes(run)
+    words = ["--config", run / "config.json", "--set", "refine.steps=5"]
+    assert "--set baseline.steps=5" in refused(2, "adapt", *words, "--out", "third")
+    with pytest.raises(UsageError, match=r"'labels.width' is MGDD's"):
+        api.adapt(str(dataset), method="means", settings={"labels": {"width": 8}}, engine=ENGINE)
 
 
 def test_generate_names_what_would_make_another_size(run: Path) -> None:
@@ -278,8 +297,25 @@ def test_generate_names_what_would_make_another_size(run: Path) -> None:
 # -------------------------------------------------------------------------------------------------- budgets in seconds
 
 
+@pytest.mark.parametrize(
+    ("words", "counted"),
+    [
+        (["--seconds", 5, "--steps", 5], "--steps"),
+        (["--seconds", 5, "--steps", 0, "--refine-steps", 5], "--steps"),
+        (["--seconds", 5, "--refine-steps", 5], "--refine-steps"),
+        (["--method", "means", "--set", "seconds=5", "--steps", 5], "--steps"),
+    ],
+)
+def test_a_budget_is_in_seconds_or_in_steps(words: list[Any], counted: str, dataset: Path) -> None:
+    said = refused(2, "adapt", dataset, "--ipc", 1, "--out", "run", *words)
+    assert f"takes the place of {counted}; one of them only" in said
+    assert f"Leave {counted} out" in said
+    assert tiny.listing(Path()) == []
+    done("adapt", dataset, "--ipc", 1, "--seconds", 5, "--refine-steps", 0, "--dry-run", "--quiet")
+
+
 def test_a_budget_in_seconds_ends_a_method(dataset: Path) -> None:
-    words = ["adapt", dataset, "--method", "means", "--ipc", 1, "--seconds", 0.2, "--steps", 10**9]
+    words = ["adapt", dataset, "--method", "means", "--ipc", 1, "--seconds", 0.2, "--set", "baseline.steps=1000000000"]
     done(*words, "--out", "run", *SCORED, "--set", "evaluate.baseline=false")
     results = Run(Path("run")).results()
     spent = results["facts"]["spent"]["ipc1"]
@@ -319,7 +355,7 @@ def test_mgdd_shares_its_seconds_out(dataset: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_mgdd_ends_by_the_clock(dataset: Path) -> None:
-    done("adapt", dataset, "--ipc", 1, "--seconds", 0.5, "--out", "run", *tiny.OPTIONS, "--steps", 10**9, *SCORED)
+    done("adapt", dataset, "--ipc", 1, "--seconds", 0.5, "--out", "run", *tiny.UNCOUNTED, *SCORED)
     run = Run(Path("run"))
     assert run.load_set(1).stage == "refined"
     assert run.results()["facts"]["spent"]["ipc1"]["steps"] < 10**8

@@ -18,19 +18,21 @@ from xml.etree import ElementTree
 import pytest
 import torch
 import typer
-from fake_jobs import finish, process, results
+from fake_jobs import config, finish, process, results
 from tiny import OPTIONS, ROOT, ddtool, done, image_folder, listing, refused
 
 from ddtool import compare, line_plot
 from ddtool.cli.app import app
 from ddtool.compare import Folder, Job, Request, gather
 from ddtool.comparison_report import files, panels, render
+from ddtool.config import RunConfig, from_dict
 from ddtool.engine import spread
 from ddtool.errors import RunError, UsageError
 from ddtool.events import Event, Note, silent
 from ddtool.line_plot import Axes, Box, Level, Line, Panel, Point, draw, places
 from ddtool.methods import METHODS
 from ddtool.methods.selection import Random
+from ddtool.runs import Run
 from ddtool.workers import Workers, why
 
 REQUEST = Request("sample")
@@ -137,7 +139,7 @@ def test_settings_reach_whom_they_are_for() -> None:
     )  # fmt: skip
     forced = {"evaluate.baseline": "false", "evaluate.kernel_ridge": "false"}
     dm = options_of(request, job("dm"))
-    assert dm["--set"] == {"baseline.width": "32", "baseline.init": '"noise"', "refine.ridge": "0.5"} | forced
+    assert dm["--set"] == {"baseline.width": "32", "baseline.init": '"noise"'} | forced
     assert (dm["--dataset-config"], dm["--train-split"]) == ("a", "t")
     assert options_of(request, job("idc"))["--set"]["baseline.width"] == "64"
     assert options_of(request, job("mgdd"))["--set"] == {"refine.ridge": "0.5"} | forced
@@ -184,7 +186,7 @@ def test_what_a_job_would_refuse_is_refused_before_the_first(data: Path) -> None
     ]
     for request, words in cases:
         with pytest.raises(UsageError) as refusal:
-            compare.check(request, [A], "cpu")
+            compare.check(request, [A, job("mgdd", ipc=1)], "cpu")
         assert words in refusal.value.message
         assert refusal.value.hint
     with pytest.raises(UsageError, match="--ipc 9"):
@@ -265,16 +267,31 @@ def test_results_that_cannot_be_used_are_a_failure(folder: Folder, change: dict[
 def test_the_score_is_that_of_the_final_set() -> None:
     def pick(wanted: Job, *stages: str) -> str:
         scores = [results(wanted, 50.0)["scores"][0] | {"stage": stage} for stage in stages]
-        scores += [score | {"protocol": "kernel-ridge", "stage": "refined"} for score in scores[:1]]
-        scores += [score | {"ipc": 99, "stage": "refined"} for score in scores[:1]]
-        return str(compare.final_score(scores, wanted, REQUEST)["stage"])
+        others = {"protocol": "kernel-ridge", "ipc": 99, "seeds": 3, "dataset": "other", "method": "another"}
+        scores += [score | {name: other} for score in scores for name, other in others.items()]
+        run_config = from_dict(RunConfig, json.loads(config(wanted)))
+        return str(compare.final_score(scores, wanted, REQUEST, run_config)["stage"])
 
     assert pick(job("mgdd"), "generated", "refined", "random") == "refined"
     assert pick(job("mgdd-generator"), "random", "generated") == "generated"
     assert pick(job("dm"), "random", "distilled") == "distilled"
-    assert pick(A, "random") == "random"
-    with pytest.raises(ValueError, match="no score by quick"):
-        pick(A)
+    assert pick(A, "random", "distilled") == "distilled"
+    for wanted, stages in ((A, []), (A, ["random"]), (job("mgdd"), ["generated"])):
+        with pytest.raises(ValueError, match="no score by quick with 1 network on toy"):
+            pick(wanted, *stages)
+
+
+def test_a_score_that_evaluate_has_replaced_is_not_the_job_s(folder: Folder) -> None:
+    folder.add(REQUEST, [A], False)
+    finish(folder, A, 50.0)
+    assert folder.finished() == {A.name}
+    run = Run(folder.run(A))
+    run.record(score=run.results()["scores"][0] | {"seeds": 3, "mean": 99.0})
+    found = folder.outcome(A, REQUEST)
+    assert found.state == "failed"
+    assert "`ddtool evaluate` has put another in its place" in found.reason
+    assert "the same `ddtool compare` measures it again" in found.reason
+    assert folder.finished() == set()
 
 
 # ----------------------------------------------------------------------------------------------------------- workers
@@ -480,7 +497,7 @@ def test_one_seed_has_the_spread_of_its_networks(folder: Folder) -> None:
     folder.add(REQUEST, [A], False)
     finish(folder, A, 50.0)
     said = json.loads((folder.run(A) / "results.json").read_text())
-    said["scores"][0] |= {"std": 1.25, "seeds": 3}
+    said["scores"][0] |= {"std": 1.25}
     (folder.run(A) / "results.json").write_text(json.dumps(said))
     assert [(row.accuracy, row.std) for row in gather(folder).rows] == [(50.0, 1.25)]
 
@@ -647,6 +664,7 @@ def test_compare_runs_what_is_left_and_shows_the_table(
     assert re.search(r"^ *mgdd +44.0 \(n=2\) +5 ", shown.stdout, re.MULTILINE)
     assert "No luck." in shown.stderr
     assert "bug" not in shown.stderr
+    assert "random-ipc1-seed0 --protocol frepo-mse" in shown.stderr
     faked.clear()
     shown = done("compare", data, *WORDS, "--out", out, "--json")
     said = json.loads(shown.stdout)
@@ -705,6 +723,7 @@ def test_a_dry_run_lists_the_jobs_and_writes_nothing(tmp_path: Path, data: Path)
         (["--set-for", "random"], "METHOD:NAME=VALUE"),
         (["--set-for", "randon:baseline.width=3"], "Did you mean 'random'?"),
         (["--methods", "random", "--set", "baseline.wdth=3"], "baseline.wdth"),
+        (["--methods", "random", "--set-for", "random:adapt.steps=3"], "random: Setting 'adapt.steps' is MGDD's"),
         (["--methods", "random", "--ipc", 9], "--ipc 9 is more than class"),
         (["--device", "gpu9"], "gpu9"),
     ],

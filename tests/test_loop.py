@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddtool.errors import DivergedError
 from ddtool.events import Done, Event, Step, silent
-from ddtool.loop import Interrupted, Loop, deferred_interrupt
+from ddtool.loop import STOPS, Interrupted, Loop, deferred_interrupt
 
 
 class Problem:
@@ -234,7 +234,7 @@ def test_a_checkpoint_can_be_asked_for_but_not_of_a_diverged_state(saver: Any) -
 # ---------------------------------------------------------------------------------------------------------------- Ctrl-C
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPS)
 def test_interrupt_ends_the_step_first(saver: Any, number: int) -> None:
     problem, ended = Problem(6, saver=saver), []
 
@@ -250,6 +250,24 @@ def test_interrupt_ends_the_step_first(saver: Any, number: int) -> None:
     assert ended == [0, 1]
     assert int(saver.kept["step"]) == 2
     assert torch.equal(saver.kept["tensor.x"], problem.x.detach())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this platform has no SIGHUP")
+def test_a_terminal_that_closes_does_not_end_what_nohup_began(saver: Any) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        problem = Problem(3, saver=saver)
+        for _ in problem.loop:
+            press(signal.SIGHUP)
+            problem.step()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_is_a_stop() -> None:
+    assert [signal.Signals(number).name for number in STOPS][:2] == ["SIGINT", "SIGTERM"]
+    assert (signal.SIGHUP in STOPS) if hasattr(signal, "SIGHUP") else len(STOPS) == 2
 
 
 def test_interrupt_in_the_last_step_is_not_lost(saver: Any, interrupt_at: Callable) -> None:

@@ -8,7 +8,7 @@ import torch
 from method_case import TINY, method_of, task_of
 from torch import Tensor
 
-from ddtool.data import ImageData
+from ddtool.data import LARGEST_FACTOR, ImageData, one_hot
 from ddtool.errors import UsageError
 from ddtool.events import Event, Step
 from ddtool.loop import Interrupted
@@ -41,7 +41,7 @@ def test_gives_images_in_range_and_labels_of_its_kind(name: str, toy: ImageData,
     assert pixels.max() <= 1 + 1e-6
     assert not X.requires_grad
     assert not Y.requires_grad
-    hard = task.one_hot(task.classes())
+    hard = one_hot(task.classes(), task.num_classes)
     assert torch.equal(Y, hard) != METHODS[name].soft
     assert spent.steps == (6 if METHODS[name].learns else 0)
     assert spent.step_seconds >= 0
@@ -115,3 +115,10 @@ def test_settings_are_checked() -> None:
         settings_of("random", {"init": "zeros"})
     with pytest.raises(UsageError, match="Unknown norm"):
         settings_of("random", {"norm": "layer"})
+
+
+def test_a_factor_that_no_set_may_have_is_refused_before_the_work() -> None:
+    assert settings_of("idc", {"factor": LARGEST_FACTOR}).factor == LARGEST_FACTOR  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=f"'baseline.factor' must be at most {LARGEST_FACTOR}") as refusal:
+        settings_of("idc", {"factor": LARGEST_FACTOR + 1})
+    assert "baseline.factor=2" in refusal.value.hint

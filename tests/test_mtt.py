@@ -288,7 +288,11 @@ def test_progress_is_told(toy: ImageData) -> None:
     steps = [event for event in seen if isinstance(event, Step)]
     assert [(s.phase, s.step, s.total) for s in steps] == [("experts", n, 4) for n in (1, 2, 3, 4)]
     assert all(math.isfinite(s.values["loss"]) for s in steps)
-    assert [event.phase for event in seen if isinstance(event, Done)] == ["experts"]
+    done = [event for event in seen if isinstance(event, Done)]
+    assert [event.phase for event in done] == ["experts"]
+    again: list[Event] = []
+    mtt_of(toy, store, experts=2).prepare(again.append)
+    assert [event for event in again if isinstance(event, Done)] == done  # what all took, not this look at them
     assert not [event for event in seen if isinstance(event, Note)]
     seen.clear()
     mtt_of(toy, store, experts=3).prepare(seen.append)

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ from test_hub import (  # noqa: F401  fixtures among them
 )
 from tiny import done, refused
 
-from ddtool import api, cards
-from ddtool.data import SyntheticSet
+from ddtool import api, cards, publish
+from ddtool.config import LabelConfig, RunConfig
+from ddtool.data import ImageData, SyntheticSet, real_images
 from ddtool.errors import HubError, UsageError
 from ddtool.runs import Run
 
@@ -179,12 +181,21 @@ def test_chosen_images_are_said_to_be_real(server: HubServer) -> None:
     done("pull", "ann/real-ddtool")
 
 
+def test_a_command_has_no_settings_that_its_method_refuses(toy: ImageData) -> None:
+    made = replace(real_images(toy, torch.arange(4), mirror=False), method="means", stage="distilled")
+    config = RunConfig(dataset="x", method="means", baseline={"lr": 0.5}, labels=LabelConfig(width=7))
+    command = publish.command(config, made, {}, local=False)
+    assert "--set baseline.lr=0.5" in command
+    assert "labels" not in command
+    assert "--set labels.width=7" in publish.command(replace(config, method="mgdd", baseline={}), made, {}, local=False)
+
+
 def test_a_budget_in_seconds_is_in_the_command(server: HubServer) -> None:
     words = ["adapt", "cifar10", "--ipc", 1, "--seconds", 0.25, *QUICK]
     done(*words, "--method", "means", "--out", "a")
     done("push", "a", "ann/a")
     assert "--method means --seconds 0.25" in facts(server, "dataset", "ann/a-ddtool")["sets"]["1"]["command"]
-    done(*words, *tiny.OPTIONS, "--out", "b")
+    done(*words, *tiny.UNCOUNTED, "--out", "b")
     done("push", "b", "ann/b")
     command = facts(server, "dataset", "ann/b-ddtool")["sets"]["1"]["command"]
     assert "--seconds 0.25" in command

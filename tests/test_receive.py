@@ -103,6 +103,7 @@ FACTS_TRICKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "config: endless networks": (lambda f: config_of(f, fit={"networks": 10**9}), "fit.networks is 1,000,000,000"),
     "config: endless steps": (lambda f: config_of(f, refine={"steps": 10**9}), "refine.steps is 1,000,000,000"),
     "config: a huge IPC": (lambda f: config_of(f, ipc=[1, 10**9]), "ipc is 1,000,000,000"),
+    "config: another method": (lambda f: config_of(f, method="random"), "its method 'random' adapts no generator"),
     "config: no IPC": (lambda f: config_of(f, ipc=[]), "made no set"),
     "config: a negative seed": (lambda f: config_of(f, data={"seed": -1}), "data.seed is -1"),
     "config: an unknown option": (lambda f: config_of(f, data={"evil": 1}), "Unknown setting 'data.evil'"),

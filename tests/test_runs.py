@@ -717,10 +717,20 @@ def test_scores_are_kept_once_for_each_measurement(run: Run) -> None:
     assert (results["timings"]["x"], results["facts"]["colour"]) == (1, "grey")
 
 
-def test_timings_of_a_phase_add_up(run: Run) -> None:
+def test_a_phase_that_ends_again_replaces_its_seconds(run: Run) -> None:
     run.log(Done("phase", 1.5))
     run.log(Done("phase", 2.0))
-    assert run.results()["timings"]["phase"] == 3.5
+    assert run.results()["timings"]["phase"] == 2.0
+
+
+@pytest.mark.parametrize(
+    "torn", ['{"phase": "adapt", "st', "3", "[]", '{"step": 9}', '{"phase": [], "step": 1}', "\x00"]
+)
+def test_a_torn_line_of_the_metrics_hides_no_other(torn: str, tmp_path: Path) -> None:
+    lines = [torn, '{"phase": "adapt", "step": 2, "total": 3}', torn, '{"phase": "adapt", "seconds": 1}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert Run(tmp_path).steps() == {"adapt": 2}
+    assert Run(tmp_path / "nowhere").steps() == {}
 
 
 def test_a_score_on_another_dataset_stands_beside_the_own_one(run: Run, tmp_path: Path) -> None:
@@ -821,3 +831,18 @@ def test_a_generator_is_a_folder_not_its_file(made: Path) -> None:
     with pytest.raises(GeneratorError, match="is a file") as caught:
         hub.generator_folder(str(made / "generator" / "model.safetensors"))
     assert str(made / "generator") in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ('{"seconds": 12}', 12.0), ('{"seconds": 0.5}', 0.5), ('{"seconds": 0}', 0.0), ('{"seconds": -1}', None),
+        ('{"seconds": true}', None), ('{"seconds": "12"}', None), ('{"seconds": NaN}', None),
+        ('{"seconds": Infinity}', None), (f'{{"seconds": 1{"0" * 400}}}', None), ("{}", None), ("[]", None),
+        ("[" * 100_000, None),
+    ],
+)  # fmt: skip
+def test_the_seconds_of_a_pretraining_are_a_number_or_nothing(said: str, seconds: float | None, tmp_path: Path) -> None:
+    (tmp_path / pipeline.PRETRAINING).write_text(said)
+    found = pipeline.pretraining_seconds(RunConfig(generator=str(tmp_path)))
+    assert (found, type(found)) == (seconds, type(seconds))

@@ -134,6 +134,10 @@ def command(
                 raise UsageError("--generator and --refine-steps are MGDD's.", "Leave them out, or leave --method out.")
             stages["baseline"] = stages.pop("adapt")
         settings = api.resolve(engine, preset, *layers, stages, flags)
+        if settings.seconds is not None and (steps is not None or refine_steps):
+            counted = "--refine-steps" if steps is None else "--steps"
+            hint = f"Leave {counted} out, or the seconds."
+            raise UsageError(f"A budget in seconds takes the place of {counted}; one of them only.", hint)
         folder = out or api.default_folder(settings)
         if dry_run:
             show_plan(output, settings, folder, engine, force, goal)

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 GRID = "Jobs"
 Line = tuple[Sequence[str], str | None, bool]
 """Cells of a table's line, its style, and whether a rule follows."""
-NARROW = {
-    "s in steps": "s in\nsteps", "s outside": "s\noutside", "pre-training, s": "pre-\ntraining, s", "peak MiB": "peak\nMiB",
-    "its accuracy, %": "its ac-\ncuracy, %",
-}  # fmt: skip
-"""Headers whose columns would make a table wider than a terminal of 80 columns."""
 
 
 @handled
@@ -210,9 +205,9 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
         )
     best = max((r for r in found.rows if r.accuracy is not None), key=lambda r: r.accuracy or 0.0, default=None)
     if best:
-        output.next_step(
-            o.shell("ddtool evaluate", folder.path / "jobs" / best.jobs[0], "--protocol frepo-mse --seeds 3")
-        )
+        done = next(name for name in best.jobs if name in folder.finished())
+        other = "dsa-ce" if found.request.protocol == "frepo-mse" else "frepo-mse"  # the job's own score stays
+        output.next_step(o.shell("ddtool evaluate", folder.path / "jobs" / done, f"--protocol {other} --seeds 3"))
     if failed and alone:
         raise SystemExit(1)
 

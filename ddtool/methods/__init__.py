@@ -3,6 +3,7 @@
 from typing import Any
 
 from ddtool.config import check_least, from_dict
+from ddtool.data import LARGEST_FACTOR
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.methods.base import LEAST, Method, Settings, Spent, Store, Task, distil
 from ddtool.methods.dm import DM
@@ -44,6 +45,11 @@ def settings_of(name: str, values: dict[str, Any]) -> Settings:
     settings = from_dict(method.settings, values, "baseline.")
     least = {key: bound for key, bound in (LEAST | method.least).items() if getattr(settings, key) is not None}
     check_least(settings, least, "baseline.")
+    if (factor := getattr(settings, "factor", 1)) > LARGEST_FACTOR:
+        raise UsageError(
+            f"Setting 'baseline.factor' must be at most {LARGEST_FACTOR}, got {factor}.",
+            f"For example --set baseline.factor={method.factor}, its default.",
+        )
     if settings.init not in INITS:
         raise UsageError(
             f"Setting 'baseline.init' must be real or noise, got '{settings.init}'.", "Its default is real."

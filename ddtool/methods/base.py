@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ddtool.data import one_hot
 from ddtool.engine import Engine, frozen_random_state, seeded_generator
 from ddtool.events import Report, silent
 from ddtool.loop import Loop, Saver
@@ -75,15 +74,6 @@ class Task:
         shape = (len(self.rows), *self.real.data.shape)
         X = torch.randn(shape, generator=rng, device=self.engine.device)
         return X.contiguous(memory_format=torch.channels_last)
-
-    def by_class(self, n: int, rng: torch.Generator) -> Tensor:
-        """n random real images of every class, normalised, (C, n, c, h, w)."""
-        X, _ = self.real.batch(n * self.num_classes, rng)
-        return X.view(self.num_classes, n, *X.shape[1:])
-
-    def one_hot(self, labels: Tensor) -> Tensor:
-        """Centred one-hot labels (m, C) of classes (m,)."""
-        return one_hot(labels, self.num_classes)
 
     def host_rng(self, *purpose: str | int) -> torch.Generator:
         """A generator on the CPU for one purpose, such as the augmentation of a step: nothing of it needs saving."""

@@ -222,7 +222,7 @@ class Experts:
 
     def prepare(self, report: Report = silent) -> float:
         """Train what is not there; returns the seconds that all took, also those that were there."""
-        started, self.seconds, there = time.perf_counter(), 0.0, 0
+        self.seconds, there = 0.0, 0
         for expert in range(self.config.experts):
             weights, whole = None, True
             for epoch in range(self.epochs + 1):
@@ -233,7 +233,7 @@ class Experts:
                 weights, self.seconds = found["weights"], self.seconds + float(found["seconds"])
         if there:
             report(Note(f"{there} of {self.config.experts * self.epochs} epochs of experts were there already."))
-        report(Done(PHASE, time.perf_counter() - started))
+        report(Done(PHASE, self.seconds))
         return self.seconds
 
     def weights(self, expert: int, epoch: int) -> Tensor:
