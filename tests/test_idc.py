@@ -87,8 +87,10 @@ def test_more_parts_than_pixels_are_refused(factor: int) -> None:
 
 
 def test_a_factor_that_images_do_not_hold_is_refused(toy: ImageData) -> None:
-    with pytest.raises(UsageError, match=r"'baseline\.factor' is 17"):
+    with pytest.raises(UsageError, match=r"'baseline\.factor' must be at most 8, got 17"):
         idc_of(toy, factor=17)
+    with pytest.raises(UsageError, match=r"'baseline\.factor' is 8, images have \[6, 6\] pixels"):
+        idc_of(toy_images(4, seed=2, size=6), factor=8)
     with pytest.raises(UsageError, match=r"'baseline\.factor' must be at least 1"):
         idc_of(toy, factor=0)
 

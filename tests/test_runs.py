@@ -671,7 +671,8 @@ def test_every_stage_has_its_labels_at_the_scale_of_the_configuration(made: Path
     for stage in ("initial", "generated", "refined"):
         synthetic = run.load_set(run.ipcs()[0], stage)
         assert synthetic.label_scale == scale
-        assert synthetic.label_method == ("learned" if stage == "refined" else "fitted")
+        methods = {"initial": "analytical", "generated": "fitted", "refined": "learned"}
+        assert synthetic.label_method == methods[stage]
 
 
 def test_without_networks_to_fit_on_labels_are_analytical(dataset: Path, tmp_path: Path) -> None:
