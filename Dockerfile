@@ -2,8 +2,8 @@
 ARG BASE_IMAGE=python:3.12-slim
 
 FROM ${BASE_IMAGE} AS build
-# An index beside pip's own, for torch: the CPU build, or another .../whl/cuNNN. Empty: pip's own index only, that is CUDA.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# An index beside pip's own, for torch: that of its CPU builds, or of another CUDA. Empty: pip's own only, on Linux CUDA.
+ARG TORCH_INDEX=""
 # Into an environment at the path where it stays, by the base image's pip: it needs none of its own.
 RUN python -m venv --without-pip /opt/ddtool
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_PYTHON=/opt/ddtool/bin/python

@@ -63,17 +63,25 @@ class Workers:
                     while left and not asked.is_set() and len(self.working) < self.places:
                         self.start(left.popleft())
                     time.sleep(POLL)
-                    for place, working in list(self.working.items()):
-                        if working.process.poll() is not None:
-                            self.conclude(self.working.pop(place), asked.is_set(), len(left) + len(self.working))
+                    self.collect(asked.is_set(), len(left))
                     if asked.is_set() and not passed_on:
-                        passed_on = True
-                        for working in self.working.values():
-                            working.process.send_signal(signal.SIGINT)
+                        passed_on = self.pass_on()
             finally:
                 self.end()
         if asked.is_set():
             raise KeyboardInterrupt
+
+    def collect(self, stopping: bool, left: int) -> None:
+        """Conclude the jobs that have ended; `left` have not begun."""
+        for place in [n for n, working in self.working.items() if working.process.poll() is not None]:
+            ended = self.working.pop(place)
+            self.conclude(ended, stopping, left + len(self.working))
+
+    def pass_on(self) -> bool:
+        """Press Ctrl-C for every job that runs."""
+        for working in self.working.values():
+            working.process.send_signal(signal.SIGINT)
+        return True
 
     def start(self, job: Job) -> None:
         """Start a job in the first free place. It is in a session of its own: a terminal's Ctrl-C is for us, who pass it on."""
