@@ -50,7 +50,7 @@ class FRePo(Method):
     """Feature regression on a pool of networks that train on S: images and labels are learned."""
 
     name, title, settings = "frepo", "FRePo (Zhou et al., 2022)", FRePoSettings
-    short: ClassVar[dict[str, Any]] = {"real_batch": 256, "lr_images": 0.1, "lr_labels": 0.01}
+    short: ClassVar[dict[str, Any]] = {"real_batch": 256, "lr_images": 0.03, "lr_labels": 0.01}
     least = dict.fromkeys(("real_batch", "synthetic_batch", "networks", "updates"), 1.0) | dict.fromkeys(
         ("ridge", "lr_images", "lr_labels", "lr_network"), 0.0
     )

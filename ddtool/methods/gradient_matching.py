@@ -164,7 +164,7 @@ class DSA(DC):
     """DC with one random operation a class and step, the same for its real and its synthetic images."""
 
     name, title, settings = "dsa", "DSA (Zhao and Bilen, 2021)", DSASettings
-    short: ClassVar[dict[str, Any]] = {"real_batch": 64, "inner": 2, "lr": 10.0}
+    short: ClassVar[dict[str, Any]] = {"real_batch": 64, "inner": 2, "lr": 3.0}
 
     def together(self, step: int) -> Together:
         return siamese("dsa", self.task.mirror, self.task.host_rng("match", step), self.rng)

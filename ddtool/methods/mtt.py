@@ -122,7 +122,7 @@ class MTT(Method):
     name, title, settings = "mtt", "MTT (Cazenavette et al., 2022)", MTTSettings
     short: ClassVar[dict[str, Any]] = {
         "experts": 2, "expert_epochs": 3, "expert_images": 2500, "expert_batch": 64, "expert_lr": 0.02, "student_steps": 5,
-        "match_epochs": 1, "start_before": 3, "batch": 50, "lr_images": 3000.0, "lr_student": 0.03, "lr_lr": 1e-5,
+        "match_epochs": 1, "start_before": 3, "batch": 50, "lr_images": 1000.0, "lr_student": 0.03, "lr_lr": 1e-5,
     }  # fmt: skip
     least: ClassVar = {"experts": 1, "expert_epochs": 1, "expert_lr": 0, "expert_batch": 1, "momentum": 0}
 
