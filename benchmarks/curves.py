@@ -1,18 +1,23 @@
 """Test accuracy over adaptation steps, from the meta generator and from scratch; and over refinement steps, from the
 generator's output and from real images. One fresh network a seed (protocol `quick`), on the whole test split.
 
-    python benchmarks/curves.py cifar10 --adapt 0 10 30 100 300 --refine 0 100 300 --seeds 3 --out curves-cifar10.json
+    python benchmarks/curves.py cifar10 --refine 100 300 --seeds 3 --out curves-cifar10.json
+    python benchmarks/curves.py --plot curves.svg curves-cifar10.json curves-cifar100.json
 
-Each point is an adaptation of just that length (its learning rate falls to the end), as `ddtool adapt --steps N` makes it.
+Each point is an adaptation of just that length (its learning rate falls to the end), as `ddtool adapt --steps N` makes it. The
+file keeps every score; the same command again goes on with what is missing. The second command draws files on one sheet.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,8 +28,14 @@ from ddtool.engine import Engine
 from ddtool.evaluation import kernel_ridge, train_and_test
 from ddtool.generator import Generator
 from ddtool.hub import generator_folder
+from ddtool.line_plot import Level, Line, Panel, Point, draw
 from ddtool.nets import RandomFeatures
+from ddtool.runs import write_json
 from ddtool.scoring import load_target
+
+FIGURES = ("quick", "kernel-ridge")
+COLOURS = (("#dc2626", "#f87171"), ("#2563eb", "#60a5fa"), ("#0d9488", "#2dd4bf"), ("#ea8a00", "#fbbf24"))
+"""Of a plot's lines, on light and on dark paper."""
 
 
 class Bench:
@@ -63,6 +74,10 @@ class Bench:
         made = mgdd.generate(g, X[: len(first)], self.real.normalise, engine)
         return replace(first, images=self.real.normalise.inverse(made), stage="generated")
 
+    def finished(self, generator: str, steps: int) -> SyntheticSet:
+        """The same with fitted labels, as `ddtool adapt` leaves it."""
+        return self.fitted(self.generated(generator, steps))
+
     def fitted(self, synthetic: SyntheticSet) -> SyntheticSet:
         return pipeline.fit_labels(self.config, synthetic, self.real, self.features, self.engine)
 
@@ -79,29 +94,110 @@ class Bench:
         return {"kernel-ridge": ridge.mean, "quick": quick.mean}
 
 
-def points(bench: Bench, args: argparse.Namespace) -> Iterator[tuple[str, int, SyntheticSet]]:
-    """(name of the curve, steps, set) of everything that is asked for."""
-    first = bench.initial()
-    yield "real images, hard labels", 0, real_images(bench.real.data, bench.rows[: len(first)], bench.mirror)
-    yield "real images, analytical labels", 0, first
-    yield "real images, fitted labels", 0, bench.fitted(first)
-    for generator in args.generators:
-        for steps in args.adapt:
-            made = bench.generated(generator, steps)
-            if args.analytical:
-                yield f"{generator}, analytical labels", steps, made
-            yield f"{generator}, fitted labels", steps, bench.fitted(made)
+Make = Callable[[Bench], SyntheticSet]
+
+
+def points(args: argparse.Namespace) -> Iterator[tuple[str, int, Make]]:
+    """(name of the curve, steps, how a bench makes the set) of everything that is asked for."""
+    yield "real images, hard labels", 0, lambda b: real_images(b.real.data, b.rows[: len(b.initial())], b.mirror)
+    yield "real images, analytical labels", 0, Bench.initial
+    yield "real images, fitted labels", 0, lambda b: b.fitted(b.initial())
+    for generator, steps in product(args.generators, args.adapt):
+        if args.analytical:
+            yield f"{generator}, analytical labels", steps, partial(Bench.generated, generator=generator, steps=steps)
+        yield f"{generator}, fitted labels", steps, partial(Bench.finished, generator=generator, steps=steps)
+    first, after = args.generators[0], args.refine_after
     for steps in args.refine:
         if args.analytical:
-            yield "refined from real images, analytical labels", steps, bench.refined(first, steps)
-        yield "refined from real images, fitted labels", steps, bench.refined(bench.fitted(first), steps)
-        made = bench.fitted(bench.generated(args.generators[0], args.refine_after))
-        yield f"refined from {args.generators[0]} after {args.refine_after} steps", steps, bench.refined(made, steps)
+            yield "refined from real images, analytical labels", steps, partial(refined, Bench.initial, steps)
+        yield "refined from real images, fitted labels", steps, partial(refined, lambda b: b.fitted(b.initial()), steps)
+        made = partial(Bench.finished, generator=first, steps=after)
+        yield f"refined from {first} after {after} steps", steps, partial(refined, made, steps)
+
+
+def refined(start: Make, steps: int, bench: Bench) -> SyntheticSet:
+    return bench.refined(start(bench), steps)
+
+
+# ------------------------------------------------------------------------------------------------------- the file
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Score what the file does not have yet, and write it after every score."""
+    engine, scores = Engine.choose(), kept(args)
+    done = {(row["curve"], row["steps"], row["seed"]) for row in scores}
+    for seed in range(args.seeds):
+        missing = [point for point in points(args) if (*point[:2], seed) not in done]
+        if not missing:
+            continue
+        chosen = {"dataset": args.dataset, "ipc": [args.ipc], "seed": seed}
+        bench = Bench(api.resolve(engine, "auto", chosen), engine)
+        for name, steps, make in missing:
+            started = time.perf_counter()
+            row = {"curve": name, "steps": steps, "seed": seed} | bench.scores(make(bench))
+            scores.append(row | {"seconds": round(time.perf_counter() - started, 1)})
+            print(json.dumps(scores[-1]), flush=True)
+            said = head(args) | {"device": engine.describe(), "points": table(scores), "scores": scores}
+            write_json(args.out, said)
+
+
+def head(args: argparse.Namespace) -> dict[str, Any]:
+    """What all scores of a file have in common."""
+    return {"dataset": Path(args.dataset).name, "ipc": args.ipc, "refine_after": args.refine_after}
+
+
+def kept(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The scores that the file has; it must be of the same dataset and settings."""
+    if not args.out.exists():
+        return []
+    said = json.loads(args.out.read_text(encoding="utf-8"))
+    for name, value in head(args).items():
+        if said.get(name) != value:
+            raise SystemExit(f"{args.out} has {name} {said.get(name)!r}, not {value!r}: choose another --out.")
+    return said["scores"]
+
+
+def table(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation over seeds of every point, in the order in which they were first scored."""
+    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in scores:
+        rows.setdefault((row["curve"], row["steps"]), []).append(row)
+    return [
+        {"curve": name, "steps": steps, "seeds": len(found)}
+        | {k: round(statistics.mean(s[k] for s in found), 2) for k in FIGURES}
+        | {f"{k} std": round(statistics.stdev([s[k] for s in found]) if len(found) > 1 else 0.0, 2) for k in FIGURES}
+        for (name, steps), found in rows.items()
+    ]
+
+
+def plot(files: list[Path], out: Path) -> None:
+    """One panel a file: a line for every curve of several points, a level for every other. 0 steps stand at 1."""
+    panels = []
+    for file in files:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        curves: dict[str, list[dict[str, Any]]] = {}
+        for row in said["points"]:
+            curves.setdefault(row["curve"], []).append(row)
+        lines = tuple(line_of(name, rows, i) for i, (name, rows) in enumerate(curves.items()) if len(rows) > 1)
+        levels = tuple(Level(name, rows[0]["quick"]) for name, rows in curves.items() if len(rows) == 1)
+        panels.append(Panel(f"{said['dataset']}, {said['ipc']} images per class", lines, levels))
+    out.write_text(draw(panels, "steps (logarithmic; none at 1)", "test accuracy, %"), encoding="utf-8")
+
+
+def line_of(name: str, rows: list[dict[str, Any]], i: int) -> Line:
+    light, dark = COLOURS[i % len(COLOURS)]
+    marks = [
+        Point(max(r["steps"], 1), r["quick"], r["quick std"], f"{name}, {r['steps']} steps: {r['quick']}")
+        for r in sorted(rows, key=lambda r: r["steps"])
+    ]
+    short = name.removesuffix(", fitted labels")
+    return Line(short, tuple(marks), light, dark, strong=i == 0, apart=name.startswith("refined"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset")
+    parser.add_argument("dataset", nargs="*", help="one dataset, or with --plot the files to draw")
+    parser.add_argument("--plot", type=Path, help="draw files that were measured before")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--generators", nargs="+", default=["bundled", "scratch"])
     parser.add_argument("--adapt", type=int, nargs="*", default=[0, 10, 30, 100, 300, 1000])
@@ -110,32 +206,16 @@ def main() -> None:
     parser.add_argument("--analytical", action="store_true", help="the paper's labels (Eq. 3) beside the fitted ones")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.plot:
+        return plot([Path(name) for name in args.dataset], args.plot)
+    if len(args.dataset) != 1 or args.out is None:
+        parser.error("name one dataset and --out FILE, or --plot FILE and the files to draw")
+    args.dataset = args.dataset[0]
     if args.threads:
         torch.set_num_threads(args.threads)
-    engine, started = Engine.choose(), time.perf_counter()
-    rows: dict[tuple[str, int], list[dict[str, float]]] = {}
-    for seed in range(args.seeds):
-        chosen = {"dataset": args.dataset, "ipc": [args.ipc], "seed": seed}
-        bench = Bench(api.resolve(engine, "auto", chosen), engine)
-        for name, steps, synthetic in points(bench, args):
-            score = bench.scores(synthetic)
-            rows.setdefault((name, steps), []).append(score)
-            print(f"seed {seed}  {name:48} {steps:5}  {score}  {time.perf_counter() - started:.0f} s", flush=True)
-            write(args, engine, rows, time.perf_counter() - started)
-
-
-def write(args: argparse.Namespace, engine: Engine, rows: dict, seconds: float) -> None:
-    """What has been measured so far: mean and standard deviation over seeds."""
-    table = [
-        {"curve": name, "steps": steps, "seeds": len(found)}
-        | {k: round(statistics.mean(s[k] for s in found), 2) for k in found[0]}
-        | {f"{k} std": round(statistics.stdev([s[k] for s in found]) if len(found) > 1 else 0.0, 2) for k in found[0]}
-        for (name, steps), found in rows.items()
-    ]
-    head = {"dataset": Path(args.dataset).name, "ipc": args.ipc, "device": engine.describe(), "seconds": round(seconds)}
-    args.out.write_text(json.dumps(head | {"points": table}, indent=1) + "\n")
+    measure(args)
 
 
 if __name__ == "__main__":
