@@ -458,6 +458,28 @@ def test_learned_labels_help(held: Real, real: Real, f: RandomFeatures, pool: Po
     assert judged(f, held, X, Y) < judged(f, held, pool.X_s, pool.Y_s)
 
 
+@pytest.mark.parametrize("uses", [1, 2, 4])
+def test_a_bank_gives_each_network_to_so_many_steps(uses: int, real: Real, f: RandomFeatures) -> None:
+    """Features are those of the network that f has become, and their labels fit; no network is drawn more often than told."""
+    bank, seen = mgdd.Bank(f, real, 16, uses, rng(1)), {}  # type: tuple[mgdd.Bank, dict[tuple[float, ...], list[int]]]
+    draws = 0
+    for step in range(60 * uses):
+        before = bank.rng.get_state()
+        F_t, Y_t = bank.at(step)
+        draws += not torch.equal(bank.rng.get_state(), before)
+        weights = f.net.body[0].weight.detach()
+        seen.setdefault(tuple(weights.flatten()[:5].tolist()), []).append(step)
+        matches = (f(real.at(torch.arange(len(real.data)))[0])[None] - F_t[:, None]).abs().amax(2)  # (16, all images)
+        assert matches.min(1).values.max() < 1e-5
+        assert torch.equal(Y_t, real.at(matches.argmin(1))[1])
+        assert len(bank.drawn) <= mgdd.SPREAD * (uses - 1) + 1
+    assert draws == len(seen) == 60
+    settled = [steps for steps in seen.values() if 30 * uses <= steps[0] < 40 * uses]
+    assert len(settled) == 10
+    for steps in settled:
+        assert [step // uses - steps[0] // uses for step in steps] == [mgdd.SPREAD * i for i in range(uses)]
+
+
 def test_refined_pixels_stay_in_range(real: Real, f: RandomFeatures, pool: Pool) -> None:
     mean, std = real.normalise.mean, real.normalise.std
     black_and_white = ((pool.X_s > 0).float() - mean) / std
@@ -549,6 +571,9 @@ def test_grey_images_go_the_same_way(grey_toy: ImageData, engine: Engine) -> Non
 # -------------------------------------------------------------------------------------------------------------- resume
 
 
+PHASES = ["adapt", "refine", "refine, networks used twice", "pretrain"]
+
+
 class World:
     """One phase of six steps on the toy data, from a start and a random stream that `seed` decides."""
 
@@ -565,12 +590,12 @@ class World:
             meta_train(g, {3: f}, [large], META, self.engine, 7, report, saver)
         else:
             start = self.pool.X_s + seed
-            config = replace(REFINE, steps=6, synthetic_batch=4)
+            config = replace(REFINE, steps=6, synthetic_batch=4, uses=1 if self.phase == "refine" else 2)
             return flat(refine(start, self.pool.Y_s - seed, f, self.real, config, stream, report, saver))
         return flat(g.parameters())
 
 
-@pytest.mark.parametrize("phase", ["adapt", "refine", "pretrain"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_six_steps_are_three_and_three(
     phase: str, real: Real, pool: Pool, engine: Engine, saver: Any, interrupt_at: Callable
 ) -> None:
@@ -586,7 +611,7 @@ def test_six_steps_are_three_and_three(
     assert first.values + second.values == whole.values
 
 
-@pytest.mark.parametrize("phase", ["adapt", "refine", "pretrain"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_phases_have_their_names_and_schedules(
     phase: str, real: Real, pool: Pool, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -599,12 +624,13 @@ def test_phases_have_their_names_and_schedules(
 
     monkeypatch.setattr(mgdd, "Loop", spy)
     World(phase, real, pool, engine).run(0)
-    floor = {"adapt": ADAPT, "refine": REFINE, "pretrain": META}[phase].lr_floor
-    assert made == [(phase, 6, floor)]
+    name = phase.split(",")[0]
+    floor = {"adapt": ADAPT, "refine": REFINE, "pretrain": META}[name].lr_floor
+    assert made == [(name, 6, floor)]
     assert ADAPT.lr_floor != META.lr_floor != REFINE.lr_floor
 
 
-@pytest.mark.parametrize("phase", ["adapt", "refine", "pretrain"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_crash_goes_on_from_the_last_checkpoint(
     phase: str, real: Real, pool: Pool, engine: Engine, saver: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -634,7 +660,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint(
 def test_ctrl_c_inside_a_step_waits_for_its_end(
     real: Real, pool: Pool, engine: Engine, saver: Any, monkeypatch: pytest.MonkeyPatch, signals: None
 ) -> None:
-    world, calls, loss = World("refine", real, pool, engine), [], mgdd.ridge_loss
+    world, calls, loss = World("refine", real, pool, engine), [], mgdd.head_loss
 
     def press(*arguments: Any) -> Tensor:
         calls.append(1)
@@ -643,7 +669,7 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(
         return loss(*arguments)
 
     expected = world.run(0)
-    monkeypatch.setattr(mgdd, "ridge_loss", press)
+    monkeypatch.setattr(mgdd, "head_loss", press)
     with pytest.raises(Interrupted):
         world.run(0, saver=saver)
     assert int(saver.kept["step"]) == 2
