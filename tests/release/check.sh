@@ -36,7 +36,7 @@ case $what in
     uv pip compile --quiet --resolution lowest-direct --python "$(command -v python)" --no-header --no-annotate \
       ${PIP_CONSTRAINT:+--constraint "$PIP_CONSTRAINT"} pyproject.toml |
       grep -vE '^(nvidia|cuda|triton)' > "$work/lowest.txt"
-    install --requirement "$work/lowest.txt" hypothesis pytest pytest-timeout hatchling
+    install --requirement "$work/lowest.txt" hypothesis pytest pytest-timeout pytest-xdist hatchling
     grep -iE "^($(dependencies | sed -E 's/[>=].*//; s/_/[-_]/' | paste -sd '|'))==" "$work/lowest.txt" | paste -sd ' '
     PYTHONPATH=$PWD python -m pytest -p no:cacheprovider "${files[@]}" 2>&1 | tail -n 1 ;;
   no-torch)
