@@ -110,7 +110,8 @@ class Method(ABC):
     settings: ClassVar[type[Settings]]
     short: ClassVar[dict[str, Any]] = {}
     """Ours: settings that do well in minutes, where the published ones take hours; `ddtool compare` uses them unless told
-    otherwise. Chosen in a minute or so of one CPU thread at IPC 10, on images held out of CIFAR-10's train split (docs/log.md)."""
+    otherwise. Chosen in up to a minute of one CPU thread, on images held out of the train splits of CIFAR-10 and, for learning
+    rates, FashionMNIST (docs/log.md)."""
     least: ClassVar[dict[str, float]] = {}
     """The smallest usable values of its own settings."""
     floor: ClassVar[float] = 1.0
