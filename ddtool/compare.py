@@ -147,8 +147,10 @@ def jobs_of(
     ]
 
 
-def check(request: Request, jobs: Sequence[Job], device_type: str, report: Report = silent) -> None:
-    """What any job would refuse at its start, refused before the first one begins; it also leaves the dataset decoded."""
+def check(request: Request, jobs: Sequence[Job], device_type: str, report: Report = silent) -> dict[str, Any]:
+    """What any job would refuse at its start, refused before the first one begins; it also leaves the dataset decoded.
+
+    Returns what the dataset is, as `ImageData.source`."""
     check_protocol(request.protocol)
     for name in request.own:
         if name not in known_methods():
@@ -166,7 +168,14 @@ def check(request: Request, jobs: Sequence[Job], device_type: str, report: Repor
             raise
     ipcs = tuple(sorted({job.ipc for job in jobs}))
     config = replace(config, dataset=request.dataset, ipc=ipcs, data=request.data, generator=request.generator)
-    pipeline.check_start(config, report)
+    return pipeline.check_start(config, report).train.source
+
+
+def pinned(request: Request, source: Mapping[str, Any]) -> Request:
+    """The request with its Hub dataset at the commit that was read, unless it names a revision: all jobs see the same data."""
+    if source.get("kind") != "hub" or source.get("converted") or "revision" in request.data or "@" in request.dataset:
+        return request
+    return replace(request, data=request.data | {"revision": source["revision"]})
 
 
 def command(request: Request, job: Job, folder: Path, machine: Sequence[str]) -> list[str]:
@@ -262,6 +271,15 @@ class Folder:
         except (OSError, ValueError, LookupError, TypeError, UsageError) as error:
             hint = "Restore the file, or choose another --out."
             raise RunError(f"{self.path / 'compare.json'} is damaged: {error}.", hint) from error
+
+    def continued(self, request: Request) -> Request | None:
+        """The request at the revision that the comparison here was begun with, unless it names one; None: begin anew."""
+        if not (self.path / "compare.json").exists():
+            return None
+        before = self.read()[0]
+        if before.dataset != request.dataset or "revision" in request.data or "revision" not in before.data:
+            return request
+        return replace(request, data=request.data | {"revision": before.data["revision"]})
 
     def check(self, request: Request) -> None:
         """RunError unless jobs of this request may be here: the folder is free, or its request is the same."""

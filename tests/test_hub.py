@@ -38,6 +38,7 @@ from tiny import done, refused
 
 import ddtool as package
 from ddtool import api, hub
+from ddtool.compare import Folder, Request
 from ddtool.data import SyntheticSet
 from ddtool.errors import DDToolError, HubError, UsageError
 from ddtool.generator import Generator
@@ -1191,3 +1192,27 @@ def test_the_cache_can_be_lost(pushed: HubServer, monkeypatch: pytest.MonkeyPatc
     assert "was not used here before" in refused(1, "pull", "ann/c10", "--out", "other")
     monkeypatch.delenv("HF_HUB_OFFLINE")
     done("pull", "ann/c10", "--out", "other")
+
+
+# ---------------------------------------------------------------------------------------------------------- compare
+
+
+def test_a_comparison_stays_at_the_commit_that_it_was_begun_with(server: HubServer, tmp_path: Path) -> None:
+    def revisions(out: str, *words: object) -> set[str]:
+        plan = done("compare", "cifar10", "--ipc", 1, "--seeds", 2, "--out", out, "--dry-run", "--quiet", *words)
+        return set(re.findall(r"--revision (\S+)", plan.stdout))
+
+    def head() -> str:
+        return server.commits("dataset", "uoft-cs/cifar10")[0].sha
+
+    first = head()
+    assert revisions("one") == {first}
+    Folder(Path("one")).add(Request("cifar10", data={"revision": first}), [], False)
+    Folder(Path("early")).add(Request("cifar10"), [], False)  # of a version that did not pin
+    server.seed("dataset", "uoft-cs/cifar10", cifar() | {"NOTES.md": b"a second commit"})
+    assert head() != first
+    assert revisions("one") == {first}
+    assert revisions("two") == {head()}
+    assert revisions("early") == set()
+    assert revisions("three", "--revision", first) == {first}
+    assert "another request" in refused(2, "compare", "cifar10", "--ipc", 1, "--out", "one", "--revision", head())

@@ -112,10 +112,13 @@ def command(
             settings_of_methods(set_for or []),
         )  # fmt: skip
         folder = compare.Folder(out or default_folder(dataset))
+        begun = folder.continued(request)
+        request = begun or request
         folder.check(request)
         engine = ranks.engine(engine_for(device, precision, compile_, threads, output))
         with one_voice(ranks):
-            compare.check(request, jobs, engine.device.type, output.listener)
+            source = compare.check(request, jobs, engine.device.type, output.listener)
+            request = begun or compare.pinned(request, source)
             places = places_of(engine, device, threads, workers, ranks)
             if dry_run:
                 show_plan(output, folder, request, jobs, places)
