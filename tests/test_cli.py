@@ -575,7 +575,8 @@ def test_evaluate_explains_what_it_cannot_do(code: int, words: list, expected: s
 # -------------------------------------------------------------------------------------------- info, env, version, help
 
 
-def test_info_of_a_run(run: Path) -> None:
+def test_info_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # room for the whole path of the dataset, wherever tests keep theirs
     result = done("info", run)
     assert "clothes" in result.stdout
     assert "refined" in result.stdout
