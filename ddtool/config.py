@@ -97,7 +97,7 @@ class RefineConfig:
     """Real images of a random network (rounded to a multiple of the classes)."""
     uses: int = 1
     """Steps that take each random network and its real images, 1 to 16. A step then costs about real_batch / uses real images:
-    1000 and 4 take the time of 256 and 1, and reach more in few steps (docs/log.md)."""
+    1000 and 4 take about the time of 256 and 1. A gain was seen in a trial, not with this schedule (docs/log.md)."""
     synthetic_batch: int = 1000
     """Upper bound on synthetic images a step; larger sets take a random class-balanced part each step."""
     ridge: float = 1e-3

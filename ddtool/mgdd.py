@@ -192,8 +192,8 @@ SPREAD = 5
 class Bank:
     """Random networks that `uses` steps take each, with the features of a batch of `images` real images of its own. Ours.
 
-    A step is then judged on `uses` times as many real images as it pays for, and their noise is what holds back a short
-    refinement (docs/log.md). Every `uses`-th step draws a network from `rng`; the others take one of the last few, so that
+    A step is then judged on `uses` times as many real images as it pays for; a gain in few steps was seen in a trial, not
+    with this schedule (docs/log.md). Every `uses`-th step draws a network from `rng`; the others take one of the last few, so that
     the uses of a network lie `SPREAD` networks apart. With one use, every step draws its own.
     """
 
