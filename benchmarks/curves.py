@@ -50,8 +50,7 @@ class Bench:
         rows = torch.randperm(len(data), generator=rng, device=engine.device)[: config.labels.images]
         self.W = mgdd.label_head(self.theta, self.real, rows, config.labels.ridge)
         self.mirror = pipeline.mirror_keeps_classes(config, self.real, engine)[0]
-        most = int(data.class_counts().min())
-        self.rows = draw_pool(data, min(most, max(*config.adapt.seen_ipcs, *config.ipc)), config.seed)
+        self.rows = draw_pool(data, pipeline.pool_size(config, data), config.seed)
 
     def initial(self) -> SyntheticSet:
         """Real images with analytical labels (Eq. 3)."""
@@ -66,9 +65,9 @@ class Bench:
         g = Generator.build(config.architecture, config.seed) if generator == "scratch" else None
         g = engine.place(g or Generator.load(generator_folder(generator)))
         X, _ = self.real.at(self.rows)
-        pool = mgdd.Pool(X, mgdd.analytical_labels(self.theta, self.W, X))
         settings = replace(config.adapt, steps=steps, mirror=self.mirror)
-        settings = pipeline.feasible(settings, self.real.data, lambda event: None)
+        settings = pipeline.feasible(settings, config.ipc, self.real.data, lambda event: None)
+        pool = pipeline.labelled_pool(config, settings, X, self.real, self.features, (self.theta, self.W), engine)
         mgdd.adapt(g, self.features, self.real, pool, settings, engine, engine.rng(config.seed, "adapt"))
         first = self.initial()
         made = mgdd.generate(g, X[: len(first)], self.real.normalise, engine)

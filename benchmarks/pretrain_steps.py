@@ -58,8 +58,7 @@ def main() -> None:
     parser.add_argument("--ways", type=int, default=10)
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--inner-steps", type=int, default=MetaConfig().inner_steps)
-    parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--blocks", type=int, default=1)
+    parser.add_argument("--slots", type=int, default=GeneratorConfig().slots)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -68,7 +67,7 @@ def main() -> None:
         iterations=1, meta_batch=1, inner_steps=args.inner_steps, ways=(args.ways,) * 2, ipc=(args.ipc,) * 2, grey=0.0,
         task=AdaptConfig(real_batch=128),
     )  # fmt: skip
-    architecture = GeneratorConfig(args.width, args.blocks)
+    architecture = GeneratorConfig(args.slots)
     forms = {name: iteration_of(form, large, config, architecture, args.device) for name, form in FORMS.items()}
     times: dict[str, list[float]] = {}
     for round_ in range(args.rounds + 1):

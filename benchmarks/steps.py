@@ -58,7 +58,7 @@ def steps_of(
     g = engine.place(Generator.build(GeneratorConfig(), 0))
     mirror = AdaptConfig(steps=1, seen_ipcs=(ipc,), mirror=True), RefineConfig(steps=1, mirror=True)
     return {
-        "adaptation": lambda: mgdd.adapt(g, f, real, mgdd.Pool(X, Y), mirror[0], engine, rng),
+        "adaptation": lambda: mgdd.adapt(g, f, real, mgdd.Pool(X, {ipc: Y}), mirror[0], engine, rng),
         "refinement": lambda: mgdd.refine(X, Y, f, real, mirror[1], rng) and None,
     }
 

@@ -1,4 +1,4 @@
-"""The generator g_ω: image to image, residual, a few residual blocks over patches."""
+"""The generator g_ω: image to image, residual, an associative memory."""
 
 import json
 import math
@@ -19,26 +19,27 @@ from ddtool.errors import GeneratorError, UsageError, did_you_mean
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 """Types by the names that safetensors gives them."""
-PATCH = 4
-"""Pixels of a patch's side."""
+GAIN, SHARPNESS = 32.0, 5.0
+"""Of the memory's output: a step of Adam at 1e-3 moves a pixel by up to 0.03, as a step of refinement does. Of the choice of
+slots: an image takes a handful of 512. Neither half nor twice as much makes a difference (docs/log.md)."""
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
     """The architecture of a generator."""
 
-    width: int = 64
-    """Channels at a quarter of the resolution. 8 to 512."""
-    blocks: int = 3
-    """Residual blocks. 1 to 8."""
+    slots: int = 512
+    """Images that the memory holds. 8 to 8192."""
+    side: int = 32
+    """Pixels of their side, an even number; other sizes are served by interpolation. 8 to 256."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("width", 8, 512), ("blocks", 1, 8)):
+        for name, low, high in (("slots", 8, 8192), ("side", 8, 256)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise UsageError(f"Generator {name} must be a whole number from {low} to {high}, got {value!r}.")
-        if self.width % 8:
-            raise UsageError(f"Generator width must be a multiple of 8, got {self.width}.")
+        if self.side % 2:
+            raise UsageError(f"Generator side must be even, got {self.side}.")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "GeneratorConfig":
@@ -50,37 +51,23 @@ class GeneratorConfig:
         return cls(**values)
 
 
-class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(relu(norm(x))))), the last convolution zero at the start."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm, self.conv1 = nn.GroupNorm(8, width), nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.relu(self.norm(x)))
-        return x + self.conv2(F.relu(h))
-
-
 class Generator(nn.Module):
-    """g_ω(X) = X + r_ω(X): residual blocks over 4x4 patches whose output is zero at the start, so that g begins as the
-    identity. Ours: many channels at a low resolution take a third of a U-Net's time over 2x2 patches (docs/log.md).
+    """g_ω(X) = X + r_ω(X), r_ω an associative memory: an image takes a mixture of stored images, by its likeness to their keys.
+    Stored images are zero at the start, so that g begins as the identity.
 
-    Works on normalised images (n, c, h, w) of any size: grey images travel as three equal channels and come back grey,
-    sizes are padded by reflection to a multiple of 4 and cropped back.
+    Ours: images that look different take different slots, so the steps of adaptation move each image by itself, as direct steps
+    on pixels do; a convolutional r_ω changes all images alike, which gains nothing (docs/log.md). An image that adaptation
+    did not see takes what was stored for those that look like it.
+
+    Works on normalised images (n, c, h, w) of any size; grey images travel as three equal channels and come back grey.
     """
 
     def __init__(self, config: GeneratorConfig = GeneratorConfig()) -> None:
         super().__init__()
         self.config = config
-        w, pixels = config.width, 3 * PATCH * PATCH
-        self.stem = nn.Conv2d(pixels, w, 3, padding=1)
-        self.body = nn.Sequential(*(ResidualBlock(w) for _ in range(config.blocks)))
-        self.norm, self.out = nn.GroupNorm(8, w), nn.Conv2d(w, pixels, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        slots, side = config.slots, config.side
+        self.keys = nn.Parameter(torch.randn(slots, 3 * (side // 2) ** 2))
+        self.values = nn.Parameter(torch.zeros(slots, 3, side, side))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (n, c, h, w), c in {1, 3} → normalised images of the same shape, not clamped."""
@@ -88,12 +75,21 @@ class Generator(nn.Module):
 
     def residual(self, images: Tensor) -> Tensor:
         """What the generator adds, (n, c, h, w)."""
-        grey, (height, width) = images.shape[1] == 1, images.shape[2:]
+        grey, size = images.shape[1] == 1, images.shape[2:]
         x = images.expand(-1, 3, -1, -1) if grey else images
-        x = self.body(self.stem(F.pixel_unshuffle(pad_to_multiple(x, PATCH), PATCH)))
-        x = F.pixel_shuffle(self.out(F.relu(self.norm(x))), PATCH)
-        x = centre_crop(x, height, width).float()
+        x = torch.softmax(SHARPNESS * self.likeness(x), 1) @ self.values.flatten(1)
+        x = GAIN * x.view(-1, *self.values.shape[1:]).float()
+        if x.shape[2:] != size:
+            x = F.interpolate(x, size, mode="bilinear", antialias=True)
         return x.mean(1, keepdim=True) if grey else x
+
+    def likeness(self, images: Tensor) -> Tensor:
+        """Of images (n, 3, h, w) to the keys, (n, slots): their cosine at half the side without what is coarse, times √d, so
+        that it is about N(0, 1) for random keys."""
+        x = F.adaptive_avg_pool2d(images, self.config.side // 2)
+        x = x - F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
+        x, keys = F.normalize(x.flatten(1), dim=1), F.normalize(self.keys, dim=1)
+        return x @ keys.T * math.sqrt(keys.shape[1])
 
     @classmethod
     def build(cls, config: GeneratorConfig, seed: int) -> "Generator":
@@ -171,20 +167,3 @@ def read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
         raise GeneratorError(
             f"{path} is not a readable safetensors file: {error}", "Copy or download it again."
         ) from error
-
-
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Pad height and width on all sides, by reflection, to multiples of `multiple`."""
-    height, width = images.shape[2:]
-    extra_h, extra_w = -height % multiple, -width % multiple
-    if not extra_h and not extra_w:
-        return images
-    top, left = extra_h // 2, extra_w // 2
-    mode = "reflect" if math.ceil(max(extra_h, extra_w) / 2) < min(height, width) else "replicate"
-    return F.pad(images, (left, extra_w - left, top, extra_h - top), mode=mode)
-
-
-def centre_crop(images: Tensor, height: int, width: int) -> Tensor:
-    """The inverse of `pad_to_multiple`."""
-    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
-    return images[:, :, top : top + height, left : left + width]

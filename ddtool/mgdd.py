@@ -75,9 +75,9 @@ class Real:
         data = data.to(engine.device)
         return cls(data, BalancedSampler(data.labels, data.num_classes), Normaliser(data.mean, data.std, engine.device))
 
-    def batch(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """About n images, the same number of each class: X_t, Y_t."""
-        return self.at(self.sampler(n, rng))
+    def batch(self, n: int | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """About n images (default: `usual_batch`), the same number of each class: X_t, Y_t."""
+        return self.at(self.sampler(n or usual_batch(self.data.num_classes), rng))
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images at `indices`, normalised, with centred one-hot labels."""
@@ -86,15 +86,16 @@ class Real:
 
 @dataclass
 class Pool:
-    """Z: initial samples X_s with labels Y_s, image-major, so that the first k·C rows hold k images of every class."""
+    """Z: initial samples X_s, image-major, so that the first k·C rows hold k images of every class; and for every IPC k that is
+    seen, labels Y_s (k·C, C) of those."""
 
     X_s: Tensor
-    Y_s: Tensor
+    Y_s: dict[int, Tensor]
 
     def batch(self, ipc: int, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """The first `ipc` images of every class; of more than `most` images, a random class-balanced part."""
-        m = ipc * self.Y_s.shape[1]
-        return balanced_part(self.X_s[:m], self.Y_s[:m], most, rng)
+        Y = self.Y_s[ipc]
+        return balanced_part(self.X_s[: len(Y)], Y, Y.shape[1], most, rng)
 
 
 @torch.no_grad()
@@ -118,20 +119,25 @@ def analytical_labels(f: Callable, W: Tensor, X: Tensor, chunk: int = 512) -> Te
 
 
 @torch.no_grad()
-def fitted_labels(X_s: Tensor, f: RandomFeatures, real: Real, config: FitConfig, rng: torch.Generator) -> Tensor:
+def fitted_labels(
+    X_s: Tensor, f: RandomFeatures, real: Real, config: FitConfig, rng: torch.Generator, most: int | None = None
+) -> Tensor:
     """Ours, beyond the paper: the labels (m, C) that minimise Eq. 1, averaged over random networks, for fixed images.
+
+    With `most`, those for steps that see a random class-balanced part of at most so many images: a network judges one part.
 
     The prediction of Eq. 1 is A Y_s, with A (n, m) a function of the images alone, so the best labels are one ridge
     regression: over the stacked rows of `config.networks` fresh networks, each with a fresh real batch. No steps; the
     sums AᵀA (m, m) and AᵀY_t and the solve are float64.
     """
-    m = len(X_s)
-    X_b, unit = mirrored(X_s, torch.eye(m, device=X_s.device), config.mirror)
+    m, C = len(X_s), real.data.num_classes
+    most, unit = min(most or m, m), torch.eye(m, device=X_s.device)
     AtA, AtY = 0.0, 0.0  # type: Tensor | float, Tensor | float
     for _ in range(config.networks):
-        X_t, Y_t = real.batch(max(config.real_batch, 2 * m), rng)
+        X_t, Y_t = real.batch(max(config.real_batch, 2 * most), rng)
+        X_b, unit_b = mirrored(*balanced_part(X_s, unit, C, most, rng), config.mirror)
         f.draw(rng)
-        A = in_chunks(f, X_t) @ ridge_head(in_chunks(f, X_b), unit, config.ridge)
+        A = in_chunks(f, X_t) @ ridge_head(in_chunks(f, X_b), unit_b, config.ridge)
         AtA, AtY = AtA + (A.T @ A).double(), AtY + (A.T @ Y_t).double()
     return solve_regularised(AtA, AtY, config.shrink, m).float()  # type: ignore
 
@@ -197,7 +203,7 @@ class Bank:
     the uses of a network lie `SPREAD` networks apart. With one use, every step draws its own.
     """
 
-    def __init__(self, f: RandomFeatures, real: Real, images: int, uses: int, rng: torch.Generator) -> None:
+    def __init__(self, f: RandomFeatures, real: Real, images: int | None, uses: int, rng: torch.Generator) -> None:
         self.f, self.real, self.images, self.uses, self.rng = f, real, images, uses, rng
         self.kept = SPREAD * (uses - 1) + 1
         self.drawn: dict[int, tuple[list[Tensor], Tensor, Tensor]] = {}
@@ -261,7 +267,7 @@ def refine(
     )  # fmt: skip
     for step in loop:
         F_t, Y_t = bank.at(step)
-        X_b, Y_b = mirrored(*balanced_part(X, Y, config.synthetic_batch, rng), config.mirror)
+        X_b, Y_b = mirrored(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.mirror)
         loop.update(head_loss(F_t, Y_t, f(X_b), Y_b, config.ridge))
         with torch.no_grad():
             X.copy_(real.normalise.bound(X))
@@ -282,9 +288,9 @@ def draw_task(
     task = Real(data, BalancedSampler(data.labels, C), Normaliser(data.mean, data.std, device))
     X_s, _ = task.at(torch.arange(ipc * C, device=device))
     if config.fit.networks:
-        return task, Pool(X_s, fitted_labels(X_s, f, task, config.fit, rng))
+        return task, Pool(X_s, {ipc: fitted_labels(X_s, f, task, config.fit, rng, config.task.synthetic_batch)})
     W = label_head(f.draw(rng), task, torch.arange(len(data), device=device), config.task.ridge)
-    return task, Pool(X_s, analytical_labels(f, W, X_s))
+    return task, Pool(X_s, {ipc: analytical_labels(f, W, X_s)})
 
 
 def meta_train(
@@ -332,7 +338,7 @@ def meta_gradient(
     """Add one task's first-order gradient to ω's .grad; returns the loss after τ steps."""
     fast = copy.deepcopy(g)
     inner = torch.optim.Adam(fast.parameters(), lr=config.task.lr, betas=config.task.betas)
-    run, ipc = engine.wrap(fast), len(pool.X_s) // pool.Y_s.shape[1]
+    run, (ipc,) = engine.wrap(fast), pool.Y_s
     for _ in range(config.inner_steps):
         inner.zero_grad(set_to_none=True)
         training_loss(run, f, real, pool, ipc, config.task, rng).backward()
@@ -354,6 +360,11 @@ def meta_gradient(
 # ------------------------------------------------------------------------------------------------------- small helpers
 
 
+def usual_batch(C: int) -> int:
+    """Real images a step: 256, or 10 of each class where that is more."""
+    return max(256, 10 * C)
+
+
 def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
     """S with its left-right mirror images beside it, when classes do not mind."""
     return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if mirror else (X, Y)
@@ -364,9 +375,8 @@ def in_chunks(f: Callable, X: Tensor, chunk: int = 500) -> Tensor:
     return torch.cat([f(part) for part in X.split(chunk)])
 
 
-def balanced_part(X: Tensor, Y: Tensor, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(X, Y) itself up to `most` rows; else the same random images of every class, at least one. X is image-major."""
-    C = Y.shape[1]
+def balanced_part(X: Tensor, Y: Tensor, C: int, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(X, Y) itself up to `most` rows; else the same random images of each of C classes, at least one. X is image-major."""
     if len(X) <= most:
         return X, Y
     images = torch.randperm(len(X) // C, generator=rng, device=X.device)[: max(1, most // C)]

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ GENERATOR_SHARE = 0.9
 
 PRETRAINING = "pretraining.json"
 """Beside a meta generator: what made it."""
+
+POOL_IPC = 50
+"""Initial samples per class that are kept in a run, at least, for sets of other sizes."""
 
 WIDEST = 4096
 """The most channels that a label network may have."""
@@ -146,7 +149,7 @@ def seconds_left(config: RunConfig, run: Run) -> float | None:
 def phases(ipc: int, steps: bool | None = None) -> list[str]:
     """The phases whose seconds a set takes: all, those made of steps, or those around them."""
     stepping = ["adapt", f"refine ipc{ipc}"]
-    around = ["labels", f"generate ipc{ipc}", f"fit labels ipc{ipc}"]
+    around = ["labels", "pool labels", f"generate ipc{ipc}", f"fit labels ipc{ipc}"]
     return {None: stepping + around, True: stepping, False: around}[steps]
 
 
@@ -196,8 +199,7 @@ def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report
     mirror = measured_mirror(config, real, engine, report)
     started = time.perf_counter()
     data, C = real.data, real.data.num_classes
-    most = int(data.class_counts().min())
-    pool_ipc = min(most, max(*config.adapt.seen_ipcs, *config.ipc))
+    pool_ipc = pool_size(config, data)
     indices = draw_pool(data, pool_ipc, config.seed)
     rng = engine.rng(config.seed, "labels")
     f = fixed_features(data.shape, config.labels.width, engine, rng)
@@ -218,6 +220,11 @@ def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report
     }
     run.record(classes=C, train_images=len(data), mirror=mirror, pool_ipc=pool_ipc)
     run.save_label_head(dict(f.net.body.state_dict()), W, info)
+
+
+def pool_size(config: RunConfig, data: ImageData) -> int:
+    """Images per class of Z: what is asked for and seen, and room for other sizes where nothing else is said."""
+    return min(int(data.class_counts().min()), max(*(config.adapt.seen_ipcs or (POOL_IPC,)), *config.ipc))
 
 
 def measured_mirror(config: RunConfig, real: mgdd.Real, engine: Engine, report: Report) -> bool:
@@ -255,12 +262,14 @@ def adapt_generator(
 ) -> None:
     """The adaptation stage; leaves generator/ in the run."""
     settings = replace(config.adapt, mirror=config.adapt.mirror and info["mirror"])
-    settings = feasible(settings, real.data, report)
+    settings = feasible(settings, config.ipc, real.data, report)
     generator = engine.place(load_generator(config))
     images, _ = run.load_pool(tuple(info["class_names"]))
     f, W, _ = load_labels(run, engine)
-    X = real.normalise(images.to(engine.device))
-    pool = mgdd.Pool(X, mgdd.analytical_labels(f, W, X))
+    started = time.perf_counter()
+    pool = labelled_pool(config, settings, real.normalise(images.to(engine.device)), real, features, (f, W), engine)
+    engine.synchronise()
+    report(Done("pool labels", time.perf_counter() - started))
     if (cost := pretraining_seconds(config)) is not None:
         run.record(pretraining_seconds=cost)
     rng = engine.rng(config.seed, "adapt")
@@ -271,9 +280,28 @@ def adapt_generator(
     run.save_generator(generator)
 
 
-def feasible(settings: AdaptConfig, data: ImageData, report: Report) -> AdaptConfig:
-    """The settings with seen IPCs that the classes of this target can fill, said aloud when they change."""
+def labelled_pool(
+    config: RunConfig,
+    settings: AdaptConfig,
+    X: Tensor,
+    real: mgdd.Real,
+    features: RandomFeatures,
+    head: tuple[RandomFeatures, Tensor],
+    engine: Engine,
+) -> mgdd.Pool:
+    """Z with labels for every IPC that adaptation sees: fitted to the images, or with no networks to fit on, Eq. 3 of `head`."""
+    first = {ipc: X[: ipc * real.data.num_classes] for ipc in settings.seen_ipcs}
+    if config.fit.networks == 0:
+        return mgdd.Pool(X, {ipc: mgdd.analytical_labels(*head, part) for ipc, part in first.items()})
+    fit, most = replace(config.fit, mirror=config.fit.mirror and settings.mirror), settings.synthetic_batch
+    rngs = {ipc: engine.rng(config.seed, "pool labels", ipc) for ipc in first}
+    return mgdd.Pool(X, {k: mgdd.fitted_labels(X, features, real, fit, rngs[k], most) for k, X in first.items()})
+
+
+def feasible(settings: AdaptConfig, ipcs: Sequence[int], data: ImageData, report: Report) -> AdaptConfig:
+    """The settings with seen IPCs (by default `ipcs`) that the classes of this target can fill, said aloud when they change."""
     most = int(data.class_counts().min())
+    settings = replace(settings, seen_ipcs=settings.seen_ipcs or tuple(ipcs))
     seen = tuple(dict.fromkeys(min(ipc, most) for ipc in settings.seen_ipcs))
     if set(seen) != set(settings.seen_ipcs):
         report(Note(f"Adaptation sees IPC {', '.join(map(str, seen))}: the smallest class holds {most} images."))
@@ -611,8 +639,9 @@ def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
     c, h, w = train.shape
     if config.method == MGDD:
         limit, stages = config.refine.synthetic_batch, ["initial", "generated"]
-        widest = max(limit, min(max(config.ipc) * train.num_classes, 2 * limit)) + config.refine.real_batch
-        channels, pool = config.features.width // 4, max(*config.adapt.seen_ipcs, *config.ipc) * train.num_classes
+        widest = max(limit, min(max(config.ipc) * train.num_classes, 2 * limit))
+        widest += config.refine.real_batch or mgdd.usual_batch(train.num_classes)
+        channels, pool = config.features.width // 4, pool_size(config, train) * train.num_classes
         extra = ["pool/train.parquet"]
         extra += [f"generator/{n}" for n in ("config.json", "model.safetensors", "labels.safetensors")]
     else:

@@ -142,7 +142,7 @@ class Validation:
                 scores.append(accuracy(mgdd.analytical_labels(f, W, X), y))
         shown = {
             stage: SyntheticSet(
-                real.normalise.inverse(X_s).cpu(), pool.Y_s.cpu(), data.labels[: len(X_s)].cpu(), plan.ipc,
+                real.normalise.inverse(X_s).cpu(), pool.Y_s[plan.ipc].cpu(), data.labels[: len(X_s)].cpu(), plan.ipc,
                 data.class_names, data.mean, data.std, stage=stage, source=data.source,
             )
             for stage, X_s in made.items()

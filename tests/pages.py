@@ -28,7 +28,7 @@ PRESET: dict[str, Any] = {
 }
 PRETRAIN_PRESET: dict[str, Any] = {
     "held_out": 3,
-    "architecture": {"width": 8, "blocks": 1},
+    "architecture": {"slots": 8, "side": 16},
     "features": {"width": 8},
     "meta": {
         "iterations": 2, "meta_batch": 2, "inner_steps": 1, "ways": [2, 3], "ipc": [1, 2], "label_images": 4,

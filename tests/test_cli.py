@@ -225,7 +225,7 @@ def test_every_option_arrives(dataset: Path) -> None:
         "image_column": "image", "label_column": "label", "train_split": "train", "test_split": "test", "resolution": 16,
     }  # fmt: skip
     assert config.labels.images == 50_000
-    assert config.architecture.width == 8
+    assert config.architecture.slots == 8
 
 
 # ---------------------------------------------------------------------------------------- what is refused, and how
@@ -320,7 +320,7 @@ def test_a_damaged_generator(damage: str, dataset: Path, adapted: tuple[Path, An
     shutil.copytree(adapted[0] / "generator", "generator")
     path = Path("generator/model.safetensors")
     if damage == "pickle":
-        torch.save({"stem.weight": torch.zeros(3)}, path)
+        torch.save({"keys": torch.zeros(3)}, path)
     else:
         path.write_bytes(path.read_bytes()[:-100])
     assert "not a readable safetensors file" in refused(1, *new(dataset, "--generator", "./generator"))

@@ -840,7 +840,7 @@ def test_what_is_there_is_not_overwritten(pushed: HubServer) -> None:
     for option in ([], ["--force"]):
         assert "not made by ddtool" in refused(1, "pull", "ann/c10", "--out", "mine", *option)
     done("generate", "ann/c10", "--ipc", 2)
-    weights = tensors(pushed.files("model", "ann/c10")["model.safetensors"], poison("stem.bias", 1.0))
+    weights = tensors(pushed.files("model", "ann/c10")["model.safetensors"], poison("values", 1.0))
     pushed.seed("model", "ann/c10", {"model.safetensors": weights})
     stderr = refused(1, "generate", "ann/c10", "--ipc", 3)
     assert "runs/c10 is there already" in stderr
@@ -933,22 +933,22 @@ def picture(side: int, mode: str = "RGB") -> bytes:
 
 
 MODEL_TRICKS: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = {
-    "absurd width": (lambda f: {"config.json": b'{"ddtool_generator": {"width": 1000000000, "blocks": 1}}'}, "width must be"),
-    "wide, other weights": (lambda f: {"config.json": b'{"ddtool_generator": {"width": 512, "blocks": 8}}'}, "tensor 'body.1"),
+    "absurd size": (lambda f: {"config.json": b'{"ddtool_generator": {"slots": 1000000000, "side": 16}}'}, "slots must be"),
+    "large, other weights": (lambda f: {"config.json": b'{"ddtool_generator": {"slots": 8192, "side": 256}}'}, "tensor 'keys'"),
     "unknown setting": (lambda f: {"config.json": b'{"ddtool_generator": {"depth": 1}}'}, "Unknown generator setting"),
     "no JSON": (lambda f: {"config.json": b"[" * 100_000}, "not a generator's configuration"),
     "large config": (lambda f: {"config.json": b" " * 2**20 + b"{}"}, "config.json of 'ann/c10' is refused: 1,048,578 bytes"),
     "wrong shape": (lambda f: {"model.safetensors": tensors(f["model.safetensors"], put("out.bias", torch.zeros(99)))}, "out.bias"),
     "wrong type": (
-        lambda f: {"model.safetensors": tensors(f["model.safetensors"], put("stem.bias", torch.zeros(8, dtype=torch.float16)))},
+        lambda f: {"model.safetensors": tensors(f["model.safetensors"], put("values", torch.zeros(8, 3, 16, 16).half()))},
         "float16",
     ),
     "extra tensor": (lambda f: {"model.safetensors": tensors(f["model.safetensors"], put("evil", torch.zeros(1)))}, "'evil'"),
     "missing tensor": (
-        lambda f: {"model.safetensors": tensors(f["model.safetensors"], lambda v, i: v.pop("stem.bias"))},
-        "misses tensor 'stem.bias'",
+        lambda f: {"model.safetensors": tensors(f["model.safetensors"], lambda v, i: v.pop("values"))},
+        "misses tensor 'values'",
     ),
-    "NaN": (lambda f: {"model.safetensors": tensors(f["model.safetensors"], poison("stem.bias"))}, "not finite"),
+    "NaN": (lambda f: {"model.safetensors": tensors(f["model.safetensors"], poison("values"))}, "not finite"),
     "absurd header": (lambda f: {"model.safetensors": absurd_header(b"")}, "not a readable safetensors file"),
     "pickle": (lambda f: {"model.safetensors": pickle.dumps(Bomb())}, "not a readable safetensors file"),
     "cut": (lambda f: {"model.safetensors": f["model.safetensors"][:-4]}, "not a readable safetensors file"),

@@ -36,7 +36,7 @@ from ddtool.tasks import LargeSet
 from ddtool.validation import Validation
 
 SETTINGS: dict[str, Any] = {
-    "held_out": 2, "architecture": {"width": 8, "blocks": 1}, "features": {"width": 16},
+    "held_out": 2, "architecture": {"slots": 8, "side": 16}, "features": {"width": 16},
     "validate_every": 2, "validate_tasks": 1, "validate_steps": 3,
     "meta": {
         "iterations": 5, "meta_batch": 3, "inner_steps": 2, "ways": [3, 4], "ipc": [1, 3], "label_images": 20,
@@ -44,8 +44,8 @@ SETTINGS: dict[str, Any] = {
     },
 }  # fmt: skip
 OPTIONS = shlex.split(
-    "--iterations 5 --meta-batch 3 --inner-steps 2 --precision fp32 --set held_out=2 --set architecture.width=8 "
-    "--set architecture.blocks=1 --set features.width=16 --set validate_every=2 --set validate_tasks=1 "
+    "--iterations 5 --meta-batch 3 --inner-steps 2 --precision fp32 --set held_out=2 --set architecture.slots=8 "
+    "--set architecture.side=16 --set features.width=16 --set validate_every=2 --set validate_tasks=1 "
     "--set validate_steps=3 --set meta.ways=[3,4] --set meta.ipc=[1,3] --set meta.label_images=20 "
     "--set meta.task.real_batch=12"
 )
@@ -142,7 +142,7 @@ def test_a_pretraining_leaves_a_generator_and_the_story_of_it(made: tuple[Path, 
 
 def test_the_generator_is_the_best_and_can_be_adapted(made: tuple[Path, Any], tmp_path: Path) -> None:
     folder, _ = made
-    assert Generator.load(hub.generator_folder(str(folder))).config == GeneratorConfig(8, 1)
+    assert Generator.load(hub.generator_folder(str(folder))).config == GeneratorConfig(8, 16)
     dataset = tiny.image_folder(tmp_path / "clothes")
     options = [*tiny.OPTIONS[2:], "--generator", folder]
     done("adapt", dataset, "--ipc", 2, "--out", "run", *options, "-q")
@@ -336,11 +336,11 @@ def test_validation_changes_nothing(made: tuple[Path, Any]) -> None:
 def test_validation_measures_what_it_says(engine: Engine, tmp_path: Path) -> None:
     """Classes that are easy to tell: accuracy far above chance, and adaptation lowers the loss of an ω that is far off."""
     large = LargeSet.of(toy_images(60, 5, classes=8), 4, 10, 0)
-    meta = {"ipc": [2, 2], "inner_steps": 10, "task": {"lr": 1e-2, "real_batch": 32, "mirror": False}}
+    meta = {"ipc": [2, 2], "inner_steps": 10, "task": {"lr": 3e-3, "real_batch": 32, "mirror": False}}
     config = configured(held_out=4, meta=SETTINGS["meta"] | meta, validate_tasks=2, validate_steps=20)
-    g = engine.place(Generator.build(GeneratorConfig(8, 1), 0))
+    g = engine.place(Generator.build(GeneratorConfig(8, 16), 0))
     with torch.no_grad():
-        g.out.weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+        g.values.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     features = pretrain.feature_networks(config, [large], engine)
     judge = Validation(Pretraining(tmp_path), config, g, features, [large], engine, ALONE, lambda event: None)
     before = [p.clone() for p in g.parameters()]
@@ -362,7 +362,7 @@ def test_real_images_that_judge_are_not_those_adapted_to(
     large = LargeSet.of(toy_images(60, 5, classes=8), 4, 10, 0)
     config = configured(held_out=4)
     features = pretrain.feature_networks(config, [large], engine)
-    g = engine.place(Generator.build(GeneratorConfig(8, 1), 0))
+    g = engine.place(Generator.build(GeneratorConfig(8, 16), 0))
     fitted: list[torch.Tensor] = []
     draw, solve, judged = mgdd.draw_task, mgdd.analytical_labels, []
     monkeypatch.setattr(mgdd, "draw_task", lambda data, *rest: fitted.append(data.images) or draw(data, *rest))
@@ -519,7 +519,7 @@ def test_two_processes_are_one(made: tuple[Path, Any]) -> None:
     alone, together = state(made[0]), state(meta)
     names = [name for name in alone if name.startswith("tensor.")]
     one, two = (torch.cat([kept[name].flatten() for name in names]) for kept in (alone, together))
-    fresh = Generator.build(GeneratorConfig(8, 1), 0).state_dict()
+    fresh = Generator.build(GeneratorConfig(8, 16), 0).state_dict()
     start = torch.cat([fresh[name.removeprefix("tensor.")].flatten() for name in names])
     assert (one - two).norm() < 0.02 * (one - start).norm()
     done("pretrain", "--resume", meta, "--precision", "fp32", "-q")  # one process may end what two began
@@ -584,12 +584,12 @@ def test_colour_and_grey_tasks_share_a_generator(engine: Engine, monkeypatch: py
     features, shapes = pretrain.feature_networks(config, [large], engine), []
     draw = mgdd.draw_task
     monkeypatch.setattr(mgdd, "draw_task", lambda data, *rest: shapes.append(data.shape) or draw(data, *rest))
-    g = engine.place(Generator.build(GeneratorConfig(8, 1), 0))
-    before = g.out.weight.clone()
+    g = engine.place(Generator.build(GeneratorConfig(8, 16), 0))
+    before = g.values.clone()
     mgdd.meta_train(g, features, [large], config.meta, engine, 0)
     assert set(shapes) == {(1, 16, 16), (3, 16, 16)}
     assert len(shapes) == 12
-    assert not torch.equal(g.out.weight, before)
+    assert not torch.equal(g.values, before)
 
 
 def test_a_dry_run_writes_nothing_and_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ddtool import api, hub, pipeline, runs, scoring
+from ddtool import api, hub, mgdd, pipeline, runs, scoring
 from ddtool.config import RunConfig, from_dict
 from ddtool.data import Normaliser, SyntheticSet
 from ddtool.engine import Engine
@@ -683,6 +684,26 @@ def test_without_networks_to_fit_on_labels_are_analytical(dataset: Path, tmp_pat
     assert not any("fit" in phase for phase in run.results()["timings"])
     solved = analytical_labels(features, W, Normaliser(info["mean"], info["std"])(initial.images))
     assert torch.allclose(initial.labels, scale * solved, atol=1e-3)
+
+
+@pytest.mark.parametrize(("asked", "seen"), [((), (3, 1)), ((2,), (2,)), ((2, 99), (2, 8))])
+def test_adaptation_sees_the_sets_that_are_asked_for_with_labels_fitted_to_each(
+    asked: tuple[int, ...], seen: tuple[int, ...], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the IPCs of `adapt.seen_ipcs`, as far as the classes fill them; labels are for parts of the size that a step sees."""
+    calls: list[Any] = []
+    monkeypatch.setattr(mgdd, "adapt", lambda *a: calls.append(a))
+    settings = tiny.SETTINGS | {"adapt": {"real_batch": 12, "seen_ipcs": list(asked), "synthetic_batch": 6}}
+    run = tiny.adapt(dataset, tmp_path / "run", settings=settings, ipc=(3, 1))
+    assert "pool labels" in run.results()["timings"]
+    assert run.results()["facts"]["pool_ipc"] == (8 if 99 in asked or not asked else 3)
+    (_, f, real, pool, adapted, engine, *_) = calls[0]
+    assert adapted.seen_ipcs == seen
+    assert list(pool.Y_s) == list(seen)
+    fit = replace(run.config().fit, mirror=adapted.mirror)
+    for ipc, Y in pool.Y_s.items():
+        X, rng = pool.X_s[: 3 * ipc], engine.rng(0, "pool labels", ipc)
+        assert torch.equal(Y, mgdd.fitted_labels(X, f, real, fit, rng, 6))
 
 
 def test_without_refinement_the_generated_set_is_the_set(dataset: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ SAMPLE = ROOT / "ddtool" / "assets" / "sample"
 CLASSES = ("boot", "coat", "dress")
 ENGINE = Engine(torch.device("cpu"), bf16=False)
 SETTINGS: dict[str, Any] = {
-    "architecture": {"width": 8, "blocks": 1},
+    "architecture": {"slots": 8, "side": 16},
     "features": {"width": 16},
     "labels": {"width": 16},
     "adapt": {"steps": 3, "seen_ipcs": [2, 4], "real_batch": 12},
@@ -36,8 +36,8 @@ SETTINGS: dict[str, Any] = {
 }
 """Of a run through the Python API; the generator is 'scratch'."""
 UNCOUNTED = shlex.split(
-    "--generator scratch --precision fp32 --set architecture.width=8 "
-    "--set architecture.blocks=1 --set features.width=16 --set labels.width=16 --set adapt.seen_ipcs=[2,4] "
+    "--generator scratch --precision fp32 --set architecture.slots=8 "
+    "--set architecture.side=16 --set features.width=16 --set labels.width=16 --set adapt.seen_ipcs=[2,4] "
     "--set adapt.real_batch=12 --set refine.real_batch=12 --set fit.networks=2 --set fit.real_batch=12"
 )
 """The same on the command line, for a budget in seconds."""

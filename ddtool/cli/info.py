@@ -1,5 +1,6 @@
 """`ddtool info`: what is in a run, a generator or a dataset."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,8 +99,7 @@ def describe_generator(name: str, output: Output) -> None:
     folder = generator_folder(name)
     generator = Generator.load(folder)
     count = sum(p.numel() for p in generator.parameters())
-    facts = {"generator": name, "folder": str(folder), "parameters": count, "width": generator.config.width}
-    facts["blocks"] = generator.config.blocks
+    facts = {"generator": name, "folder": str(folder), "parameters": count, **asdict(generator.config)}
     output.result(facts, str(folder), [fact_table(facts)])
     output.next_step(o.shell("ddtool adapt sample --generator", name))
 

@@ -88,7 +88,7 @@ class FRePo(Method):
 
     def synthetic(self) -> tuple[Tensor, Tensor]:
         """S as a step sees it: at most `synthetic_batch` images and their mirror images."""
-        X, Y = balanced_part(self.X, self.Y, self.config.synthetic_batch, self.rng)
+        X, Y = balanced_part(self.X, self.Y, self.Y.shape[1], self.config.synthetic_batch, self.rng)
         return mirrored(X, Y, self.task.mirror)
 
     def gradient(self, step: int) -> Tensor:
