@@ -31,7 +31,7 @@ from ddtool.runs import Run, is_run, write_atomically, write_json
 
 MGDD = {"mgdd-generator": "MGDD, generator alone", "mgdd": "MGDD, refined"}
 """MGDD's two entries: of the refined one's steps a fifth adapt the generator."""
-MGDD_SHORT = {"labels": {"images": 4000}, "fit": {"networks": 8}, "refine": {"real_batch": 1000, "uses": 4}}
+MGDD_SHORT = {"labels": {"images": 4000}, "fit": {"networks": 8}}
 """As the other methods' `short`: what MGDD does before and around its steps is to leave time for them."""
 PLAIN, OURS = "plain pixels", "MGDD"
 """The groups of a table beside those of methods that store several images in the place of one."""

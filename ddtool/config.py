@@ -98,9 +98,6 @@ class RefineConfig:
     real_batch: int | None = None
     """Real images of a random network (rounded to a multiple of the classes); null: 256, or 10 of each class where that is
     more. Ours: with 2 of each of 100 classes, refinement does harm (docs/log.md)."""
-    uses: int = 1
-    """Steps that take each random network and its real images, 1 to 16. A step then costs about real_batch / uses real images:
-    1000 and 4 take about the time of 256 and 1. A gain was seen in a trial, not with this schedule (docs/log.md)."""
     synthetic_batch: int = 1000
     """Upper bound on synthetic images a step; larger sets take a random class-balanced part each step."""
     ridge: float = 1e-3
@@ -262,11 +259,9 @@ LEAST = {
     "seed": 0, "features.width": 1, "labels.width": 1, "labels.images": 1, "evaluate.seeds": 1,
     "adapt.steps": 0, "adapt.lr": 0, "adapt.lr_floor": 0, "adapt.real_batch": 1, "adapt.synthetic_batch": 1,
     "refine.steps": 0, "refine.lr_pixels": 0, "refine.lr_labels": 0, "refine.lr_floor": 0, "refine.real_batch": 1,
-    "refine.uses": 1, "refine.synthetic_batch": 1, "fit.networks": 0, "fit.real_batch": 1,
+    "refine.synthetic_batch": 1, "fit.networks": 0, "fit.real_batch": 1,
 }  # fmt: skip
 """The smallest values that a run can use."""
-MOST_USES = 16
-"""Of `refine.uses`."""
 
 PRETRAIN_LEAST = {
     "seed": 0, "held_out": 2, "features.width": 1, "validate_every": 1, "validate_tasks": 1, "validate_steps": 1,
@@ -289,9 +284,6 @@ def check_values(config: RunConfig) -> None:
         raise UsageError("Setting 'adapt.seen_ipcs' must list IPCs of at least 1.", hint)
     ridges = ("labels.ridge", "adapt.ridge", "fit.ridge", "fit.shrink", "refine.ridge")
     check_ridge_and_betas(config, ridges, ("adapt.betas", "refine.betas"))
-    if config.refine.uses > MOST_USES:
-        message = f"Setting 'refine.uses' must be at most {MOST_USES}, got {config.refine.uses}."
-        raise UsageError(message, "The networks in use are kept in memory.")
     if not 0 < config.label_scale < 1e6:
         raise UsageError(f"Setting 'label_scale' must be positive, got {config.label_scale}.", "Its default is 4.")
     if config.seconds is not None and not 0 < config.seconds < 1e9:

@@ -50,13 +50,8 @@ def solve_regularised(A: Tensor, B: Tensor, ridge: float, rank: int) -> Tensor:
 def ridge_loss(f: Callable, X_t: Tensor, Y_t: Tensor, X_s: Tensor, Y_s: Tensor, ridge: float) -> Tensor:
     """Eq. 1: the best head on the features of S, judged on the real batch; squared error summed over classes, mean over n."""
     with torch.no_grad():
-        F_t = f(X_t)
-    return head_loss(F_t, Y_t, f(X_s), Y_s, ridge)
-
-
-def head_loss(F_t: Tensor, Y_t: Tensor, F_s: Tensor, Y_s: Tensor, ridge: float) -> Tensor:
-    """Eq. 1 for features F_t (n, d) and F_s (m, d) that are there already."""
-    return (F_t @ ridge_head(F_s, Y_s, ridge) - Y_t).square().sum(1).mean()
+        F_t = in_chunks(f, X_t)
+    return (F_t @ ridge_head(f(X_s), Y_s, ridge) - Y_t).square().sum(1).mean()
 
 
 # --------------------------------------------------------------------------------------- real data, analytical labels
@@ -191,54 +186,6 @@ def generate(g: Generator, X_s: Tensor, normalise: Normaliser, engine: Engine, c
 
 # --------------------------------------------------------------------------------------------------------- refinement
 
-SPREAD = 5
-"""How many networks lie between two uses of one."""
-
-
-class Bank:
-    """Random networks that `uses` steps take each, with the features of a batch of `images` real images of its own. Ours.
-
-    A step is then judged on `uses` times as many real images as it pays for; a gain in few steps was seen in a trial, not
-    with this schedule (docs/log.md). Every `uses`-th step draws a network from `rng`; the others take one of the last few, so that
-    the uses of a network lie `SPREAD` networks apart. With one use, every step draws its own.
-    """
-
-    def __init__(self, f: RandomFeatures, real: Real, images: int | None, uses: int, rng: torch.Generator) -> None:
-        self.f, self.real, self.images, self.uses, self.rng = f, real, images, uses, rng
-        self.kept = SPREAD * (uses - 1) + 1
-        self.drawn: dict[int, tuple[list[Tensor], Tensor, Tensor]] = {}
-        self.states = torch.zeros(self.kept, len(rng.get_state()), dtype=torch.uint8)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint needs, so that the networks can be drawn again: `rng`'s state before each of them."""
-        return {"bank": self.states} if self.uses > 1 else {}
-
-    @torch.no_grad()
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Make f the network of a step; returns the features (n, d) and labels (n, C) of its real images."""
-        newest, use = divmod(step, self.uses)
-        k = (newest - use * SPREAD) % (newest + 1)
-        if use == 0:
-            self.states[k % self.kept] = self.rng.get_state()
-            return self.draw(k, self.rng)
-        if k not in self.drawn:  # a resumed loop
-            again = torch.Generator(self.rng.device)
-            again.set_state(self.states[k % self.kept].clone())
-            return self.draw(k, again)
-        weights, F_t, Y_t = self.drawn[k]
-        for p, value in zip(self.f.net.body.parameters(), weights, strict=True):
-            p.copy_(value)
-        return F_t, Y_t
-
-    def draw(self, k: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Network k and the features of its real images; the one that is out of use is let go."""
-        X_t, Y_t = self.real.batch(self.images, rng)
-        F_t = in_chunks(self.f.draw(rng), X_t)
-        if self.uses > 1:
-            self.drawn.pop(k - self.kept, None)
-            self.drawn[k] = [p.clone() for p in self.f.net.body.parameters()], F_t, Y_t
-        return F_t, Y_t
-
 
 def refine(
     X_s: Tensor,
@@ -260,15 +207,14 @@ def refine(
     X, Y = X_s.clone().requires_grad_(), Y_s.clone().requires_grad_()
     groups = [{"params": [X], "lr": config.lr_pixels}, {"params": [Y], "lr": config.lr_labels}]
     optimiser = torch.optim.Adam(groups, betas=config.betas)
-    bank = Bank(f, real, config.real_batch, config.uses, rng)
     loop = Loop(
-        phase, config.steps, {"X": X, "Y": Y} | bank.tensors(), optimiser, rng, report, saver,
-        floor=config.lr_floor, limit=seconds,
-    )  # fmt: skip
-    for step in loop:
-        F_t, Y_t = bank.at(step)
+        phase, config.steps, {"X": X, "Y": Y}, optimiser, rng, report, saver, floor=config.lr_floor, limit=seconds
+    )
+    for _ in loop:
+        X_t, Y_t = real.batch(config.real_batch, rng)
+        f.draw(rng)
         X_b, Y_b = mirrored(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.mirror)
-        loop.update(head_loss(F_t, Y_t, f(X_b), Y_b, config.ridge))
+        loop.update(ridge_loss(f, X_t, Y_t, X_b, Y_b, config.ridge))
         with torch.no_grad():
             X.copy_(real.normalise.bound(X))
     return X.detach(), Y.detach()

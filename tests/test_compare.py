@@ -112,7 +112,7 @@ def test_each_method_gets_its_budget_and_the_same_network() -> None:
     refined, alone = (options_of(REQUEST, job(method, 1003)) for method in ("mgdd", "mgdd-generator"))
     assert (refined["--method"], refined["--steps"], refined["--refine-steps"]) == ("mgdd", "200", "803")
     assert (alone["--method"], alone["--steps"], alone["--refine-steps"]) == ("mgdd", "1003", "0")
-    short = {"labels.images": "4000", "fit.networks": "8", "refine.real_batch": "1000", "refine.uses": "4"}
+    short = {"labels.images": "4000", "fit.networks": "8"}
     assert refined["--set"] == short | forced
     assert not {"--steps", "--seconds"} & options_of(REQUEST, job("random")).keys()
 

@@ -166,8 +166,7 @@ def test_presets_follow_the_device() -> None:
     [
         ({"adapt": {"steps": -1}}, "'adapt.steps' must be at least 0"),
         ({"refine": {"steps": -1}}, "'refine.steps'"),
-        ({"refine": {"uses": 0}}, "'refine.uses' must be at least 1"),
-        ({"refine": {"uses": 17}}, "'refine.uses' must be at most 16"),
+        ({"refine": {"real_batch": 0}}, "'refine.real_batch' must be at least 1"),
         ({"refine": {"synthetic_batch": 0}}, "'refine.synthetic_batch'"),
         ({"labels": {"width": 0}}, "'labels.width'"),
         ({"labels": {"ridge": 0}}, "'labels.ridge'"),

@@ -474,26 +474,10 @@ def test_learned_labels_help(held: Real, real: Real, f: RandomFeatures, pool: Po
     assert judged(f, held, X, Y) < judged(f, held, pool.X_s, labels(pool))
 
 
-@pytest.mark.parametrize("uses", [1, 2, 4])
-def test_a_bank_gives_each_network_to_so_many_steps(uses: int, real: Real, f: RandomFeatures) -> None:
-    """Features are those of the network that f has become, and their labels fit; no network is drawn more often than told."""
-    bank, seen = mgdd.Bank(f, real, 16, uses, rng(1)), {}  # type: tuple[mgdd.Bank, dict[tuple[float, ...], list[int]]]
-    draws = 0
-    for step in range(60 * uses):
-        before = bank.rng.get_state()
-        F_t, Y_t = bank.at(step)
-        draws += not torch.equal(bank.rng.get_state(), before)
-        weights = f.net.body[0].weight.detach()
-        seen.setdefault(tuple(weights.flatten()[:5].tolist()), []).append(step)
-        matches = (f(real.at(torch.arange(len(real.data)))[0])[None] - F_t[:, None]).abs().amax(2)  # (16, all images)
-        assert matches.min(1).values.max() < 1e-5
-        assert torch.equal(Y_t, real.at(matches.argmin(1))[1])
-        assert len(bank.drawn) <= mgdd.SPREAD * (uses - 1) + 1
-    assert draws == len(seen) == 60
-    settled = [steps for steps in seen.values() if 30 * uses <= steps[0] < 40 * uses]
-    assert len(settled) == 10
-    for steps in settled:
-        assert [step // uses - steps[0] // uses for step in steps] == [mgdd.SPREAD * i for i in range(uses)]
+def test_a_usual_batch_has_ten_images_of_each_class_or_256_in_all(real: Real) -> None:
+    assert [mgdd.usual_batch(C) for C in (2, 25, 26, 100)] == [256, 256, 260, 1000]
+    assert len(real.batch(None, rng())[0]) == 256
+    assert len(real.batch(8, rng())[0]) == 8
 
 
 def test_refined_pixels_stay_in_range(real: Real, f: RandomFeatures, pool: Pool) -> None:
@@ -588,7 +572,7 @@ def test_grey_images_go_the_same_way(grey_toy: ImageData, engine: Engine) -> Non
 # -------------------------------------------------------------------------------------------------------------- resume
 
 
-PHASES = ["adapt", "refine", "refine, networks used twice", "pretrain"]
+PHASES = ["adapt", "refine", "pretrain"]
 
 
 class World:
@@ -607,7 +591,7 @@ class World:
             meta_train(g, {3: f}, [large], META, self.engine, 7, report, saver)
         else:
             start = self.pool.X_s + seed
-            config = replace(REFINE, steps=6, synthetic_batch=4, uses=1 if self.phase == "refine" else 2)
+            config = replace(REFINE, steps=6, synthetic_batch=4)
             return flat(refine(start, labels(self.pool) - seed, f, self.real, config, stream, report, saver))
         return flat(g.parameters())
 
@@ -677,7 +661,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint(
 def test_ctrl_c_inside_a_step_waits_for_its_end(
     real: Real, pool: Pool, engine: Engine, saver: Any, monkeypatch: pytest.MonkeyPatch, signals: None
 ) -> None:
-    world, calls, loss = World("refine", real, pool, engine), [], mgdd.head_loss
+    world, calls, loss = World("refine", real, pool, engine), [], mgdd.ridge_loss
 
     def press(*arguments: Any) -> Tensor:
         calls.append(1)
@@ -686,7 +670,7 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(
         return loss(*arguments)
 
     expected = world.run(0)
-    monkeypatch.setattr(mgdd, "head_loss", press)
+    monkeypatch.setattr(mgdd, "ridge_loss", press)
     with pytest.raises(Interrupted):
         world.run(0, saver=saver)
     assert int(saver.kept["step"]) == 2
