@@ -98,9 +98,10 @@ Make = Callable[[Bench], SyntheticSet]
 
 def points(args: argparse.Namespace) -> Iterator[tuple[str, int, Make]]:
     """(name of the curve, steps, how a bench makes the set) of everything that is asked for."""
-    yield "real images, hard labels", 0, lambda b: real_images(b.real.data, b.rows[: len(b.initial())], b.mirror)
-    yield "real images, analytical labels", 0, Bench.initial
-    yield "real images, fitted labels", 0, lambda b: b.fitted(b.initial())
+    if not args.no_real:
+        yield "real images, hard labels", 0, lambda b: real_images(b.real.data, b.rows[: len(b.initial())], b.mirror)
+        yield "real images, analytical labels", 0, Bench.initial
+        yield "real images, fitted labels", 0, lambda b: b.fitted(b.initial())
     for generator, steps in product(args.generators, args.adapt):
         if args.analytical:
             yield f"{generator}, analytical labels", steps, partial(Bench.generated, generator=generator, steps=steps)
@@ -203,6 +204,7 @@ def main() -> None:
     parser.add_argument("--refine", type=int, nargs="*", default=[])
     parser.add_argument("--refine-after", type=int, default=100, help="adaptation steps before the refinement")
     parser.add_argument("--analytical", action="store_true", help="the paper's labels (Eq. 3) beside the fitted ones")
+    parser.add_argument("--no-real", action="store_true", help="leave out the sets of real images")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path)
