@@ -13,7 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -50,6 +50,7 @@ class Bench:
         rows = torch.randperm(len(data), generator=rng, device=engine.device)[: config.labels.images]
         self.W = mgdd.label_head(self.theta, self.real, rows, config.labels.ridge)
         self.mirror = pipeline.mirror_keeps_classes(config, self.real, engine)[0]
+        self.pool: mgdd.Pool | None = None
         self.rows = draw_pool(data, pipeline.pool_size(config, data), config.seed)
 
     def initial(self) -> SyntheticSet:
@@ -67,8 +68,10 @@ class Bench:
         X, _ = self.real.at(self.rows)
         settings = replace(config.adapt, steps=steps, mirror=self.mirror)
         settings = pipeline.feasible(settings, config.ipc, self.real.data, lambda event: None)
-        pool = pipeline.labelled_pool(config, settings, X, self.real, self.features, (self.theta, self.W), engine)
-        mgdd.adapt(g, self.features, self.real, pool, settings, engine, engine.rng(config.seed, "adapt"))
+        if steps:
+            head = self.theta, self.W
+            self.pool = self.pool or pipeline.labelled_pool(config, settings, X, self.real, self.features, head, engine)
+            mgdd.adapt(g, self.features, self.real, self.pool, settings, engine, engine.rng(config.seed, "adapt"))
         first = self.initial()
         made = mgdd.generate(g, X[: len(first)], self.real.normalise, engine)
         return replace(first, images=self.real.normalise.inverse(made), stage="generated")
@@ -143,7 +146,8 @@ def measure(args: argparse.Namespace) -> None:
 
 def head(args: argparse.Namespace) -> dict[str, Any]:
     """What all scores of a file have in common."""
-    return {"dataset": Path(args.dataset).name, "ipc": args.ipc, "refine_after": args.refine_after}
+    settings = {"dataset": Path(args.dataset).name, "ipc": args.ipc, "refine_after": args.refine_after}
+    return settings | {"architecture": asdict(RunConfig().architecture)}
 
 
 def kept(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -176,9 +180,10 @@ def plot(files: list[Path], out: Path) -> None:
     for file in files:
         said = json.loads(file.read_text(encoding="utf-8"))
         curves: dict[str, list[dict[str, Any]]] = {}
-        for row in said["points"]:
+        for row in sorted(said["points"], key=lambda row: (row["curve"].startswith("refined"), row["curve"])):
             curves.setdefault(row["curve"], []).append(row)
-        lines = tuple(line_of(name, rows, i) for i, (name, rows) in enumerate(curves.items()) if len(rows) > 1)
+        several = [(name, rows) for name, rows in curves.items() if len(rows) > 1]
+        lines = tuple(line_of(name, rows, i) for i, (name, rows) in enumerate(several))
         levels = tuple(Level(name, rows[0]["quick"]) for name, rows in curves.items() if len(rows) == 1)
         panels.append(Panel(f"{said['dataset']}, {said['ipc']} images per class", lines, levels))
     out.write_text(draw(panels, "steps (logarithmic; none at 1)", "test accuracy, %"), encoding="utf-8")

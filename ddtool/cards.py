@@ -8,7 +8,7 @@ written by a YAML writer.
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -237,8 +237,14 @@ def _set_view(ipc: int, made: Facts) -> dict[str, Any]:
     config, env, timings = (_mapping(made.get(key)) for key in ("config", "env", "timings"))
     found, refined = _mapping(made.get("facts")), made.get("stage") == "refined"
     counted = config.get("seconds") is None  # else the clock decided, whatever steps were set
-    phases = ("labels", "adapt", f"generate ipc{ipc}", f"fit labels ipc{ipc}", f"refine ipc{ipc}")
-    taken = [timings.get(phase) for phase in phases if refined or not phase.startswith("refine")]
+    columns = (
+        ("labels", "pool labels"),
+        ("adapt",),
+        (f"generate ipc{ipc}",),
+        (f"fit labels ipc{ipc}",),
+        (f"refine ipc{ipc}",),
+    )
+    taken = [_sum(timings.get(phase) for phase in phases) for phases in columns[: None if refined else -1]]
     known = [value for value in taken if _is_number(value)]
     return {
         "ipc": ipc,
@@ -259,6 +265,12 @@ def _set_view(ipc: int, made: Facts) -> dict[str, Any]:
         "machine": ", torch ".join(filter(None, [_text(env.get("device")) or "not recorded", _text(env.get("torch"))])),
         "scored": bool(made.get("scores")),
     }
+
+
+def _sum(values: Iterable[Any]) -> float | None:
+    """Of those that are numbers; None when none is."""
+    known = [value for value in values if _is_number(value)]
+    return sum(known) if known else None
 
 
 def _spent_view(spent: Facts) -> dict[str, str]:

@@ -42,7 +42,8 @@ class LabelConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Fitted labels: those that suit the finished images best, in closed form. Ours."""
+    """Fitted labels: those that suit given images best, in closed form; of the pool before adaptation and of the generator's
+    output after it. Ours."""
 
     networks: int = 32
     """Random networks whose mean loss is minimised; 0 keeps the analytical labels of Eq. 3."""
@@ -69,10 +70,11 @@ class AdaptConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     """Adam's moment decays."""
     real_batch: int | None = None
-    """Real images a step (rounded to a multiple of the classes); null: 256, or 10 of each class where that is more."""
+    """Real images a step (rounded to a multiple of the classes); null: 256, or 10 of each class where that is more, up
+    to 2,000."""
     seen_ipcs: tuple[int, ...] = ()
-    """The images per class of the batches from Z, in turn (the paper: 10 and 50). Empty: those of the sets that are asked for,
-    which is better for them and costs other sizes little (docs/log.md)."""
+    """The images per class of the batches from Z, in turn (the paper: 10 and 50). Empty: those of the sets that are asked for.
+    A set of another size gains little from it, so name the sizes that you want (docs/log.md)."""
     synthetic_batch: int = 1000
     """Upper bound on synthetic images a step; of larger batches a random class-balanced part is taken."""
     ridge: float = 1e-3
@@ -97,7 +99,7 @@ class RefineConfig:
     """Adam's moment decays."""
     real_batch: int | None = None
     """Real images of a random network (rounded to a multiple of the classes); null: 256, or 10 of each class where that is
-    more. Ours: with 2 of each of 100 classes, refinement does harm (docs/log.md)."""
+    more, up to 2,000. Ours: with 2 of each of 100 classes, refinement does harm (docs/log.md)."""
     synthetic_batch: int = 1000
     """Upper bound on synthetic images a step; larger sets take a random class-balanced part each step."""
     ridge: float = 1e-3
@@ -140,7 +142,7 @@ class MetaConfig:
     jitter: float = 0.3
     """Brightness, contrast, saturation and the gain of each channel vary by up to this share from task to task; 0: not."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(networks=4, real_batch=500))
-    """How a task's labels are fitted to its images, which `ddtool adapt` does in the end; with 0 networks those of Eq. 3
+    """How a task's labels are fitted to its images, as `ddtool adapt` does; with 0 networks those of Eq. 3
     stay. Ours: with Eq. 3 the generator learns to make up for the labels, by contrast and colour, and fitted labels then
     leave nothing of it (docs/log.md)."""
     task: AdaptConfig = field(default_factory=AdaptConfig)
@@ -218,7 +220,7 @@ class RunConfig:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     """The adaptation stage."""
     fit: FitConfig = field(default_factory=FitConfig)
-    """The fitted labels of the generator's output."""
+    """The fitted labels of the pool and of the generator's output."""
     refine: RefineConfig = field(default_factory=RefineConfig)
     """The refinement stage."""
     adapt_share: float = 0.2
@@ -371,6 +373,21 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             raise UsageError(f"Unknown setting '{where}{key}' in the configuration.", did_you_mean(str(key), known))
         chosen[key] = _typed(hints[key], value, f"{where}{key}")
     return cls(**chosen)
+
+
+FORGOTTEN = {"architecture": ("width", "blocks"), "refine": ("uses",)}
+"""Settings of earlier versions, by section, that no longer mean anything."""
+
+
+def without_forgotten(values: Any) -> Any:
+    """The configuration of an earlier version's run without the settings that are forgotten, so that its sets can be read."""
+    if not isinstance(values, Mapping):
+        return values
+    kept = dict(values)
+    for section, names in FORGOTTEN.items():
+        if isinstance(found := values.get(section), Mapping):
+            kept[section] = {name: value for name, value in found.items() if name not in names}
+    return kept
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

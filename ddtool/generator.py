@@ -23,6 +23,9 @@ GAIN, SHARPNESS = 32.0, 5.0
 """Of the memory's output: a step of Adam at 1e-3 moves a pixel by up to 0.03, as a step of refinement does. Of the choice of
 slots: an image takes a handful of 512. Neither half nor twice as much makes a difference (docs/log.md)."""
 
+MOST_PIXELS = 2**24
+"""Of all images that a memory holds: 192 MiB of values."""
+
 
 @dataclass(frozen=True)
 class GeneratorConfig:
@@ -40,6 +43,10 @@ class GeneratorConfig:
                 raise UsageError(f"Generator {name} must be a whole number from {low} to {high}, got {value!r}.")
         if self.side % 2:
             raise UsageError(f"Generator side must be even, got {self.side}.")
+        if self.slots * self.side**2 > MOST_PIXELS:
+            raise UsageError(
+                f"Generator slots times side² must be at most {MOST_PIXELS}, got {self.slots * self.side**2}."
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "GeneratorConfig":
@@ -59,7 +66,8 @@ class Generator(nn.Module):
     on pixels do; a convolutional r_ω changes all images alike, which gains nothing (docs/log.md). An image that adaptation
     did not see takes what was stored for those that look like it.
 
-    Works on normalised images (n, c, h, w) of any size; grey images travel as three equal channels and come back grey.
+    Works on normalised images (n, c, h, w) of any size, but what it adds has no finer detail than `side` pixels; grey images
+    travel as three equal channels and come back grey.
     """
 
     def __init__(self, config: GeneratorConfig = GeneratorConfig()) -> None:
@@ -67,7 +75,7 @@ class Generator(nn.Module):
         self.config = config
         slots, side = config.slots, config.side
         self.keys = nn.Parameter(torch.randn(slots, 3 * (side // 2) ** 2))
-        self.values = nn.Parameter(torch.zeros(slots, 3, side, side))
+        self.values = nn.Parameter(torch.zeros(slots, 3 * side**2))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (n, c, h, w), c in {1, 3} → normalised images of the same shape, not clamped."""
@@ -77,19 +85,20 @@ class Generator(nn.Module):
         """What the generator adds, (n, c, h, w)."""
         grey, size = images.shape[1] == 1, images.shape[2:]
         x = images.expand(-1, 3, -1, -1) if grey else images
-        x = torch.softmax(SHARPNESS * self.likeness(x), 1) @ self.values.flatten(1)
-        x = GAIN * x.view(-1, *self.values.shape[1:]).float()
+        x = torch.softmax(SHARPNESS * self.likeness(x), 1) @ self.values
+        x = GAIN * x.view(-1, 3, self.config.side, self.config.side).float()
         if x.shape[2:] != size:
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
         return x.mean(1, keepdim=True) if grey else x
 
     def likeness(self, images: Tensor) -> Tensor:
         """Of images (n, 3, h, w) to the keys, (n, slots): their cosine at half the side without what is coarse, times √d, so
-        that it is about N(0, 1) for random keys."""
-        x = F.adaptive_avg_pool2d(images, self.config.side // 2)
-        x = x - F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
-        x, keys = F.normalize(x.flatten(1), dim=1), F.normalize(self.keys, dim=1)
-        return x @ keys.T * math.sqrt(keys.shape[1])
+        that it is about N(0, 1) for random keys; near zero for an image without detail. float32 always: it is an exponent."""
+        with torch.autocast(images.device.type, enabled=False):
+            x = F.adaptive_avg_pool2d(images, self.config.side // 2)
+            x = x - F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
+            x, keys = F.normalize(x.flatten(1), dim=1, eps=1e-3), F.normalize(self.keys, dim=1)
+            return x @ keys.T * math.sqrt(keys.shape[1])
 
     @classmethod
     def build(cls, config: GeneratorConfig, seed: int) -> "Generator":
@@ -110,13 +119,12 @@ class Generator(nn.Module):
         """Read an untrusted generator folder. Raises GeneratorError, naming the file, for anything but an exact fit."""
         config = read_config(folder / CONFIG_FILE)
         with torch.device("meta"):  # shapes without memory: nothing is allocated for a file that does not fit
-            expected = cls(config).state_dict()
-        weights = read_weights(folder / WEIGHTS_FILE, expected)
+            generator = cls(config)
+        weights = read_weights(folder / WEIGHTS_FILE, generator.state_dict())
         for name, value in weights.items():
             if not finite(value):
                 raise GeneratorError(f"{folder / WEIGHTS_FILE}: tensor '{name}' has values that are not finite.")
-        generator = cls.build(config, 0)
-        generator.load_state_dict(weights)
+        generator.load_state_dict(weights, assign=True)
         return generator
 
     @classmethod
@@ -134,6 +142,10 @@ def read_config(path: Path) -> GeneratorConfig:
         if path.stat().st_size > 2**20:
             raise GeneratorError(f"{path} is too large for a configuration.", hint)
         values = json.loads(path.read_text(encoding="utf-8"))["ddtool_generator"]
+        if values.keys() >= {"width", "blocks"}:
+            raise GeneratorError(
+                f"{path} is of an earlier version's convolutional generator.", "Adapt or pre-train again."
+            )
         return GeneratorConfig.from_dict(values)
     except FileNotFoundError:
         raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.", hint) from None

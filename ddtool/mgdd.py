@@ -7,6 +7,7 @@ nothing of the host.
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,22 +120,23 @@ def fitted_labels(
 ) -> Tensor:
     """Ours, beyond the paper: the labels (m, C) that minimise Eq. 1, averaged over random networks, for fixed images.
 
-    With `most`, those for steps that see a random class-balanced part of at most so many images: a network judges one part.
+    With `most`, those for steps that see a random class-balanced part of at most so many images: a network judges one part,
+    and every image is in at least `SEEN` of them.
 
     The prediction of Eq. 1 is A Y_s, with A (n, m) a function of the images alone, so the best labels are one ridge
     regression: over the stacked rows of `config.networks` fresh networks, each with a fresh real batch. No steps; the
     sums AᵀA (m, m) and AᵀY_t and the solve are float64.
     """
     m, C = len(X_s), real.data.num_classes
-    most, unit = min(most or m, m), torch.eye(m, device=X_s.device)
-    AtA, AtY = 0.0, 0.0  # type: Tensor | float, Tensor | float
-    for _ in range(config.networks):
-        X_t, Y_t = real.batch(max(config.real_batch, 2 * most), rng)
-        X_b, unit_b = mirrored(*balanced_part(X_s, unit, C, most, rng), config.mirror)
+    AtA, AtY = X_s.new_zeros(m, m, dtype=torch.float64), X_s.new_zeros(m, C, dtype=torch.float64)
+    for rows in covering_parts(m, C, m if most is None else most, config.networks, rng):
+        X_t, Y_t = real.batch(max(config.real_batch, 2 * len(rows)), rng)
+        X_b, unit = mirrored(X_s[rows], torch.eye(len(rows), device=X_s.device), config.mirror)
         f.draw(rng)
-        A = in_chunks(f, X_t) @ ridge_head(in_chunks(f, X_b), unit_b, config.ridge)
-        AtA, AtY = AtA + (A.T @ A).double(), AtY + (A.T @ Y_t).double()
-    return solve_regularised(AtA, AtY, config.shrink, m).float()  # type: ignore
+        A = in_chunks(f, X_t) @ ridge_head(in_chunks(f, X_b), unit, config.ridge)
+        AtA[rows[:, None], rows] += (A.T @ A).double()
+        AtY[rows] += (A.T @ Y_t).double()
+    return solve_regularised(AtA, AtY, config.shrink, m).float()
 
 
 # ------------------------------------------------------------------------------------------ adaptation and generation
@@ -307,8 +309,8 @@ def meta_gradient(
 
 
 def usual_batch(C: int) -> int:
-    """Real images a step: 256, or 10 of each class where that is more."""
-    return max(256, 10 * C)
+    """Real images a step: 256, or 10 of each class where that is more, up to 2,000."""
+    return max(256, min(10 * C, 2000))
 
 
 def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
@@ -319,6 +321,25 @@ def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
 def in_chunks(f: Callable, X: Tensor, chunk: int = 500) -> Tensor:
     """f(X), (n, d), computed part by part."""
     return torch.cat([f(part) for part in X.split(chunk)])
+
+
+SEEN = 4
+"""How many of the parts of `covering_parts` hold an image, at least."""
+
+
+def covering_parts(m: int, C: int, most: int, parts: int, rng: torch.Generator) -> list[Tensor]:
+    """Rows of at least `parts` parts, each with the same random images of each of C classes (at least one; at most `most`
+    rows) out of m, image-major; all images are in about as many. Of no more than `most` rows: all of them in every part."""
+    n = m // C
+    k = n if m <= most else max(1, most // C)
+    cuts = math.ceil(n / k)
+    if cuts == 1:
+        return [torch.arange(m, device=rng.device)] * parts
+    rounds = max(math.ceil(parts / cuts), SEEN)
+    wrapped = torch.arange(cuts * k, device=rng.device) % n
+    images = torch.cat([torch.randperm(n, generator=rng, device=rng.device)[wrapped] for _ in range(rounds)])
+    rows = images.view(-1, k, 1) * C + torch.arange(C, device=rng.device)
+    return list(rows.flatten(1))
 
 
 def balanced_part(X: Tensor, Y: Tensor, C: int, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:

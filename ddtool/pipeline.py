@@ -266,10 +266,12 @@ def adapt_generator(
     generator = engine.place(load_generator(config))
     images, _ = run.load_pool(tuple(info["class_names"]))
     f, W, _ = load_labels(run, engine)
-    started = time.perf_counter()
-    pool = labelled_pool(config, settings, real.normalise(images.to(engine.device)), real, features, (f, W), engine)
-    engine.synchronise()
-    report(Done("pool labels", time.perf_counter() - started))
+    started, X = time.perf_counter(), real.normalise(images.to(engine.device))
+    pool = mgdd.Pool(X, {})
+    if settings.steps or config.seconds is not None:
+        pool = labelled_pool(config, settings, X, real, features, (f, W), engine)
+        engine.synchronise()
+        report(Done("pool labels", time.perf_counter() - started))
     if (cost := pretraining_seconds(config)) is not None:
         run.record(pretraining_seconds=cost)
     rng = engine.rng(config.seed, "adapt")
@@ -640,7 +642,9 @@ def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
     if config.method == MGDD:
         limit, stages = config.refine.synthetic_batch, ["initial", "generated"]
         widest = max(limit, min(max(config.ipc) * train.num_classes, 2 * limit))
-        widest += config.refine.real_batch or mgdd.usual_batch(train.num_classes)
+        widest += min(
+            config.refine.real_batch or mgdd.usual_batch(train.num_classes), 500
+        )  # in chunks, without gradients
         channels, pool = config.features.width // 4, pool_size(config, train) * train.num_classes
         extra = ["pool/train.parquet"]
         extra += [f"generator/{n}" for n in ("config.json", "model.safetensors", "labels.safetensors")]

@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import ddtool
-from ddtool.config import RunConfig, from_dict, to_dict
+from ddtool.config import RunConfig, from_dict, to_dict, without_forgotten
 from ddtool.data import CENTRED, LARGEST_FACTOR, ImageData, SyntheticSet
 from ddtool.engine import Engine, finite
 from ddtool.errors import RunError, UsageError
@@ -97,7 +97,7 @@ class Run:
     def config(self) -> RunConfig:
         """The resolved configuration it was started with."""
         try:
-            return from_dict(RunConfig, self.read_json("config.json"))
+            return from_dict(RunConfig, without_forgotten(self.read_json("config.json")))
         except UsageError as error:
             hint = error.hint or "Undo the change to the file, or start a new run."
             raise RunError(f"{self.folder / 'config.json'}: {error.message}", hint) from error

@@ -194,8 +194,8 @@ def value_at(config: Any, key: str) -> Any:
 
 def shown(value: Any) -> str:
     """A value as it is typed after --set."""
-    if value in (None, "", ()):
-        return ""
+    if value is None or value == "":
+        return "" if value == "" else "`null`"
     if isinstance(value, tuple):
         return "`[" + ", ".join(map(str, value)) + "]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -33,7 +33,7 @@ MAPPINGS = st.dictionaries(NAMES, TREES, max_size=4)
 def strategy(hint: Any) -> st.SearchStrategy:
     """Values of a config field's type, configs included."""
     if hint is GeneratorConfig:
-        return st.builds(GeneratorConfig, slots=st.integers(8, 8192), side=st.integers(4, 128).map(lambda n: 2 * n))
+        return st.builds(GeneratorConfig, slots=st.integers(8, 256), side=st.integers(4, 128).map(lambda n: 2 * n))
     if dataclasses.is_dataclass(hint):
         return st.builds(hint, **{name: strategy(t) for name, t in typing.get_type_hints(hint).items()})
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -934,13 +934,13 @@ def picture(side: int, mode: str = "RGB") -> bytes:
 
 MODEL_TRICKS: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = {
     "absurd size": (lambda f: {"config.json": b'{"ddtool_generator": {"slots": 1000000000, "side": 16}}'}, "slots must be"),
-    "large, other weights": (lambda f: {"config.json": b'{"ddtool_generator": {"slots": 8192, "side": 256}}'}, "tensor 'keys'"),
+    "large, other weights": (lambda f: {"config.json": b'{"ddtool_generator": {"slots": 8192, "side": 44}}'}, "tensor 'keys'"),
     "unknown setting": (lambda f: {"config.json": b'{"ddtool_generator": {"depth": 1}}'}, "Unknown generator setting"),
     "no JSON": (lambda f: {"config.json": b"[" * 100_000}, "not a generator's configuration"),
     "large config": (lambda f: {"config.json": b" " * 2**20 + b"{}"}, "config.json of 'ann/c10' is refused: 1,048,578 bytes"),
-    "wrong shape": (lambda f: {"model.safetensors": tensors(f["model.safetensors"], put("out.bias", torch.zeros(99)))}, "out.bias"),
+    "wrong shape": (lambda f: {"model.safetensors": tensors(f["model.safetensors"], put("keys", torch.ones(9)))}, "'keys' is (9,)"),
     "wrong type": (
-        lambda f: {"model.safetensors": tensors(f["model.safetensors"], put("values", torch.zeros(8, 3, 16, 16).half()))},
+        lambda f: {"model.safetensors": tensors(f["model.safetensors"], put("values", torch.zeros(8, 768).half()))},
         "float16",
     ),
     "extra tensor": (lambda f: {"model.safetensors": tensors(f["model.safetensors"], put("evil", torch.zeros(1)))}, "'evil'"),

@@ -28,6 +28,7 @@ from ddtool.mgdd import (
     adapt,
     analytical_labels,
     balanced_part,
+    covering_parts,
     draw_task,
     fitted_labels,
     generate,
@@ -91,8 +92,8 @@ def new_generator(engine: Engine, seed: int = 0, shake: float = 0.0) -> Generato
     """A tiny generator; `shake` moves every weight away from the start, where most gradients are zero."""
     g = engine.place(Generator.build(GeneratorConfig(slots=8, side=16), seed))
     with torch.no_grad():
-        for i, p in enumerate(g.parameters()):
-            p.add_(torch.randn(p.shape, generator=rng(100 + i)), alpha=shake / (GAIN if p.ndim == 4 else 1))
+        for i, (name, p) in enumerate(g.named_parameters()):
+            p.add_(torch.randn(p.shape, generator=rng(100 + i)), alpha=shake / (GAIN if name == "values" else 1))
     return g
 
 
@@ -282,11 +283,12 @@ def test_fitted_labels_are_least_squares_over_all_networks(
     see are columns of zeros."""
     X = real.at(torch.arange(rows))[0]
     stream, predictions, targets = rng(5), [], []
-    for _ in range(3):
+    parts = [torch.arange(rows)] * 3
+    if most == 19:  # 4 of the 8 images of every class, four times all of them
+        orders = [torch.randperm(8, generator=stream) for _ in range(4)]
+        parts = [(4 * half[:, None] + torch.arange(4)).flatten() for order in orders for half in (order[:4], order[4:])]
+    for part in parts:
         X_t, Y_t = real.batch(n, stream)
-        part = torch.arange(rows)
-        if most == 19:  # 4 of the 8 images of every class
-            part = (4 * torch.randperm(8, generator=stream)[:4, None] + torch.arange(4)).flatten()
         f.draw(stream)
         X_b, k = X[part], len(part)
         F_t, F_s = f(X_t).double(), f(torch.cat([X_b, X_b.flip(3)]) if mirror else X_b).double()
@@ -304,6 +306,33 @@ def test_fitted_labels_are_least_squares_over_all_networks(
     assert fitted.shape == (rows, 4)
     assert fitted.dtype == torch.float32
     assert (fitted - expected).norm() / expected.norm() < 1e-3
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 8, 12, 15, 16, 29, 30, 31])
+@pytest.mark.parametrize("parts", [0, 1, 4, 30])
+def test_parts_cover_all_images(most: int, parts: int) -> None:
+    """10 images of each of 3 classes: no image twice in a part, none left out, all about as often."""
+    found = covering_parts(30, 3, most, parts, rng(1))
+    assert len(found) >= parts
+    assert len({len(rows) for rows in found}) <= 1
+    images = max(1, most // 3) if most < 30 else 10
+    for rows in found:
+        assert len(rows) == 3 * images
+        assert torch.equal(rows % 3, torch.arange(3).repeat(images))
+        assert len(set(rows.tolist())) == len(rows)
+    if most >= 30:
+        assert len(found) == parts
+    else:
+        times = torch.bincount(torch.cat(found), minlength=30)
+        assert times.min() >= 4
+        assert times.max() <= 2 * times.min()
+        assert not torch.equal(found[0], covering_parts(30, 3, most, parts, rng(2))[0])
+
+
+def test_labels_of_parts_leave_no_image_without_one(real: Real, f: RandomFeatures) -> None:
+    X = real.at(torch.arange(160))[0]
+    Y = fitted_labels(X, f, real, replace(FIT, networks=1), rng(1), 8)
+    assert (Y.norm(dim=1) > 1e-3).all()
 
 
 def test_fitted_labels_beat_analytical_ones_on_unseen_images(

@@ -706,6 +706,45 @@ def test_adaptation_sees_the_sets_that_are_asked_for_with_labels_fitted_to_each(
         assert torch.equal(Y, mgdd.fitted_labels(X, f, real, fit, rng, 6))
 
 
+def test_without_steps_no_labels_are_fitted_to_the_pool(dataset: Path, tmp_path: Path) -> None:
+    run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"adapt": {"steps": 0}})
+    assert "pool labels" not in run.results()["timings"]
+    assert run.load_set(2).stage == "refined"
+
+
+def test_with_no_networks_to_fit_on_the_pool_has_the_labels_of_equation_3(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[mgdd.Pool] = []
+    monkeypatch.setattr(mgdd, "adapt", lambda *a: pools.append(a[3]))
+    run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"fit": {"networks": 0}})
+    features, W, _ = pipeline.load_labels(run, tiny.ENGINE)
+    for ipc in (2, 4):
+        assert torch.equal(pools[0].Y_s[ipc], analytical_labels(features, W, pools[0].X_s[: 3 * ipc]))
+
+
+def test_the_sizes_that_are_asked_for_are_adapted_for(dataset: Path, tmp_path: Path) -> None:
+    """From beginning to end with the defaults, no `seen_ipcs`; then a size that was not seen."""
+    run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"adapt": {"steps": 3, "real_batch": 12}})
+    assert run.config().adapt.seen_ipcs == ()
+    assert run.results()["facts"]["pool_ipc"] == 8
+    assert pipeline.generate(run, 5, tiny.ENGINE).exists()
+
+
+def test_a_run_of_an_earlier_version_can_be_read(made: Path, tmp_path: Path) -> None:
+    """Its sets, that is; its generator is refused by name."""
+    shutil.copytree(made, old := tmp_path / "old")
+    values = json.loads((old / "config.json").read_text())
+    values["architecture"], values["refine"]["uses"] = {"width": 64, "blocks": 3}, 1
+    (old / "config.json").write_text(json.dumps(values))
+    (old / "generator" / "config.json").write_text('{"ddtool_generator": {"width": 64, "blocks": 3}}')
+    run = Run.open(old)
+    assert run.config() == replace(Run.open(made).config(), architecture=run.config().architecture)
+    assert len(run.load_set(run.ipcs()[0])) == len(Run.open(made).load_set(run.ipcs()[0]))
+    with pytest.raises(GeneratorError, match="an earlier version's convolutional generator"):
+        pipeline.generate(run, 3, tiny.ENGINE, labels="analytical")
+
+
 def test_without_refinement_the_generated_set_is_the_set(dataset: Path, tmp_path: Path) -> None:
     run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"refine": {"steps": 0}})
     assert run.load_set(2).stage == "generated"
