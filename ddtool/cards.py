@@ -237,15 +237,9 @@ def _set_view(ipc: int, made: Facts) -> dict[str, Any]:
     config, env, timings = (_mapping(made.get(key)) for key in ("config", "env", "timings"))
     found, refined = _mapping(made.get("facts")), made.get("stage") == "refined"
     counted = config.get("seconds") is None  # else the clock decided, whatever steps were set
-    columns = (
-        ("labels", "pool labels"),
-        ("adapt",),
-        (f"generate ipc{ipc}",),
-        (f"fit labels ipc{ipc}",),
-        (f"refine ipc{ipc}",),
-    )
-    taken = [_sum(timings.get(phase) for phase in phases) for phases in columns[: None if refined else -1]]
-    known = [value for value in taken if _is_number(value)]
+    preparation = _sum(timings.get(phase) for phase in ("labels", "pool labels"))
+    phases = ("adapt", f"generate ipc{ipc}", f"fit labels ipc{ipc}", *([f"refine ipc{ipc}"] if refined else []))
+    taken = [preparation, *(timings.get(phase) for phase in phases)]
     return {
         "ipc": ipc,
         "images": number(made.get("images"), 0),
@@ -258,7 +252,7 @@ def _set_view(ipc: int, made: Facts) -> dict[str, Any]:
         "mirror": ("yes" if found["mirror"] else "no") if "mirror" in found else "",
         "train_images": number(found["train_images"], 0) if found.get("train_images") else "",
         "seconds": [seconds(value) for value in taken] + ["–"] * (not refined),
-        "total": seconds(sum(known)) if known else "–",
+        "total": seconds(_sum(taken)),
         "factor": int(made["factor"]) if _is_number(made.get("factor")) and made["factor"] > 1 else 0,
         "init": _text(_mapping(config.get("baseline")).get("init")),
         **_spent_view(_mapping(found.get("spent"))),
@@ -276,12 +270,11 @@ def _sum(values: Iterable[Any]) -> float | None:
 def _spent_view(spent: Facts) -> dict[str, str]:
     """What the set of another method than MGDD took: its steps, seconds in them and beside them, and the sum."""
     parts = [spent.get(key) for key in ("step_seconds", "outside_seconds")]
-    known = [value for value in parts if _is_number(value)]
     return {
         "spent_steps": number(spent.get("steps"), 0),
         "inside": seconds(parts[0]),
         "outside": seconds(parts[1]),
-        "spent": seconds(sum(known)) if known else "–",
+        "spent": seconds(_sum(parts)),
     }
 
 

@@ -642,9 +642,8 @@ def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
     if config.method == MGDD:
         limit, stages = config.refine.synthetic_batch, ["initial", "generated"]
         widest = max(limit, min(max(config.ipc) * train.num_classes, 2 * limit))
-        widest += min(
-            config.refine.real_batch or mgdd.usual_batch(train.num_classes), 500
-        )  # in chunks, without gradients
+        real_batch = config.refine.real_batch or mgdd.usual_batch(train.num_classes)
+        widest += min(real_batch, 500)  # in chunks, without gradients
         channels, pool = config.features.width // 4, pool_size(config, train) * train.num_classes
         extra = ["pool/train.parquet"]
         extra += [f"generator/{n}" for n in ("config.json", "model.safetensors", "labels.safetensors")]

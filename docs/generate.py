@@ -194,8 +194,10 @@ def value_at(config: Any, key: str) -> Any:
 
 def shown(value: Any) -> str:
     """A value as it is typed after --set."""
-    if value is None or value == "":
-        return "" if value == "" else "`null`"
+    if value is None:
+        return "`null`"
+    if value == "":
+        return ""
     if isinstance(value, tuple):
         return "`[" + ", ".join(map(str, value)) + "]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
