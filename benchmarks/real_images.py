@@ -33,7 +33,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     engine = Engine.choose(compile_networks=args.compile)
     target = sources.load(args.dataset)
-    chosen = real_images(target.train, draw_pool(target.train, args.ipc, args.seed), args.mirror)
+    chosen = real_images(target.train, draw_pool(target.train, args.ipc, args.seed), args.mirror).scaled()
     score = train_and_test(chosen, target.test(), args.protocol, engine, seeds=args.seeds, seed=args.seed)
     options = f"--ipc {args.ipc} --protocol {args.protocol} --seeds {args.seeds}"
     result = {

@@ -237,6 +237,7 @@ def _set_view(ipc: int, made: Facts) -> dict[str, Any]:
     config, env, timings = (_mapping(made.get(key)) for key in ("config", "env", "timings"))
     found, refined = _mapping(made.get("facts")), made.get("stage") == "refined"
     counted = config.get("seconds") is None  # else the clock decided, whatever steps were set
+    scale = made.get("label_scale", config.get("label_scale"))  # earlier versions said it in the settings alone
     preparation = _sum(timings.get(phase) for phase in ("labels", "pool labels"))
     phases = ("adapt", f"generate ipc{ipc}", f"fit labels ipc{ipc}", *([f"refine ipc{ipc}"] if refined else []))
     taken = [preparation, *(timings.get(phase) for phase in phases)]
@@ -248,7 +249,7 @@ def _set_view(ipc: int, made: Facts) -> dict[str, Any]:
         "fits": _mapping(config.get("fit")).get("networks") != 0,
         "steps": _count(_mapping(config.get("adapt")).get("steps")) if counted else "",
         "refine_steps": _count(_mapping(config.get("refine")).get("steps")) if refined and counted else "",
-        "label_scale": f"{config['label_scale']:g}" if _is_number(config.get("label_scale")) else "",
+        "label_scale": f"{scale:g}" if _is_number(scale) else "",
         "mirror": ("yes" if found["mirror"] else "no") if "mirror" in found else "",
         "train_images": number(found["train_images"], 0) if found.get("train_images") else "",
         "seconds": [seconds(value) for value in taken] + ["–"] * (not refined),

@@ -214,8 +214,9 @@ class SyntheticSet:
             factor=1,
         )
 
-    def scaled(self, scale: float) -> "SyntheticSet":
-        """The same set with its labels at another scale."""
+    def scaled(self, scale: float | None = None) -> "SyntheticSet":
+        """The same set with its labels at another scale (default: 4, or 0.4 a class where that is more)."""
+        scale = scale or usual_label_scale(self.num_classes)
         return replace(self, labels=self.labels * (scale / self.label_scale), label_scale=scale)
 
     def pixels(self) -> Tensor:
@@ -228,6 +229,12 @@ class SyntheticSet:
         fallback = F.one_hot(self.hard, self.num_classes).float()
         total = scores.sum(1, keepdim=True)
         return torch.where(total > 0, scores / total.clamp_min(1e-12), fallback)
+
+
+def usual_label_scale(C: int) -> float:
+    """4, or 0.4 a class where that is more: entries of centred labels shrink as there are more classes, and against an untrained
+    network's outputs small ones are learned late (docs/log.md)."""
+    return max(4.0, 0.4 * C)
 
 
 def real_images(

@@ -363,7 +363,7 @@ def final_stage(config: RunConfig) -> str:
 
 
 def write_stages(
-    run: Run, initial: SyntheticSet, generated: SyntheticSet, final: SyntheticSet, scale: float, force: bool
+    run: Run, initial: SyntheticSet, generated: SyntheticSet, final: SyntheticSet, scale: float | None, force: bool
 ) -> Path:
     """Keep all stages of a set, labels at one scale; the final one last, since its presence means: done."""
     run.save_stage(initial.scaled(scale))

@@ -453,6 +453,7 @@ def run_facts(run: Run) -> dict[str, Any]:
             "command": command(public, made, published, local=source["kind"] == "local"),
             "stage": made.stage,
             "labels": made.label_method,
+            "label_scale": made.label_scale,
             "images": len(made),
             "config": resolved,
             "env": published,

@@ -28,14 +28,14 @@ def score_run(config: RunConfig, run: Run, target: Target, engine: Engine, repor
         if final.stage == "refined":
             sets.insert(0, run.load_set(ipc, "generated"))
         if config.evaluate.baseline:
-            sets.append(random_subset(target.train, ipc, final.mirror, config.seed))
+            sets.append(random_subset(target.train, final, config.seed))
         for synthetic in sets:
             score_set(synthetic, target, config, run, engine, report)
 
 
-def random_subset(train: ImageData, ipc: int, mirror: bool, seed: int) -> SyntheticSet:
-    """The baseline: the same number of random real images with hard labels (the first of Z)."""
-    return real_images(train, draw_pool(train, ipc, seed), mirror)
+def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
+    """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale."""
+    return real_images(train, draw_pool(train, beside.ipc, seed), beside.mirror).scaled(beside.label_scale)
 
 
 def score_set(
@@ -66,8 +66,7 @@ def evaluate(
     target = load_target(config, report)
     check_classes(sets[0], target.train)
     if baseline:
-        real = [random_subset(target.train, n, sets[0].mirror, seed) for n in sorted({s.ipc for s in sets})]
-        sets = [*sets, *real]
+        sets = [*sets, *(random_subset(target.train, s, seed) for _, s in sorted({s.ipc: s for s in sets}.items()))]
     scores = []
     for synthetic in sets:
         score = measure(synthetic, target, protocol, seeds, seed, engine, report)

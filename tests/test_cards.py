@@ -62,6 +62,7 @@ def one_set(ipc: int, stage: str, scores: list[dict[str, Any]]) -> dict[str, Any
         "command": f"ddtool adapt cifar10 --ipc {ipc} --seed 0",
         "stage": stage,
         "labels": "learned" if stage == "refined" else "fitted",
+        "label_scale": 4.0,
         "images": ipc * 10,
         "config": to_dict(RunConfig(dataset="cifar10", ipc=(ipc,))),
         "env": {"ddtool": "0.1.0", "python": "3.11.7", "torch": "2.13.0+cpu", "device": "cpu (AMD EPYC, 2 threads)"},
@@ -389,6 +390,15 @@ def test_the_size_to_try_is_one_that_the_source_can_fill(
     assert "smallest class of the source" in model
 
 
+def test_earlier_versions_said_the_label_scale_in_the_settings_alone() -> None:
+    facts = synthetic()
+    made = facts["sets"]["5"]
+    del made["label_scale"]
+    assert "| ipc5 | 5 | 50 | generated | fitted | – | yes |" in cards.dataset_card(facts)
+    made["config"]["label_scale"] = 3.0
+    assert "| ipc5 | 5 | 50 | generated | fitted | 3 | yes |" in cards.dataset_card(facts)
+
+
 def test_the_card_says_where_labels_come_from() -> None:
     model, dataset = cards.model_card(adapted()), cards.dataset_card(synthetic())
     assert "fitted to them in closed form, with the real training images of the source" in model
@@ -471,7 +481,8 @@ def test_every_protocol_is_explained(protocol: str) -> None:
 
 
 def test_what_is_said_of_quick_is_true() -> None:
-    assert PROTOCOLS["quick"].steps(1) == PROTOCOLS["quick"].steps(10**6) == 500
+    steps = PROTOCOLS["quick"].steps
+    assert [steps(m) for m in (1, 500, 777, 5_000, 10**6)] == [500, 500, 777, 5_000, 5_000]
 
 
 def test_a_meta_generator_shows_its_pretraining() -> None:

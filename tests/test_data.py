@@ -229,6 +229,18 @@ def test_scaled_labels_are_the_same_distributions() -> None:
     assert torch.allclose(tripled.scaled(1.0).labels, labels)
 
 
+@pytest.mark.parametrize(("classes", "scale"), [(2, 4.0), (10, 4.0), (11, 4.4), (100, 40.0)])
+def test_the_usual_label_scale_grows_with_the_classes(classes: int, scale: float) -> None:
+    names = tuple(f"c{k}" for k in range(classes))
+    plain = synthetic(
+        images=torch.zeros(classes, 1, 8, 8), labels=torch.eye(classes) - 1 / classes, hard=torch.arange(classes),
+        ipc=1, class_names=names,
+    )  # fmt: skip
+    assert plain.scaled().label_scale == pytest.approx(scale)
+    assert torch.allclose(plain.scaled().labels, scale * plain.labels)
+    assert torch.allclose(plain.scaled(7.0).scaled().labels, scale * plain.labels, rtol=1e-5, atol=1e-6)
+
+
 @given(seed=st.integers(0, 999), scale=st.floats(1e-3, 1e3))
 def test_probabilities_are_distributions(seed: int, scale: float) -> None:
     labels = torch.randn(6, 3, generator=rng(seed)) * scale

@@ -63,6 +63,11 @@ def weights_of(synthetic: SyntheticSet, protocol: str, engine: Engine, seed: tup
 # ----------------------------------------------------------------------------------------------------- the protocols
 
 
+@pytest.mark.parametrize(("images", "steps"), [(10, 500), (500, 500), (1_000, 1_000), (20_000, 5_000)])
+def test_the_quick_protocol_is_longer_for_more_images(images: int, steps: int) -> None:
+    assert PROTOCOLS["quick"].steps(images) == steps
+
+
 def test_frepo_steps() -> None:
     table = {1: 1_000, 10: 1_000, 11: 2_000, 100: 2_000, 101: 5_000, 500: 5_000, 501: 10_000, 1_000: 10_000}
     table |= {1_001: 40_000, 5_000: 40_000, 5_001: 40_000, 50_000: 40_000}

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from ddtool import api, hub, mgdd, pipeline, runs, scoring
 from ddtool.config import RunConfig, from_dict
-from ddtool.data import Normaliser, SyntheticSet
+from ddtool.data import Normaliser, SyntheticSet, one_hot
 from ddtool.engine import Engine
 from ddtool.errors import DDToolError, DivergedError, GeneratorError, RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
@@ -665,10 +665,9 @@ def test_nothing_is_generated_before_the_generator_is_adapted(dataset: Path, tmp
     assert "--resume" in caught.value.hint
 
 
-def test_every_stage_has_its_labels_at_the_scale_of_the_configuration(made: Path) -> None:
-    run = Run.open(made)
-    scale = run.config().label_scale
-    assert scale == 4.0
+def test_every_stage_has_its_labels_at_the_usual_scale(made: Path) -> None:
+    run, scale = Run.open(made), 4.0
+    assert run.config().label_scale is None
     for stage in ("initial", "generated", "refined"):
         synthetic = run.load_set(run.ipcs()[0], stage)
         assert synthetic.label_scale == scale
@@ -679,7 +678,7 @@ def test_every_stage_has_its_labels_at_the_scale_of_the_configuration(made: Path
 def test_without_networks_to_fit_on_labels_are_analytical(dataset: Path, tmp_path: Path) -> None:
     run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"fit": {"networks": 0}})
     features, W, info = pipeline.load_labels(run, Engine.choose("cpu", "fp32"))
-    initial, scale = run.load_set(2, "initial"), run.config().label_scale
+    initial, scale = run.load_set(2, "initial"), 4.0
     assert initial.label_method == "analytical"
     assert not any("fit" in phase for phase in run.results()["timings"])
     solved = analytical_labels(features, W, Normaliser(info["mean"], info["std"])(initial.images))
@@ -834,11 +833,15 @@ def test_a_set_of_unknown_origin_asks_for_a_dataset(run: Run, dataset: Path) -> 
     assert (score.stage, baseline.stage) == ("refined", "random")
 
 
-def test_the_random_baseline_is_the_beginning_of_the_pool(made: Path, dataset: Path) -> None:
+def test_the_random_baseline_is_the_beginning_of_the_pool_at_the_label_scale_of_the_set(made: Path) -> None:
     run = Run.open(made)
-    target = scoring.load_target(run.config(), lambda event: None)
+    target, final = scoring.load_target(run.config(), lambda event: None), run.load_set(2)
     images, _ = run.load_pool(tiny.CLASSES)
-    assert torch.equal(scoring.random_subset(target.train, 2, True, 0).images, images[:6].float() / 255)
+    baseline = scoring.random_subset(target.train, replace(final, label_scale=5.0), 0)
+    assert torch.equal(baseline.images, images[:6].float() / 255)
+    assert baseline.label_scale == 5.0
+    assert torch.allclose(baseline.labels, 5 * one_hot(final.hard, 3))
+    assert (baseline.mirror, baseline.ipc) == (final.mirror, 2)
 
 
 # --------------------------------------------------------------------------------------------------------- generators
