@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 GAIN, SHARPNESS = 32.0, 5.0
 """Of the memory's output: a step of Adam at 1e-3 moves a pixel by up to 0.03, as a step of refinement does. Of the choice of
 slots: an image takes a handful of 512. Neither half nor twice as much makes a difference (docs/log.md)."""
+
+Resampling = Callable[[Tensor, tuple[int, int]], Tensor]
 
 MOST_PIXELS = 2**24
 """Of all images that a memory holds: 192 MiB of values."""
@@ -87,15 +91,14 @@ class Generator(nn.Module):
         x = images.expand(-1, 3, -1, -1) if grey else images
         x = torch.softmax(SHARPNESS * self.likeness(x), 1) @ self.values
         x = GAIN * x.view(-1, 3, self.config.side, self.config.side).float()
-        if x.shape[2:] != size:
-            x = F.interpolate(x, size, mode="bilinear", antialias=True)
+        x = resampled(x, size, bilinear)
         return x.mean(1, keepdim=True) if grey else x
 
     def likeness(self, images: Tensor) -> Tensor:
         """Of images (n, 3, h, w) to the keys, (n, slots): their cosine at half the side without what is coarse, times √d, so
         that it is about N(0, 1) for random keys; near zero for an image without detail. float32 always: it is an exponent."""
         with torch.autocast(images.device.type, enabled=False):
-            x = F.adaptive_avg_pool2d(images, self.config.side // 2)
+            x = resampled(images.float(), (self.config.side // 2,) * 2, averaged)
             x = x - F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
             x, keys = F.normalize(x.flatten(1), dim=1, eps=1e-3), F.normalize(self.keys, dim=1)
             return x @ keys.T * math.sqrt(keys.shape[1])
@@ -131,6 +134,34 @@ class Generator(nn.Module):
     def from_pretrained(cls, name: str) -> "Generator":
         """The generator of a Hub repo[@revision], of a folder or a run, or 'bundled'. Raises GeneratorError or HubError."""
         return cls.load(hub.generator_folder(name))
+
+
+def averaged(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images at another size: means over areas."""
+    return F.adaptive_avg_pool2d(images, size)
+
+
+def bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images at another size: bilinear, antialiased."""
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def resampled(images: Tensor, size: Sequence[int], how: Resampling) -> Tensor:
+    """Images (n, c, h, w), float32, at another size: `how` of them, as a product with the weights of each side.
+
+    So it is differentiable everywhere, with gradients that are summed in the same order each time: on CUDA those of
+    torch's kernels are not, and an Apple GPU refuses some sizes.
+    """
+    rows, columns = (side_weights(how, n, to, images.device) for n, to in zip(images.shape[2:], size, strict=True))
+    with torch.autocast(images.device.type, enabled=False):
+        return images if images.shape[2:] == torch.Size(size) else rows @ images @ columns.T
+
+
+@lru_cache(maxsize=64)
+def side_weights(how: Resampling, n: int, to: int, device: torch.device) -> Tensor:
+    """The weights (to, n) of a side's n pixels in each of its `to` new ones."""
+    with torch.autocast("cpu", enabled=False), torch.inference_mode(False), torch.no_grad():
+        return how(torch.eye(n)[None, None], (to, n))[0, 0].to(device)
 
 
 def read_config(path: Path) -> GeneratorConfig:

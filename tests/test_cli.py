@@ -583,6 +583,8 @@ def test_info_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert next_command(result) == "ddtool generate run --ipc 6"
     said = only_json(done("info", run, "--json").stdout)
     assert (said["sets (ipc)"], len(said["scores"])) == ([2, 3], 12)
+    shutil.copytree(run / "synthetic" / "ipc3", run / "synthetic" / "ipc6")
+    assert next_command(done("info", run)) == "ddtool generate run --ipc 12"  # never a set that is there
     shutil.rmtree(run / "synthetic")
     (run / "results.json").unlink()
     assert next_command(done("info", run)) == "ddtool adapt --resume run"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddtool.errors import GeneratorError, UsageError
-from ddtool.generator import Generator, GeneratorConfig
+from ddtool.generator import Generator, GeneratorConfig, averaged, bilinear, resampled
 
 SMALL = GeneratorConfig(slots=8, side=16)
 
@@ -97,6 +97,29 @@ def test_other_sizes_are_interpolated(size: tuple[int, int]) -> None:
         g.values.copy_(torch.linspace(-1, 1, 3).repeat_interleave(16 * 16).expand_as(g.values))
     made = g.residual(torch.randn(2, 3, *size, generator=rng()))
     assert torch.allclose(made, 32 * torch.linspace(-1, 1, 3)[:, None, None].expand_as(made), atol=1e-3)
+
+
+@pytest.mark.parametrize("how", [averaged, bilinear])
+@pytest.mark.parametrize(
+    ("size", "to"), [((28, 28), (16, 16)), ((32, 32), (28, 28)), ((9, 20), (32, 7)), ((1, 3), (4, 4))]
+)
+def test_resampling_by_products_is_what_torch_has(how: Callable, size: tuple[int, int], to: tuple[int, int]) -> None:
+    x, y = (torch.randn(2, 3, *size, generator=rng(), requires_grad=True) for _ in range(2))
+    made, expected = resampled(x, to, how), how(y, to)
+    assert made.shape == (2, 3, *to)
+    assert torch.allclose(made, expected, atol=1e-5)
+    (made**2).sum().backward()
+    (expected**2).sum().backward()
+    assert torch.allclose(x.grad, y.grad, atol=1e-4)
+    assert resampled(x, size, how) is x
+
+
+def test_resampling_does_not_lose_digits_under_autocast() -> None:
+    x = torch.randn(2, 3, 32, 32, generator=rng())
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+        made = resampled(x, (21, 21), bilinear)
+    assert made.dtype == torch.float32
+    assert torch.allclose(made, bilinear(x, (21, 21)), atol=1e-5)
 
 
 def test_an_image_without_detail_is_served() -> None:

@@ -87,7 +87,7 @@ def describe_run(path: Path, output: Output) -> None:
     if config.method != "mgdd" and results["facts"].get("finished"):
         output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --seeds 3"))
     elif all(ipc in run.ipcs() for ipc in config.ipc):
-        output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(config.ipc)}"))
+        output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(run.ipcs())}"))
     else:
         output.next_step(o.shell("ddtool adapt --resume", path))
 
