@@ -137,8 +137,8 @@ def push(
 
     A run of another method than mgdd has no generator, and makes the dataset repo alone. One commit a repo; pushing the
     same again changes nothing, another IPC is added to what is there. Raises HubError, with nothing half-made: the same
-    call repeats safely. private, create_pr, revision (a branch), pool, only ('generator' or 'dataset'), dataset_repo,
-    force: as in `publish.Options`.
+    call repeats safely. The other options are those of `publish.Options`: private, create_pr, revision (a branch), pool,
+    only ('generator' or 'dataset'), dataset_repo and force.
     """
     options = publish.Options(private, revision, create_pr, pool, only, dataset_repo, force)
     options = publish.options_for(run, options)

@@ -18,7 +18,7 @@ from ddtool.engine import Engine, finite
 from ddtool.errors import DataError, RunError, UsageError, did_you_mean
 from ddtool.evaluation import check_protocol
 from ddtool.events import Done, Note, Report, silent
-from ddtool.generator import Generator
+from ddtool.generator import Generator, GeneratorConfig
 from ddtool.nets import NORMS, ConvNet, RandomFeatures, depth_for, pyramid
 from ddtool.report import preview
 from ddtool.runs import RESTORE, Run
@@ -175,7 +175,7 @@ def check_start(config: RunConfig, report: Report) -> Target:
     target = load_target(config, report)
     check_ipcs(config, target.train)
     if config.method == MGDD:
-        load_generator(config)
+        load_generator(config, report)
     return target
 
 
@@ -451,11 +451,15 @@ def pretraining_seconds(config: RunConfig) -> float | None:
     return seconds if 0 <= seconds < math.inf else None
 
 
-def load_generator(config: RunConfig) -> Generator:
-    """The meta generator that a configuration names."""
+def load_generator(config: RunConfig, report: Report = silent) -> Generator:
+    """The meta generator that a configuration names; it is said when the settings ask for another architecture."""
     if config.generator == "scratch":
         return Generator.build(config.architecture, config.seed)
-    return Generator.load(hub.generator_folder(config.generator))
+    generator = Generator.load(hub.generator_folder(config.generator))
+    if config.architecture not in (GeneratorConfig(), generator.config):
+        slots, side = generator.config.slots, generator.config.side
+        report(Note(f"The generator stays at {slots} slots, side {side}: settings of 'architecture' are for scratch."))
+    return generator
 
 
 # --------------------------------------------------------------------------------------------------------- generate

@@ -24,6 +24,7 @@ from ddtool.data import Normaliser, SyntheticSet, one_hot
 from ddtool.engine import Engine
 from ddtool.errors import DDToolError, DivergedError, GeneratorError, RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
+from ddtool.generator import GeneratorConfig
 from ddtool.loop import Interrupted, Loop
 from ddtool.mgdd import analytical_labels
 from ddtool.runs import Run
@@ -854,6 +855,17 @@ def test_a_run_serves_as_a_generator(made: Path, dataset: Path, tmp_path: Path) 
     )
     mine, theirs = load_file(run.folder / "generator" / "model.safetensors"), made / "generator" / "model.safetensors"
     assert all(torch.equal(mine[name], t) for name, t in load_file(theirs).items())
+
+
+@pytest.mark.parametrize(("slots", "notes"), [(8, 0), (16, 1)])
+def test_it_is_said_when_settings_ask_for_another_architecture(made: Path, slots: int, notes: int) -> None:
+    events: list[Event] = []
+    architecture = GeneratorConfig(slots=slots, side=16)
+    config = replace(Run.open(made).config(), generator=str(made), architecture=architecture)
+    assert pipeline.load_generator(config, events.append).config == GeneratorConfig(slots=8, side=16)
+    assert [event.text for event in events] == notes * [
+        "The generator stays at 8 slots, side 16: settings of 'architecture' are for scratch."
+    ]
 
 
 @pytest.mark.parametrize(

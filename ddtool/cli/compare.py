@@ -41,7 +41,7 @@ def command(
         typer.Option(help="Wall clock of every method instead; may be repeated.", rich_help_panel=GRID),
     ] = None,
     methods: Annotated[
-        list[str] | None, typer.Option(help="Names with commas between, or all.", rich_help_panel=GRID)
+        list[str] | None, typer.Option(help="Names with commas between. Default: all.", rich_help_panel=GRID)
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, … of everything.", rich_help_panel=GRID)] = 3,
     protocol: Annotated[str, typer.Option(help="Score by quick, frepo-mse or dsa-ce.")] = "quick",
