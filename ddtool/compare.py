@@ -447,7 +447,7 @@ class Factor:
     at_least: bool
     """It is MGDD's smallest budget: a smaller one might do as well."""
     with_pretraining: float | None
-    """The same with the whole pre-training in MGDD's seconds."""
+    """The same with the whole pre-training in MGDD's seconds; None: its seconds are not known, or there was none."""
 
 
 @dataclass(frozen=True)
@@ -553,8 +553,9 @@ def factors_of(rows: Sequence[Row]) -> Iterator[Factor]:
             continue
         smallest = next(row for row in ours if row.method == first.method)
         ratio = seconds_of(baseline) / max(seconds_of(first), 1e-9)
-        whole = seconds_of(first) + (first.pretraining_seconds or 0.0)
-        yield Factor(baseline, first, ratio, first is smallest, seconds_of(baseline) / max(whole, 1e-9))
+        cost = first.pretraining_seconds
+        whole = None if cost is None else seconds_of(baseline) / max(seconds_of(first) + cost, 1e-9)
+        yield Factor(baseline, first, ratio, first is smallest, whole)
 
 
 def merit(row: Row) -> tuple[float, float]:

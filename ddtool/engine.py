@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ddtool.errors import UsageError, did_you_mean
 
 M = TypeVar("M", bound=nn.Module)
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
@@ -32,7 +32,7 @@ class Engine:
 
     @classmethod
     def choose(cls, device: str = "auto", precision: str = "auto", compile_networks: bool = False) -> "Engine":
-        """The engine for a request; 'auto' takes the first of cuda, mps, cpu, and bf16 where the hardware computes in it.
+        """The engine for a request; 'auto' takes cuda before cpu, and bf16 where the hardware computes in it.
 
         Raises UsageError for an unknown or absent device or an unknown precision.
         """
@@ -103,8 +103,6 @@ def hardware(device: torch.device) -> str:
     """The name of the device and, for a CPU, its thread count."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    if device.type == "mps":
-        return "Apple GPU"
     return f"{_cpu_name()}, {torch.get_num_threads()} threads"
 
 
@@ -121,16 +119,16 @@ def finite(values: Tensor) -> bool:
 
 
 def _default_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _known_device(name: str) -> str:
     kind = name.split(":")[0]
+    if kind == "mps":
+        raise UsageError("Apple GPUs do not compute in float64, which solving for labels takes.", "Use --device cpu.")
     if kind not in DEVICES:
         raise UsageError(f"Unknown device '{name}'.", did_you_mean(kind, DEVICES))
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    present = {"cpu": True, "cuda": torch.cuda.is_available()}
     if not present[kind]:
         raise UsageError(f"Device '{name}' is not available on this machine.", "Use --device auto.")
     index = name.partition(":")[2]

@@ -98,7 +98,7 @@ class Generator(nn.Module):
         """Of images (n, 3, h, w) to the keys, (n, slots): their cosine at half the side without what is coarse, times √d, so
         that it is about N(0, 1) for random keys; near zero for an image without detail. float32 always: it is an exponent."""
         with torch.autocast(images.device.type, enabled=False):
-            x = resampled(images.float(), (self.config.side // 2,) * 2, averaged)
+            x = resampled(images, (self.config.side // 2,) * 2, averaged)
             x = x - F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
             x, keys = F.normalize(x.flatten(1), dim=1, eps=1e-3), F.normalize(self.keys, dim=1)
             return x @ keys.T * math.sqrt(keys.shape[1])
@@ -147,14 +147,13 @@ def bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resampled(images: Tensor, size: Sequence[int], how: Resampling) -> Tensor:
-    """Images (n, c, h, w), float32, at another size: `how` of them, as a product with the weights of each side.
+    """Images (n, c, h, w) at another size: `how` of them, as a product with the weights of each side.
 
-    So it is differentiable everywhere, with gradients that are summed in the same order each time: on CUDA those of
-    torch's kernels are not, and an Apple GPU refuses some sizes.
+    So its gradients are summed in the same order each time: on CUDA those of torch's kernels are not.
     """
     rows, columns = (side_weights(how, n, to, images.device) for n, to in zip(images.shape[2:], size, strict=True))
     with torch.autocast(images.device.type, enabled=False):
-        return images if images.shape[2:] == torch.Size(size) else rows @ images @ columns.T
+        return images if images.shape[2:] == torch.Size(size) else rows.to(images) @ images @ columns.T.to(images)
 
 
 @lru_cache(maxsize=64)

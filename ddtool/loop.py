@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ddtool.errors import DivergedError
+from ddtool.errors import DivergedError, RunError
 from ddtool.events import Done, Report, Step
 
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -195,6 +195,11 @@ class Loop:
         self.step = int(saved["step"])
         self._before, self.outside = (float(saved.get(name, 0.0)) for name in ("seconds", "outside"))  # 0.1 has none
         if self.rng is not None:
+            if saved["rng"].shape != self.rng.get_state().shape:
+                raise RunError(
+                    f"The checkpoint of phase '{self.phase}' was made on another kind of device: it cannot go on exactly here.",
+                    "Resume where it was begun, or remove the folder checkpoints, so that the phase begins again.",
+                )
             self.rng.set_state(saved["rng"])
 
 

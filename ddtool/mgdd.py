@@ -43,8 +43,9 @@ def ridge_head(F: Tensor, Y: Tensor, ridge: float) -> Tensor:
 def solve_regularised(A: Tensor, B: Tensor, ridge: float, rank: int) -> Tensor:
     """(A + λ·tr(A)/rank·I)⁻¹ B for a symmetric positive semi-definite A. Where A + cI is numerically indefinite, the
     result is not finite, which the loop reports; nothing is asked of the host."""
-    shift = ridge * A.diagonal().sum() / rank
-    L, info = torch.linalg.cholesky_ex(A + shift * torch.eye(len(A), dtype=A.dtype, device=A.device))
+    diagonal = A.diagonal()
+    shifted = torch.diagonal_scatter(A, diagonal + ridge * diagonal.sum() / rank)
+    L, info = torch.linalg.cholesky_ex(shifted)
     return torch.cholesky_solve(B, L) + torch.where(info > 0, float("nan"), 0.0)
 
 
@@ -131,12 +132,21 @@ def fitted_labels(
     AtA, AtY = X_s.new_zeros(m, m, dtype=torch.float64), X_s.new_zeros(m, C, dtype=torch.float64)
     for rows in covering_parts(m, C, m if most is None else most, config.networks, rng):
         X_t, Y_t = real.batch(max(config.real_batch, 2 * len(rows)), rng)
-        X_b, unit = mirrored(X_s[rows], torch.eye(len(rows), device=X_s.device), config.mirror)
-        f.draw(rng)
-        A = in_chunks(f, X_t) @ ridge_head(in_chunks(f, X_b), unit, config.ridge)
-        AtA[rows[:, None], rows] += (A.T @ A).double()
-        AtY[rows] += (A.T @ Y_t).double()
+        A = predictor(f.draw(rng), X_t, X_s[rows], config)
+        if len(rows) == m:
+            AtA += A.T @ A
+            AtY += A.T @ Y_t
+        else:
+            AtA[rows[:, None], rows] += (A.T @ A).double()
+            AtY[rows] += (A.T @ Y_t).double()
+        del A  # as large as the sums, where S is large
     return solve_regularised(AtA, AtY, config.shrink, m).float()
+
+
+def predictor(f: Callable, X_t: Tensor, X_s: Tensor, config: FitConfig) -> Tensor:
+    """A (n, m): what the best head on the features of S says of the real batch, per unit of each label."""
+    X_b, unit = mirrored(X_s, torch.eye(len(X_s), device=X_s.device), config.mirror)
+    return in_chunks(f, X_t) @ ridge_head(in_chunks(f, X_b), unit, config.ridge)
 
 
 # ------------------------------------------------------------------------------------------ adaptation and generation

@@ -80,8 +80,8 @@ class ConvNet(nn.Module):
 
 
 def depth_for(shape: tuple[int, int, int]) -> int:
-    """Blocks that bring an image to about 4x4: 3 for 32x32, 4 for 64x64, 5 for 128x128."""
-    return max(1, round(math.log2(max(shape[1:]) / 4)))
+    """Blocks that bring an image to about 4x4: 3 for 32x32, 4 for 64x64, 5 for 128x128; no more than its shorter side bears."""
+    return max(1, min(round(math.log2(max(shape[1:]) / 4)), math.floor(math.log2(min(shape[1:])))))
 
 
 def pyramid(width: int, depth: int) -> tuple[int, ...]:

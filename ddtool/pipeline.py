@@ -43,6 +43,9 @@ PRETRAINING = "pretraining.json"
 POOL_IPC = 50
 """Initial samples per class that are kept in a run, at least, for sets of other sizes."""
 
+FITTING, MOST_FITTING = 36, 16 * 2**30
+"""Bytes that fitting the labels of a set takes for each pair of its images, and how many are too many."""
+
 WIDEST = 4096
 """The most channels that a label network may have."""
 
@@ -138,26 +141,29 @@ def finish(run: Run) -> None:
     run.drop_checkpoints()
 
 
-def seconds_left(config: RunConfig, run: Run) -> float | None:
-    """What earlier phases leave of a budget in seconds; None when steps are counted."""
+def seconds_left(config: RunConfig, run: Run, phase: str) -> float | None:
+    """What the phases before `phase` leave of a budget in seconds; None when steps are counted.
+
+    Its own seconds and later ones, which an earlier attempt may have logged, are not counted.
+    """
     if config.seconds is None:
         return None
-    timings = run.results()["timings"]
-    return max(0.0, config.seconds - sum(timings.get(phase, 0.0) for phase in phases(config.ipc[0])))
+    timings, order = run.results()["timings"], phases(config.ipc[0])
+    return max(0.0, config.seconds - sum(timings.get(before, 0.0) for before in order[: order.index(phase)]))
 
 
-def phases(ipc: int, steps: bool | None = None) -> list[str]:
-    """The phases whose seconds a set takes: all, those made of steps, or those around them."""
-    stepping = ["adapt", f"refine ipc{ipc}"]
-    around = ["labels", "pool labels", f"generate ipc{ipc}", f"fit labels ipc{ipc}"]
-    return {None: stepping + around, True: stepping, False: around}[steps]
+def phases(ipc: int) -> list[str]:
+    """The phases whose seconds a set takes, in their order."""
+    return ["labels", "pool labels", "adapt", f"generate ipc{ipc}", f"fit labels ipc{ipc}", f"refine ipc{ipc}"]
 
 
 def record_spent(ipc: int, run: Run) -> None:
     """What the set of one IPC took, by the events that were logged."""
     timings, steps = run.results()["timings"], run.steps()
-    inside, outside = (sum(timings.get(phase, 0.0) for phase in phases(ipc, kind)) for kind in (True, False))
-    run.record_spent(ipc, sum(steps.get(phase, 0) for phase in phases(ipc, True)), inside, outside)
+    stepping = ("adapt", f"refine ipc{ipc}")
+    inside = sum(timings.get(phase, 0.0) for phase in stepping)
+    outside = sum(timings.get(phase, 0.0) for phase in phases(ipc) if phase not in stepping)
+    run.record_spent(ipc, sum(steps.get(phase, 0) for phase in stepping), inside, outside)
 
 
 def check_same_data(info: dict[str, Any], train: ImageData, run: Run) -> None:
@@ -175,8 +181,17 @@ def check_start(config: RunConfig, report: Report) -> Target:
     target = load_target(config, report)
     check_ipcs(config, target.train)
     if config.method == MGDD:
+        check_fit(config, target.train.num_classes, max(config.ipc + config.adapt.seen_ipcs))
         load_generator(config, report)
     return target
+
+
+def check_fit(config: RunConfig, C: int, ipc: int) -> None:
+    """UsageError for a set that is too large to fit its labels: FITTING bytes for each pair of images."""
+    if config.fit.networks and FITTING * (ipc * C) ** 2 > MOST_FITTING:
+        need = FITTING * (ipc * C) ** 2 / 2**30
+        message = f"Labels of {ipc * C:,} images at once (IPC {ipc}) would take about {need:,.0f} GiB of memory to fit."
+        raise UsageError(message, "Ask for fewer, or take the labels of Eq. 3: --set fit.networks=0.")
 
 
 def check_ipcs(config: RunConfig, train: ImageData) -> None:
@@ -232,13 +247,17 @@ def measured_mirror(config: RunConfig, real: mgdd.Real, engine: Engine, report: 
     if config.mirror is not None:
         return config.mirror
     mirror, kept = mirror_keeps_classes(config, real, engine)
-    report(Note(f"Mirror images {'keep' if mirror else 'do not keep'} their class here ({kept:.0%} of accuracy left)."))
+    said = f"Mirror images {'keep' if mirror else 'do not keep'} their class here ({kept:.0%} of accuracy left)."
+    if math.isnan(kept):
+        said = "Mirror images are not made: too few images to tell whether they keep their class (--set mirror=true has them)."
+    report(Note(said))
     return mirror
 
 
 @torch.no_grad()
 def mirror_keeps_classes(config: RunConfig, real: mgdd.Real, engine: Engine) -> tuple[bool, float]:
-    """Whether a ridge head solved on real images (at most 4,000) classifies mirrored ones about as well as upright ones."""
+    """Whether a ridge head solved on real images (at most 4,000) classifies mirrored ones about as well as upright ones, and
+    the share of accuracy left; (False, nan) where the head does too little on the others to tell."""
     rng = engine.rng(config.seed, "mirror")
     rows = torch.randperm(len(real.data), generator=rng, device=engine.device)[:6000]
     fit, held = rows[: len(rows) * 2 // 3], rows[len(rows) * 2 // 3 :]
@@ -247,7 +266,11 @@ def mirror_keeps_classes(config: RunConfig, real: mgdd.Real, engine: Engine) -> 
     X, _ = real.at(held)
     y = real.data.labels[held]
     upright, mirrored = (accuracy(mgdd.analytical_labels(f, W, x), y) for x in (X, X.flip(3)))
-    kept = mirrored / max(upright, 1e-9)
+    chance = 100 / real.data.num_classes
+    noise = math.sqrt(chance * (100 - chance) / max(len(held), 1))
+    if upright < chance + 3 * noise:
+        return False, math.nan
+    kept = mirrored / upright
     return kept >= MIRROR_KEEPS, kept
 
 
@@ -266,7 +289,8 @@ def adapt_generator(
     generator = engine.place(load_generator(config))
     images, _ = run.load_pool(tuple(info["class_names"]))
     f, W, _ = load_labels(run, engine)
-    started, X = time.perf_counter(), real.normalise(images.to(engine.device))
+    started, seen = time.perf_counter(), max(settings.seen_ipcs) * real.data.num_classes
+    X = real.normalise(images[:seen].to(engine.device))
     pool = mgdd.Pool(X, {})
     if settings.steps or config.seconds is not None:
         pool = labelled_pool(config, settings, X, real, features, (f, W), engine)
@@ -275,7 +299,7 @@ def adapt_generator(
     if (cost := pretraining_seconds(config)) is not None:
         run.record(pretraining_seconds=cost)
     rng = engine.rng(config.seed, "adapt")
-    left = seconds_left(config, run)
+    left = seconds_left(config, run, "adapt")
     share = config.adapt_share if config.refine.steps else GENERATOR_SHARE
     seconds = None if left is None else left * share
     mgdd.adapt(generator, features, real, pool, settings, engine, rng, report, run.saver("adapt"), seconds)
@@ -333,11 +357,13 @@ def synthesise(
     """The initial and the generated set of one IPC; with the real data at hand, the generated one's labels fitted to it."""
     started = time.perf_counter()
     initial, generated = adapted.synthesise(ipc)
+    adapted.engine.synchronise()
     report(Done(f"generate ipc{ipc}", time.perf_counter() - started))
     if real is None or config.fit.networks == 0:
         return initial, generated
     started = time.perf_counter()
     generated = fit_labels(config, generated, real, features, adapted.engine)
+    adapted.engine.synchronise()
     report(Done(f"fit labels ipc{ipc}", time.perf_counter() - started))
     return initial, generated
 
@@ -346,6 +372,7 @@ def fit_labels(
     config: RunConfig, synthetic: SyntheticSet, real: mgdd.Real, features: RandomFeatures, engine: Engine
 ) -> SyntheticSet:
     """The set with the labels that suit its images best over random networks."""
+    check_fit(config, synthetic.num_classes, synthetic.ipc)
     settings = replace(config.fit, mirror=config.fit.mirror and synthetic.mirror)
     rng = engine.rng(config.seed, "fit", synthetic.ipc)
     X = real.normalise(synthetic.images.to(engine.device))
@@ -383,7 +410,8 @@ def refine_set(
     """The refined set, or the generated one when the configuration asks for no refinement."""
     if config.refine.steps == 0:
         return generated
-    phase, generated, seconds = f"refine ipc{generated.ipc}", generated.to(engine.device), seconds_left(config, run)
+    phase, generated = f"refine ipc{generated.ipc}", generated.to(engine.device)
+    seconds = seconds_left(config, run, phase)
     if seconds == 0:
         report(Note(f"The {config.seconds:g} seconds were over before refinement began: raise --seconds."))
     mirror = config.refine.mirror and generated.mirror
@@ -649,12 +677,14 @@ def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
         real_batch = config.refine.real_batch or mgdd.usual_batch(train.num_classes)
         widest += min(real_batch, 500)  # in chunks, without gradients
         channels, pool = config.features.width // 4, pool_size(config, train) * train.num_classes
+        largest = max(config.ipc + config.adapt.seen_ipcs) * train.num_classes
+        fitting = FITTING * largest**2 if config.fit.networks else 0
         extra = ["pool/train.parquet"]
         extra += [f"generator/{n}" for n in ("config.json", "model.safetensors", "labels.safetensors")]
     else:
         settings, stages = methods.settings_of(config.method, config.baseline), ["initial"]
         widest = getattr(settings, "real_batch", 0) + max(config.ipc) * train.num_classes
-        channels, pool, extra = settings.width // (4 if settings.pyramid else 1), 0, []
+        channels, pool, extra, fitting = settings.width // (4 if settings.pyramid else 1), 0, [], 0
     activations = widest * channels * h * w * 4 * 4
     sets = [f"synthetic/ipc{n}/{file}" for n in config.ipc for file in ("train.parquet", "exact.safetensors")]
     sets += [f"stages/ipc{n}-{stage}.safetensors" for n in config.ipc for stage in stages]
@@ -666,6 +696,6 @@ def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
             "image": [c, h, w],
             "source": train.source,
         },
-        "memory_mib": round((train.images.numel() + pool * c * h * w * 4 + activations) / 2**20),
+        "memory_mib": round((train.images.numel() + pool * c * h * w * 4 + max(activations, fitting)) / 2**20),
         "files": ["config.json", "env.json", "metrics.jsonl", "results.json", "preview.png", *extra, *sets],
     }

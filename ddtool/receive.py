@@ -25,7 +25,17 @@ from ddtool.events import Note, Report, silent
 from ddtool.generator import Generator
 from ddtool.hub import DATASET, MODEL, Pinned
 from ddtool.origins import ALIASES, CONVERTED
-from ddtool.runs import STAGES, Run, is_run, labels_fit, read_parquet, read_set, staged_folder, strangers, write_json
+from ddtool.runs import (
+    STAGES,
+    Run,
+    check_strangers,
+    is_run,
+    labels_fit,
+    read_parquet,
+    read_set,
+    staged_folder,
+    write_json,
+)
 
 FACTS = "ddtool.json"
 FORMAT = 1
@@ -352,9 +362,7 @@ def check_place(folder: Path, force: bool) -> None:
     hint = "Replace it with --force, or choose another --out." if ours else "Choose another --out."
     if not ours or not force:
         raise RunError(f"{folder} exists already{'' if ours else ' and was not made by ddtool'}.", hint)
-    if others := strangers(folder):
-        message = f"{folder} also holds what ddtool did not write: {', '.join(others[:3])}."
-        raise RunError(message, "--force would remove it: move it away, or choose another --out.")
+    check_strangers(folder)
 
 
 def pulled_run(name: str, report: Report = silent) -> Run:

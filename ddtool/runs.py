@@ -50,11 +50,11 @@ LARGEST_SIDE, MOST_PICTURES, MOST_BYTES = 4096, 10**7, 2**32
 """Bounds on what a file may claim to hold: pixels a side, pictures, and bytes in memory."""
 OURS = re.compile(
     r"(config|env|results|ddtool|pretraining)\.json|metrics\.jsonl|preview\.png|model\.safetensors"
-    r"|generator/(config\.json|(model|labels)\.safetensors)|pool/train\.parquet"
+    r"|generator/((config|pretraining)\.json|(model|labels)\.safetensors)|pool/train\.parquet|pictures/iteration-[0-9]+\.png"
     r"|(synthetic/)?ipc[0-9]+/(train\.parquet|exact\.safetensors)|stages/ipc[0-9]+-[a-z]+\.safetensors"
     r"|checkpoints/[\w-]+\.safetensors|(.*/)?\.[^/]+\.tmp(/.*)?"
 )
-"""The files below a folder that an adaptation or a pull writes."""
+"""The files below a folder that an adaptation, a pre-training or a pull writes."""
 Header = dict[str, tuple[str, tuple[int, ...]]]
 """Type and shape of each tensor in a safetensors file."""
 
@@ -313,10 +313,18 @@ def check_taken(folder: Path, force: bool, ours: bool, kind: str, command: str) 
     if not force:
         hint = f"Go on with it by `{command} --resume {folder}`, replace it with --force, or choose another --out."
         raise RunError(f"{folder} exists already.", hint)
+    check_strangers(folder)
+
+
+def check_strangers(folder: Path) -> None:
+    """RunError when --force would remove what ddtool did not write."""
+    if others := strangers(folder):
+        message = f"{folder} also holds what ddtool did not write: {', '.join(others[:3])}."
+        raise RunError(message, "--force would remove it: move it away, or choose another --out.")
 
 
 def strangers(folder: Path) -> list[str]:
-    """What lies below a folder and was written by no adaptation and no pull."""
+    """What lies below a folder and was written by no adaptation, no pre-training and no pull."""
     below = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(name for path in below if not OURS.fullmatch(name := path.relative_to(folder).as_posix()))
 
@@ -494,7 +502,7 @@ def write_parquet(
     ]
     if soft is not None:
         features["soft_label"] = datasets.Sequence(datasets.Value("float32"), length=soft.shape[1])
-        columns["soft_label"] = soft.cpu().tolist()
+        columns["soft_label"] = soft.cpu().numpy()
     table = datasets.Dataset.from_dict({k: columns[k] for k in features}, features=datasets.Features(features))
     options = {"use_dictionary": False, "row_group_size": ROW_GROUP, "write_page_index": True}
     path.parent.mkdir(parents=True, exist_ok=True)

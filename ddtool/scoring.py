@@ -11,6 +11,7 @@ from ddtool.engine import Engine
 from ddtool.errors import RunError, UsageError, did_you_mean
 from ddtool.evaluation import Score, check_protocol, kernel_ridge, train_and_test
 from ddtool.events import Report, silent
+from ddtool.origins import CONVERTED
 from ddtool.runs import STAGES, Run, ipcs_in, is_run, read_set
 from ddtool.sources import Target
 
@@ -112,21 +113,23 @@ def one_set(path: Path, ipc: int | None, stage: str | None) -> SyntheticSet:
 
 
 def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
-    """Where to test a set that is judged without its run: on dataset `on`, else on the one it was made from, read alike."""
+    """Where to test a set that is judged without its run: on dataset `on` (at the same resolution), else on the one it was
+    made from, read alike."""
     source = synthetic.source
-    name = on or source.get("path") or str(source.get("name") or "").partition("@")[0]
+    own = source.get("path") or str(source.get("name") or "").partition("@")[0]
+    name = on or own
     if not name:
         raise UsageError("The set does not say which dataset it was made from.", "Name it: --on DATASET.")
-    if on:
-        return RunConfig(dataset=on)
-    if source.get("kind") == "local" and not source.get("path"):
+    if on and on not in (own, source.get("id")):
+        return RunConfig(dataset=on, data={key: source[key] for key in ("resolution",) if source.get(key) is not None})
+    if not on and source.get("kind") == "local" and not source.get("path"):
         raise UsageError(f"The set was made from data that is not here ('{name}').", "Name a dataset: --on DATASET.")
     known = ("image_column", "label_column", "train_split", "test_split", "resolution", "config")
     data = {key: source[key] for key in known if source.get(key) is not None}
     if not re.fullmatch(r"\w+(\.\w+)*", str(data.get("test_split", ""))):
         data.pop("test_split", None)  # not a split, but a note of what was held out
-    if source.get("kind") == "hub" and not source.get("converted"):
-        data["revision"] = source["revision"]
+    if source.get("kind") == "hub":
+        data["revision"] = CONVERTED if source.get("converted") else source["revision"]
     return RunConfig(dataset=str(name), data=data)
 
 

@@ -264,6 +264,7 @@ def new(dataset: object, *words: object) -> tuple:
         (2, ["DATA", "--preset", "gpuu"], "Did you mean 'gpu'?"),
         (2, ["DATA", "--device", "cdua"], "Did you mean 'cuda'?"),
         (2, ["DATA", "--device", "cpu:3"], "not available"),
+        (2, ["DATA", "--device", "mps"], "Use --device cpu"),
         (2, ["DATA", "--precision", "fp23"], "Did you mean 'fp32'?"),
         (2, ["DATA", "--config", "absent.yaml"], "No such file"),
         (2, ["DATA", "--stepz", 3], "No such option"),
@@ -393,9 +394,17 @@ def test_what_nobody_foresaw_is_no_traceback_either(dataset: Path, monkeypatch: 
     assert isinstance(result.exception, ZeroDivisionError)
 
 
-def test_out_of_memory_names_smaller_batches(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_names_smaller_batches(error: Exception, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_large(*unused: object, **options: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+        raise error
 
     monkeypatch.setattr(api, "start", too_large)
     assert "--set refine.synthetic_batch=200" in refused(1, *new(dataset))

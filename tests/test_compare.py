@@ -487,6 +487,10 @@ def test_factors_until_the_same_accuracy(full: Folder) -> None:
     assert (dm.mgdd.method, dm.mgdd.budget, dm.factor, dm.at_least) == ("mgdd-generator", "200 steps", 4.0, False)
     assert dm.with_pretraining == pytest.approx(24 / 806)
     assert (idc.baseline.method, idc.mgdd, idc.factor) == ("idc", None, None)
+    row = replace(dm.mgdd, pretraining_seconds=None)
+    assert [f.with_pretraining for f in compare.factors_of([dm.baseline, row])] == [
+        None
+    ]  # not as if it were for nothing
     for seed in (0, 1):
         finish(full, job("dm", 200, seed), 40.5, 20.0, 4.0)
     dm = gather(full).factors[0]

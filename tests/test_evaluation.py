@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddtool import evaluation
+from ddtool import evaluation, scoring
 from ddtool.data import ImageData, Normaliser, SyntheticSet, draw_per_class, one_hot, real_images
 from ddtool.engine import Engine
 from ddtool.errors import DivergedError, UsageError
@@ -313,6 +313,36 @@ def test_sets_are_tested_on_their_own_shape_and_classes(
         ):
             with pytest.raises(UsageError, match=words):
                 ask(test)
+
+
+HUB = {"kind": "hub", "id": "ann/birds", "name": "birds", "revision": "ab" * 20, "resolution": 32, "config": "large"}
+LOCAL = {"kind": "local", "name": "clothes", "resolution": 32, "image_column": "picture"}
+
+
+@pytest.mark.parametrize(
+    ("source", "on", "name", "data"),
+    [
+        (HUB, None, "birds", {"resolution": 32, "config": "large", "revision": "ab" * 20}),
+        (HUB, "ann/birds", "ann/birds", {"resolution": 32, "config": "large", "revision": "ab" * 20}),
+        (HUB | {"converted": True}, None, "birds", {"resolution": 32, "config": "large", "revision": "refs/convert/parquet"}),
+        (HUB, "bob/birds", "bob/birds", {"resolution": 32}),
+        (LOCAL, "./clothes", "./clothes", {"resolution": 32}),
+        (LOCAL | {"path": "/data/clothes"}, "/data/clothes", "/data/clothes", {"resolution": 32, "image_column": "picture"}),
+        ({}, "mnist", "mnist", {}),
+    ],
+)  # fmt: skip
+def test_a_set_without_its_run_is_tested_on_data_that_is_read_alike(
+    source: dict, on: str | None, name: str, data: dict, subset: SyntheticSet
+) -> None:
+    config = scoring.tested_on(replace(subset, source=source), on)
+    assert (config.dataset, config.data) == (name, data)
+
+
+@pytest.mark.parametrize("source", [{}, LOCAL])
+def test_a_set_whose_data_is_not_here_asks_for_a_dataset(source: dict, subset: SyntheticSet) -> None:
+    with pytest.raises(UsageError) as caught:
+        scoring.tested_on(replace(subset, source=source), None)
+    assert "--on" in caught.value.hint
 
 
 # -------------------------------------------------------------------------------------------------- spread, kernel ridge

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddtool.errors import DivergedError
+from ddtool.errors import DivergedError, RunError
 from ddtool.events import Done, Event, Step, silent
 from ddtool.loop import STOPS, Interrupted, Loop, deferred_interrupt
 
@@ -206,6 +206,15 @@ def test_a_checkpoint_of_version_0_1_is_read(saver: Any) -> None:
     Problem(3, saver=saver, checkpoint_seconds=0.0).run()
     del saver.kept["seconds"]
     assert Problem(3, saver=saver).run().reports == []
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_refused(saver: Any) -> None:
+    """The state of CUDA's random stream has another size: it could not go on exactly."""
+    Problem(3, saver=saver, checkpoint_seconds=0.0).run()
+    saver.kept["rng"] = saver.kept["rng"][:16]
+    with pytest.raises(RunError, match="another kind of device") as caught:
+        Problem(3, saver=saver).run()
+    assert "checkpoints" in caught.value.hint
 
 
 def test_a_loop_without_a_stream_of_its_own(saver: Any) -> None:

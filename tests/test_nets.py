@@ -81,6 +81,13 @@ def test_depth_brings_images_to_about_4x4(side: int, depth: int) -> None:
     ConvNet((3, side, side), 2, (2,) * depth)
 
 
+@pytest.mark.parametrize("size", [(8, 64), (16, 128), (96, 12), (20, 200), (32, 512), (2, 3), (3, 100)])
+def test_depth_is_no_more_than_the_shorter_side_bears(size: tuple[int, int]) -> None:
+    depth = depth_for((3, *size))
+    assert ConvNet((3, *size), 2, (2,) * depth).feature_dim >= 2
+    assert min(size) < 2 ** (depth + 1) or depth == depth_for((3, max(size), max(size)))  # as deep as it can be
+
+
 def test_pyramid() -> None:
     assert pyramid(128, 3) == (32, 64, 128)
     assert pyramid(128, 1) == (128,)

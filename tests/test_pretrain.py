@@ -201,6 +201,11 @@ def test_too_few_classes_write_nothing(tmp_path: Path) -> None:
     assert not Path("meta").exists()
 
 
+def test_info_of_a_pretraining_is_that_of_its_generator(folder: Path) -> None:
+    said = json.loads(done("info", folder, "--json").stdout)
+    assert (said["slots"], said["side"]) == (8, 16)
+
+
 def test_a_folder_is_replaced_by_force_only_and_only_if_it_is_a_pretraining(folder: Path, tmp_path: Path) -> None:
     told = refused(1, "pretrain", "sample", "--out", folder, *OPTIONS)
     assert "ddtool pretrain --resume meta" in told
@@ -209,6 +214,9 @@ def test_a_folder_is_replaced_by_force_only_and_only_if_it_is_a_pretraining(fold
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     assert "not a pre-training" in refused(1, "pretrain", "sample", "--out", "mine", *OPTIONS, "--force")
     assert (tmp_path / "mine" / "thesis.txt").exists()
+    (folder / "thesis.txt").write_text("years")
+    assert "thesis.txt" in refused(1, "pretrain", "sample", "--out", folder, *OPTIONS, "--force")
+    (folder / "thesis.txt").unlink()
     few = ["--iterations", 1, "--set", "validate_every=1"]
     done("pretrain", "sample", "--out", folder, *OPTIONS, *few, "--force", "-q")
     assert [row["iteration"] for row in Pretraining(folder).curve()] == [0, 1]

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from ddtool import api, hub, mgdd, pipeline, runs, scoring
 from ddtool.config import RunConfig, from_dict
-from ddtool.data import Normaliser, SyntheticSet, one_hot
+from ddtool.data import ImageData, Normaliser, SyntheticSet, one_hot
 from ddtool.engine import Engine
 from ddtool.errors import DDToolError, DivergedError, GeneratorError, RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
@@ -215,6 +216,13 @@ def test_force_deletes_nothing_but_a_run(files: list[str], dataset: Path, tmp_pa
     with pytest.raises(RunError, match="is not a run"):
         tiny.adapt(dataset, folder, force=True)
     assert tiny.listing(folder) == sorted(files)
+
+
+def test_force_does_not_take_away_what_others_put_into_a_run(run: Run, dataset: Path) -> None:
+    (run.folder / "thesis.txt").write_text("years")
+    with pytest.raises(RunError, match=r"holds what ddtool did not write: thesis\.txt"):
+        tiny.adapt(dataset, run.folder, force=True)
+    assert tiny.listing(run.folder) == sorted([*LAYOUT, "thesis.txt"])
 
 
 def test_a_file_in_the_way_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -765,6 +773,31 @@ def test_mirroring_can_be_switched_off_stage_by_stage(dataset: Path, made: Path,
     assert there["synthetic/ipc2/exact.safetensors"] != tiny.all_bytes(made)["synthetic/ipc2/exact.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("where", "count", "mirror"),
+    [
+        ((slice(8), slice(16)), 40, True),
+        ((slice(16), slice(8)), 40, False),
+        (None, 40, None),
+        ((slice(8), slice(16)), 2, None),
+    ],
+    ids=["top or bottom", "left or right", "nothing to see", "too few images"],
+)
+def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: int, mirror: bool | None) -> None:
+    """Two classes: a bright half, or the other half."""
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(2 * count) % 2
+    images = torch.randint(0, 100, (2 * count, 1, 16, 16), generator=rng)
+    if where is not None:
+        bright = torch.zeros(16, 16, dtype=torch.long)
+        bright[where] = 100
+        images += torch.where(labels[:, None, None, None] == 0, bright, 100 - bright)
+    data = ImageData(images.to(torch.uint8), labels, ("a", "b"), (0.4,), (0.2,))
+    keeps, kept = pipeline.mirror_keeps_classes(RunConfig(), mgdd.Real.of(data, tiny.ENGINE), tiny.ENGINE)
+    assert keeps is (mirror or False)
+    assert math.isnan(kept) if mirror is None else kept == pytest.approx(1.0 if mirror else 0.0, abs=0.1)
+
+
 # ------------------------------------------------------------------------------------------------------------- scores
 
 
@@ -776,6 +809,37 @@ def test_scores_are_kept_once_for_each_measurement(run: Run) -> None:
     results = run.results()
     assert [s["mean"] for s in results["scores"] if s["protocol"] == "p"] == [2, 3]
     assert (results["timings"]["x"], results["facts"]["colour"]) == (1, "grey")
+
+
+def test_a_budget_counts_the_phases_before_and_not_an_earlier_attempt_at_the_same(made: Path) -> None:
+    run = Run.open(made)
+    took = run.results()["timings"]
+    config = replace(run.config(), seconds=1000.0, ipc=(2,))
+    before = took["labels"] + took["pool labels"]
+    assert pipeline.seconds_left(config, run, "adapt") == pytest.approx(1000 - before)
+    before += took["adapt"] + took["generate ipc2"] + took["fit labels ipc2"]
+    assert took["refine ipc2"] > 0
+    assert pipeline.seconds_left(config, run, "refine ipc2") == pytest.approx(1000 - before)
+    assert pipeline.seconds_left(replace(config, seconds=before / 2), run, "refine ipc2") == 0.0
+    assert pipeline.seconds_left(run.config(), run, "adapt") is None
+
+
+def test_a_refined_set_that_was_lost_is_refined_again_within_the_budget(dataset: Path, tmp_path: Path) -> None:
+    run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"seconds": 1.0})
+    shutil.rmtree(run.folder / "synthetic")
+    run = api.resume(run.folder, engine=tiny.ENGINE)
+    assert run.load_set(2).stage == "refined"
+    assert run.steps()["refine ipc2"] > 0
+    assert not torch.equal(run.load_set(2).images, run.load_set(2, "generated").images)
+
+
+def test_labels_of_too_many_images_are_refused_before_anything_is_made(dataset: Path, tmp_path: Path) -> None:
+    config = RunConfig()
+    pipeline.check_fit(config, 100, 200)
+    with pytest.raises(UsageError, match=r"50,000 images at once \(IPC 50\) would take about 84 GiB") as caught:
+        pipeline.check_fit(config, 1000, 50)
+    assert "fit.networks=0" in caught.value.hint
+    pipeline.check_fit(replace(config, fit=replace(config.fit, networks=0)), 1000, 50)
 
 
 def test_a_phase_that_ends_again_replaces_its_seconds(run: Run) -> None:

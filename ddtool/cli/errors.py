@@ -66,6 +66,10 @@ def refuse(error: Any, as_json: bool) -> None:
     tell(message if message.endswith("?") else message + ".", f"`{where} -h` shows how it is used.", as_json)
 
 
+OUT_OF_MEMORY = re.compile("out of memory|can(no|')t allocate memory", re.IGNORECASE)
+"""As torch says it on GPUs, and on Linux of a CPU."""
+
+
 def explain(error: BaseException) -> tuple[str, str, int]:
     """Message, hint and exit code of an exception."""
     if isinstance(error, DDToolError):
@@ -74,11 +78,12 @@ def explain(error: BaseException) -> tuple[str, str, int]:
         return "Interrupted.", getattr(error, "hint", "Run the command again."), EXIT_INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "The disk is full.", "Free some space, then run the command again (a run goes on with --resume RUN).", 1
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
         return (
             "Out of memory.",
             "Use a smaller batch: --set adapt.synthetic_batch=200 --set refine.synthetic_batch=200 "
-            "--set adapt.real_batch=128 --set refine.real_batch=128.",
+            "--set adapt.real_batch=128 --set refine.real_batch=128. For more than 10,000 images at once, the labels of Eq. 3: "
+            "--set fit.networks=0.",
             1,
         )
     hint = "This is a bug in ddtool if your input is fine: run again with DDTOOL_DEBUG=1 and report the trace."

@@ -29,11 +29,13 @@ def command(
 
       ddtool info NAMESPACE/NAME
     """
+    from ddtool.runs import is_pretraining, is_run
+
     with Output(json_, quiet) as output:
         path = Path(name).expanduser()
-        if (path / "config.json").is_file() and (path / "env.json").is_file():
+        if is_run(path):
             describe_run(path, output)
-        elif name == "bundled" or (path / "model.safetensors").is_file():
+        elif name == "bundled" or is_pretraining(path) or (path / "model.safetensors").is_file():
             describe_generator(name, output)
         elif path.exists() or not describe_repo(name, output):
             describe_dataset(name, output)

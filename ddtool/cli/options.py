@@ -16,7 +16,7 @@ Quiet = Annotated[
         "--quiet", "-q", help="Print the shortest answer alone: a path, a URL or a number.", rich_help_panel="Output"
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel="Machine")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Machine")]
 Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.", rich_help_panel="Machine")]
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the networks (torch.compile).", rich_help_panel="Machine")
