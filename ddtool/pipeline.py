@@ -21,7 +21,7 @@ from ddtool.events import Done, Note, Report, silent
 from ddtool.generator import Generator, GeneratorConfig
 from ddtool.nets import NORMS, ConvNet, RandomFeatures, depth_for, pyramid
 from ddtool.report import preview
-from ddtool.runs import RESTORE, Run
+from ddtool.runs import MOST_BYTES, RESTORE, Run
 from ddtool.scoring import load_target, score_run
 from ddtool.sources import Target
 
@@ -40,8 +40,8 @@ GENERATOR_SHARE = 0.9
 PRETRAINING = "pretraining.json"
 """Beside a meta generator: what made it."""
 
-POOL_IPC = 50
-"""Initial samples per class that are kept in a run, at least, for sets of other sizes."""
+POOL_IPC, POOL_BYTES = 50, 2**30
+"""Initial samples per class that are kept in a run for sets of other sizes, and how many bytes of pixels at most for those."""
 
 FITTING, MOST_FITTING = 36, 16 * 2**30
 """Bytes that fitting the labels of a set takes for each pair of its images, and how many are too many."""
@@ -207,6 +207,9 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
         if ipc > most:
             name = train.class_names[int(train.class_counts().argmin())]
             raise UsageError(f"--ipc {ipc} is more than class '{name}' holds ({most}).", f"Use --ipc {most} or less.")
+        if (size := ipc * train.num_classes * math.prod(train.shape)) > MOST_BYTES:
+            message = f"The pixels of --ipc {ipc} are {size / 2**30:,.0f} GiB, more than a run can keep."
+            raise UsageError(message, "Use a smaller --resolution or --ipc.")
 
 
 def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report: Report) -> None:
@@ -239,7 +242,8 @@ def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report
 
 def pool_size(config: RunConfig, data: ImageData) -> int:
     """Images per class of Z: what is asked for and seen, and room for other sizes where nothing else is said."""
-    return min(int(data.class_counts().min()), max(*(config.adapt.seen_ipcs or (POOL_IPC,)), *config.ipc))
+    room = min(POOL_IPC, POOL_BYTES // (data.num_classes * math.prod(data.shape)))
+    return min(int(data.class_counts().min()), max(config.ipc + (config.adapt.seen_ipcs or (room,))))
 
 
 def measured_mirror(config: RunConfig, real: mgdd.Real, engine: Engine, report: Report) -> bool:

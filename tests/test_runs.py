@@ -833,6 +833,34 @@ def test_a_refined_set_that_was_lost_is_refined_again_within_the_budget(dataset:
     assert not torch.equal(run.load_set(2).images, run.load_set(2, "generated").images)
 
 
+def large(classes: int, side: int, each: int = 60) -> ImageData:
+    """Black images that take no memory."""
+    images = torch.zeros(1, dtype=torch.uint8).expand(classes * each, 3, side, side)
+    names = tuple(f"c{k}" for k in range(classes))
+    return ImageData(images, torch.arange(classes * each) % classes, names, (0.5,) * 3, (0.2,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("classes", "side", "ipc", "seen", "kept"),
+    [
+        (10, 32, 10, (), 50), (10, 32, 55, (), 55), (10, 32, 10, (20,), 20), (10, 32, 80, (), 60),
+        (1000, 224, 1, (), 7), (1000, 224, 10, (), 10), (1000, 1000, 1, (), 1),
+    ],
+)  # fmt: skip
+def test_the_pool_has_room_for_other_sizes_within_a_gigabyte(
+    classes: int, side: int, ipc: int, seen: tuple[int, ...], kept: int
+) -> None:
+    config = RunConfig(ipc=(ipc,))
+    config = replace(config, adapt=replace(config.adapt, seen_ipcs=seen))
+    assert pipeline.pool_size(config, large(classes, side)) == kept
+
+
+def test_pixels_that_no_run_can_keep_are_refused() -> None:
+    pipeline.check_ipcs(RunConfig(ipc=(20,)), large(1000, 224))
+    with pytest.raises(UsageError, match="The pixels of --ipc 50 are 7 GiB"):
+        pipeline.check_ipcs(RunConfig(ipc=(50,)), large(1000, 224))
+
+
 def test_labels_of_too_many_images_are_refused_before_anything_is_made(dataset: Path, tmp_path: Path) -> None:
     config = RunConfig()
     pipeline.check_fit(config, 100, 200)
