@@ -38,7 +38,7 @@ class GeneratorConfig:
     slots: int = 512
     """Images that the memory holds, of a generator that is made here (`--generator scratch`, `ddtool pretrain`). 8 to 8192."""
     side: int = 32
-    """Pixels of their side, an even number; other sizes are served by interpolation. Likewise. 8 to 256."""
+    """Pixels of their side, an even number (likewise); other sizes are served by interpolation. 8 to 256."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("slots", 8, 8192), ("side", 8, 256)):
