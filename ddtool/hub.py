@@ -33,6 +33,11 @@ BUNDLED = "meta-generator-32"
 GENERATOR_FILES = {"config.json": 2**20, "model.safetensors": 2**30}
 """The files of a generator and the most bytes that each may have."""
 
+FACTS, MOST_FACTS = "ddtool.json", 2**22
+"""What a repo of ddtool states, and the most bytes of it."""
+PRETRAINING = "pretraining.json"
+"""Beside a meta generator on a disk: what made it. In a repo it is among the facts."""
+
 TRIES = 4
 """How often a request is made when the Hub is busy or the connection breaks."""
 
@@ -160,6 +165,16 @@ def generator_folder(name: str, report: Report = silent) -> Path:
         raise GeneratorError(f"No generator called '{name}'.", hint)
     with or_local(name, "--generator bundled always works."):
         return fetch(resolve(MODEL, ref), GENERATOR_FILES, report)
+
+
+def pretraining_of(name: str) -> Any:
+    """What a meta generator by name says of its own pre-training: JSON values that nobody has checked. Raises OSError,
+    ValueError, LookupError or HubError when it says nothing."""
+    folder = generator_folder(name)
+    if (ref := parse(name)) is None or Path(name).expanduser().exists():
+        return json.loads((folder / PRETRAINING).read_text(encoding="utf-8"))
+    facts = fetch(resolve(MODEL, ref), {FACTS: MOST_FACTS}) / FACTS
+    return json.loads(facts.read_text(encoding="utf-8"))["pretraining"]
 
 
 def pinned_generator(name: str) -> str:

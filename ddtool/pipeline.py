@@ -1,6 +1,5 @@
 """From a dataset's name to a scored run directory. Each finished stage is a file of the run; what is there is not made again."""
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from ddtool import hub, methods, mgdd
 from ddtool.config import MGDD_SETTINGS, AdaptConfig, RunConfig, check_values, to_dict
 from ddtool.data import ImageData, Normaliser, SyntheticSet, accuracy, draw_pool
 from ddtool.engine import Engine, finite
-from ddtool.errors import DataError, RunError, UsageError, did_you_mean
+from ddtool.errors import DataError, HubError, RunError, UsageError, did_you_mean
 from ddtool.evaluation import check_protocol
 from ddtool.events import Done, Note, Report, silent
 from ddtool.generator import Generator, GeneratorConfig
@@ -36,9 +35,6 @@ LABELLINGS = ("fitted", "analytical")
 
 GENERATOR_SHARE = 0.9
 """How much of what the labels leave of a budget in seconds goes to adaptation when nothing is refined: the rest is for fitting."""
-
-PRETRAINING = "pretraining.json"
-"""Beside a meta generator: what made it."""
 
 POOL_IPC, POOL_BYTES = 50, 2**30
 """Initial samples per class that are kept in a run for sets of other sizes, and how many bytes of pixels at most for those."""
@@ -472,13 +468,13 @@ def check_labels(theta: dict[str, Tensor], W: Tensor, info: dict[str, Any], fold
 
 
 def pretraining_seconds(config: RunConfig) -> float | None:
-    """What the pre-training of the generator took, by the (untrusted) file beside it; None when it does not say."""
+    """What the pre-training of the generator took, by what it (untrusted) says of itself; None when it does not say."""
     if config.generator == "scratch":
         return None
     try:
-        facts = json.loads((hub.generator_folder(config.generator) / PRETRAINING).read_text(encoding="utf-8"))
+        facts = hub.pretraining_of(config.generator)
         seconds = float(facts["seconds"]) if type(facts["seconds"]) in (int, float) else math.nan
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+    except (HubError, OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
     return seconds if 0 <= seconds < math.inf else None
 

@@ -23,7 +23,7 @@ from ddtool.errors import DDToolError, HubError, NotOnHubError, RunError, UsageE
 from ddtool.evaluation import Score
 from ddtool.events import Note, Report, silent
 from ddtool.generator import Generator
-from ddtool.hub import DATASET, MODEL, Pinned
+from ddtool.hub import DATASET, FACTS, MODEL, MOST_FACTS, Pinned
 from ddtool.origins import ALIASES, CONVERTED
 from ddtool.runs import (
     STAGES,
@@ -37,14 +37,13 @@ from ddtool.runs import (
     write_json,
 )
 
-FACTS = "ddtool.json"
 FORMAT = 1
 ADAPTED, META, SETS = "adapted-generator", "meta-generator", "synthetic-dataset"
 KINDS = {MODEL: (ADAPTED, META), DATASET: (SETS,)}
 """What a repo of each kind may hold."""
 
 LABELS, POOL, EXACT, PARQUET = "labels.safetensors", "pool/train.parquet", "exact.safetensors", "train.parquet"
-LIMITS = {FACTS: 2**22, LABELS: 2**30, POOL: 2**30, EXACT: 2**32, PARQUET: 2**32}
+LIMITS = {FACTS: MOST_FACTS, LABELS: 2**30, POOL: 2**30, EXACT: 2**32, PARQUET: 2**32}
 """The most bytes that a file may have."""
 
 MOST_OF_SETS = 2**32

@@ -192,6 +192,8 @@ def test_pull_a_generator_adapt_push_and_use_from_the_hub(server: HubServer) -> 
         assert Path("generators/meta", name).read_bytes() == (hub.bundled_folder() / name).read_bytes()
 
     done(*ADAPT, "--generator", "ann/meta", "--refine-steps", 0)
+    said = json.loads((hub.bundled_folder() / "pretraining.json").read_text())
+    assert json.loads(Path("run/results.json").read_text())["facts"]["pretraining_seconds"] == said["seconds"]
     config = json.loads(Path("run/config.json").read_text())
     data = server.commits("dataset", "uoft-cs/cifar10")[0].sha
     assert (config["dataset"], config["data"], config["generator"]) == (

@@ -1011,6 +1011,6 @@ def test_a_generator_is_a_folder_not_its_file(made: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_seconds_of_a_pretraining_are_a_number_or_nothing(said: str, seconds: float | None, tmp_path: Path) -> None:
-    (tmp_path / pipeline.PRETRAINING).write_text(said)
+    (tmp_path / hub.PRETRAINING).write_text(said)
     found = pipeline.pretraining_seconds(RunConfig(generator=str(tmp_path)))
     assert (found, type(found)) == (seconds, type(seconds))
