@@ -18,9 +18,7 @@ from rich.text import Text
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 COMMANDS = {
-    "help": "ddtool -h",
     "adapt": "ddtool adapt sample --ipc 10 --steps 100 --refine-steps 1000 --out runs/sample",
-    "info": "ddtool info runs/sample",
 }
 COLUMNS = 80
 SHOW_CURSOR = "\x1b[?25h"

@@ -244,7 +244,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What differs from the defaults above by device. 'auto' takes 'gpu' on cuda and 'cpu' elsewhere.
 
-cpu: `ddtool adapt cifar10 --ipc 10` writes its set in 246 s on 2 cores of an AMD EPYC 9004 (docs/results.md).
+cpu: `ddtool adapt cifar10 --ipc 10` writes its set in 115 s on 2 cores of an AMD EPYC, Zen 5 (docs/results.md).
 gpu: the defaults as they stand; not measured yet.
 """
 
