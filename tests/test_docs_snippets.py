@@ -82,8 +82,6 @@ def runnable(page: str) -> list[pages.Block]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runnable(page) and page not in GENERATED])
 def test_the_snippets_of_a_page_run(page: str, desk: HubServer) -> None:
-    if page == "README.md":
-        shutil.rmtree("runs")  # it makes its own
     if page == "docs/formats.md":
         tiny.done("push", "runs/sample", "NAMESPACE/sample")
     names: dict[str, Any] = {"__name__": "snippets"}
