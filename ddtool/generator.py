@@ -151,9 +151,11 @@ def resampled(images: Tensor, size: Sequence[int], how: Resampling) -> Tensor:
 
     So its gradients are summed in the same order each time: on CUDA those of torch's kernels are not.
     """
+    if images.shape[2:] == torch.Size(size):
+        return images
     rows, columns = (side_weights(how, n, to, images.device) for n, to in zip(images.shape[2:], size, strict=True))
     with torch.autocast(images.device.type, enabled=False):
-        return images if images.shape[2:] == torch.Size(size) else rows.to(images) @ images @ columns.T.to(images)
+        return rows.to(images) @ images @ columns.T.to(images)
 
 
 @lru_cache(maxsize=64)

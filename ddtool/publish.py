@@ -542,7 +542,7 @@ def real_images(run: Run) -> int:
 
 def pretraining(folder: Path) -> dict[str, Any] | None:
     """The facts beside a meta generator; HubError when the file is not JSON."""
-    path = folder / "pretraining.json"
+    path = folder / hub.PRETRAINING
     if not path.is_file():
         return None
     try:

@@ -450,7 +450,7 @@ def bring_generator(found: Found, folder: Path, report: Report) -> None:
         copy(files, temporary, hub.GENERATOR_FILES)
         write_json(temporary / FACTS, found.facts)
         if isinstance(found.facts.get("pretraining"), dict):
-            write_json(temporary / "pretraining.json", found.facts["pretraining"])
+            write_json(temporary / hub.PRETRAINING, found.facts["pretraining"])
         with named(temporary, found.repo.repo):
             Generator.load(temporary)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ddtool import mgdd
+from ddtool import hub, mgdd
 from ddtool.config import FitConfig, PretrainConfig, to_dict
 from ddtool.data import ImageData, SyntheticSet, accuracy
 from ddtool.engine import Engine, seeded_generator
@@ -78,9 +78,9 @@ class Validation:
         if best is trained[-1]:
             with staged_folder(self.run.generator) as folder:
                 self.g.save(folder)
-                write_json(folder / "pretraining.json", account)
+                write_json(folder / hub.PRETRAINING, account)
         else:
-            write_json(self.run.generator / "pretraining.json", account)
+            write_json(self.run.generator / hub.PRETRAINING, account)
 
     def account(self, curve: list[dict[str, Any]], best: int) -> dict[str, Any]:
         """How the generator was made, for its card: plain JSON, nothing of this machine but the name of its hardware."""
