@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
 from ddtool.data import BalancedSampler, ImageData, Normaliser, one_hot
@@ -190,10 +190,14 @@ def adapt(
 
 
 @torch.no_grad()
-def generate(g: Generator, X_s: Tensor, normalise: Normaliser, engine: Engine, chunk: int = 512) -> Tensor:
-    """Deployment: one pass of the adapted generator over initial samples, any number of them; pixels stay in [0, 1]."""
+def generate(g: Generator, X_s: Tensor, normalise: Normaliser, engine: Engine, chunk: int = 128) -> Tensor:
+    """Deployment: one pass of the adapted generator over initial samples, any number of them; pixels stay in [0, 1].
+
+    Every pass is over exactly `chunk` images, the last one filled up with zeros: on some CPUs the bits of a matrix product depend on
+    the number of rows, and an image must not depend on how many are made with it.
+    """
     run = engine.wrap(g)
-    return torch.cat([normalise.bound(run(part)) for part in X_s.split(chunk)])
+    return torch.cat([normalise.bound(run(filled(part, chunk)))[: len(part)] for part in X_s.split(chunk)])
 
 
 # --------------------------------------------------------------------------------------------------------- refinement
@@ -326,6 +330,11 @@ def usual_batch(C: int) -> int:
 def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
     """S with its left-right mirror images beside it, when classes do not mind."""
     return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if mirror else (X, Y)
+
+
+def filled(X: Tensor, n: int) -> Tensor:
+    """Images X (m, c, h, w) with images of zeros after them, n in all."""
+    return nn.functional.pad(X, (0, 0, 0, 0, 0, 0, 0, n - len(X)))
 
 
 def in_chunks(f: Callable, X: Tensor, chunk: int = 500) -> Tensor:
