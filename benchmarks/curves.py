@@ -21,17 +21,19 @@ from typing import Any
 
 import torch
 
-from ddtool import api, mgdd, pipeline
+from ddtool import api
 from ddtool.config import RunConfig
-from ddtool.data import SyntheticSet, draw_pool, real_images
-from ddtool.engine import Engine
-from ddtool.evaluation import kernel_ridge, train_and_test
-from ddtool.generator import Generator
-from ddtool.hub import generator_folder
-from ddtool.line_plot import Level, Line, Panel, Point, draw
-from ddtool.nets import RandomFeatures
-from ddtool.runs import write_json
-from ddtool.scoring import load_target
+from ddtool.data.images import SyntheticSet, draw_pool, real_images
+from ddtool.evaluation.measure import kernel_ridge, train_and_test
+from ddtool.experiments.plot import Level, Line, Panel, Point, draw
+from ddtool.hub.client import generator_folder
+from ddtool.methods import mgdd
+from ddtool.models.convnet import RandomFeatures
+from ddtool.models.generator import Generator
+from ddtool.pipeline import adapt as pipeline
+from ddtool.pipeline.scoring import load_target
+from ddtool.runs.run import write_json
+from ddtool.runtime.engine import Engine
 
 FIGURES = ("quick", "kernel-ridge")
 COLOURS = (("#dc2626", "#f87171"), ("#2563eb", "#60a5fa"), ("#0d9488", "#2dd4bf"), ("#ea8a00", "#fbbf24"))

@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 from steps import FORMS, PlainEngine
 
-from ddtool import mgdd, sources
 from ddtool.config import AdaptConfig, MetaConfig
-from ddtool.data import Normaliser
-from ddtool.engine import Engine
-from ddtool.generator import Generator, GeneratorConfig
-from ddtool.nets import RandomFeatures, depth_for, pyramid
-from ddtool.tasks import LargeSet
+from ddtool.data.images import Normaliser
+from ddtool.methods import mgdd
+from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
+from ddtool.models.generator import Generator, GeneratorConfig
+from ddtool.pretraining.tasks import LargeSet, task_source
+from ddtool.runtime.engine import Engine
+from ddtool.sources import load as sources
 
 
 class PlainNormaliser(Normaliser):
@@ -46,7 +47,7 @@ def iteration_of(
 
     def iteration(seed: int) -> None:
         mgdd.Normaliser = Normaliser if fast else PlainNormaliser  # type: ignore[misc]
-        mgdd.meta_train(g, features, [large], config, engine, seed)
+        mgdd.meta_train(g, features, task_source([large], config, engine.device), config, engine, seed)
 
     return iteration
 

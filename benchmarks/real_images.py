@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from ddtool import sources
-from ddtool.data import draw_pool, real_images
-from ddtool.engine import Engine
-from ddtool.evaluation import train_and_test
+from ddtool.data.images import draw_pool, real_images
+from ddtool.evaluation.measure import train_and_test
+from ddtool.runtime.engine import Engine
+from ddtool.sources import load as sources
 
 
 def main() -> None:

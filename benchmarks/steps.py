@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 
-from ddtool import mgdd, sources
 from ddtool.config import AdaptConfig, RefineConfig
-from ddtool.data import draw_per_class
-from ddtool.engine import Engine
-from ddtool.generator import Generator, GeneratorConfig
-from ddtool.nets import RandomFeatures, depth_for, pyramid
+from ddtool.data.images import draw_per_class
+from ddtool.methods import mgdd
+from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
+from ddtool.models.generator import Generator, GeneratorConfig
+from ddtool.runtime.engine import Engine
+from ddtool.sources import load as sources
 
 FORMS = {  # name → (bf16 and channels last, widths of the feature network, norm)
     "naive: NCHW, float32, instance norm, 128-128-128": (False, "flat", "instance"),

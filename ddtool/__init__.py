@@ -7,19 +7,20 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ddtool.version import __version__
 
 _PUBLIC = {  # loaded on first use, so that `ddtool -h` does not wait for torch
     "DDToolError": "ddtool.errors",
-    "Engine": "ddtool.engine",
-    "Generator": "ddtool.generator",
-    "ImageData": "ddtool.data",
-    "Run": "ddtool.runs",
+    "Engine": "ddtool.runtime.engine",
+    "Generator": "ddtool.models.generator",
+    "ImageData": "ddtool.data.images",
+    "Run": "ddtool.runs.run",
     "RunConfig": "ddtool.config",
-    "SyntheticSet": "ddtool.data",
+    "SyntheticSet": "ddtool.data.images",
     "adapt": "ddtool.api",
     "evaluate": "ddtool.api",
     "generate": "ddtool.api",
+    "load_set": "ddtool.api",
     "pull": "ddtool.api",
     "push": "ddtool.api",
 }
@@ -35,18 +36,19 @@ __all__ = [
     "adapt",
     "evaluate",
     "generate",
+    "load_set",
     "pull",
     "push",
 ]
 
 if TYPE_CHECKING:
-    from ddtool.api import adapt, evaluate, generate, pull, push
+    from ddtool.api import adapt, evaluate, generate, load_set, pull, push
     from ddtool.config import RunConfig
-    from ddtool.data import ImageData, SyntheticSet
-    from ddtool.engine import Engine
+    from ddtool.data.images import ImageData, SyntheticSet
     from ddtool.errors import DDToolError
-    from ddtool.generator import Generator
-    from ddtool.runs import Run
+    from ddtool.models.generator import Generator
+    from ddtool.runs.run import Run
+    from ddtool.runtime.engine import Engine
 
 
 def __getattr__(name: str) -> Any:

@@ -7,15 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddtool import baselines, hub, pipeline, publish, receive, scoring
 from ddtool.config import RunConfig, from_dict, merged, preset
-from ddtool.data import SyntheticSet
-from ddtool.engine import Engine
+from ddtool.data.images import SyntheticSet
 from ddtool.errors import UsageError
-from ddtool.evaluation import Score
+from ddtool.evaluation.measure import Score
 from ddtool.events import Event, Report, silent
-from ddtool.hub import Pushed
-from ddtool.runs import Run, check_free
+from ddtool.hub import client as hub
+from ddtool.hub.client import Pushed
+from ddtool.pipeline import adapt as pipeline
+from ddtool.pipeline import distil as baselines
+from ddtool.pipeline import scoring
+from ddtool.runs.run import Run, check_free
+from ddtool.runtime.engine import Engine
+from ddtool.sharing import pull as receive
+from ddtool.sharing import push as publish
 
 
 def adapt(
@@ -153,6 +158,14 @@ def pull(repo: str, *, out: str | Path | None = None, force: bool = False, repor
     out: default runs/NAME, generators/NAME or sets/NAME. Everything in it is checked; HubError for what is refused.
     """
     return receive.pull(repo, Path(out) if out else None, force, report)[1]
+
+
+def load_set(repo: str, ipc: int | None = None) -> SyntheticSet:
+    """The exact tensors of a set in a dataset repo[@revision] of `ddtool push`; `ipc` when the repo holds several sets.
+
+    Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused.
+    """
+    return receive.load_set(repo, ipc)
 
 
 def open_run(name: str | Path, report: Report = silent) -> Run:

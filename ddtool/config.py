@@ -6,15 +6,49 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, TypeVar
 
 from ddtool.errors import UsageError, did_you_mean
-from ddtool.generator import GeneratorConfig
 
 T = TypeVar("T")
 SEE_SETTINGS = "`ddtool adapt sample --dry-run` shows all settings as JSON."
+
+
+MOST_PIXELS = 2**24
+"""Of all images that a memory holds: 192 MiB of values."""
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The architecture of a generator."""
+
+    slots: int = 512
+    """Images that the memory holds, of a generator that is made here (`--generator scratch`, `ddtool pretrain`). 8 to 8192."""
+    side: int = 32
+    """Pixels of their side, an even number (likewise); other sizes are served by interpolation. 8 to 256."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("slots", 8, 8192), ("side", 8, 256)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise UsageError(f"Generator {name} must be a whole number from {low} to {high}, got {value!r}.")
+        if self.side % 2:
+            raise UsageError(f"Generator side must be even, got {self.side}.")
+        if self.slots * self.side**2 > MOST_PIXELS:
+            raise UsageError(
+                f"Generator slots times side² must be at most {MOST_PIXELS}, got {self.slots * self.side**2}."
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "GeneratorConfig":
+        """From untrusted JSON values; an unknown key or a value out of range is a UsageError."""
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise UsageError(f"Unknown generator setting '{key}'.", did_you_mean(key, known))
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import typer
 import ddtool
 from ddtool.cli.app import app
 from ddtool.config import PRESETS, PRETRAIN_PRESETS, PretrainConfig, RunConfig, from_dict
-from ddtool.sources import DataOptions
+from ddtool.sources.load import DataOptions
 
 DOCS = Path(__file__).parent
 COMMAND = "python docs/generate.py"

@@ -17,10 +17,10 @@ from hypothesis import settings
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddtool.data import ImageData
-from ddtool.engine import Engine
+from ddtool.data.images import ImageData
 from ddtool.events import Event, Step
-from ddtool.loop import STOPS, Checkpoint
+from ddtool.runtime.engine import Engine
+from ddtool.runtime.loop import STOPS, Checkpoint
 
 settings.register_profile("ddtool", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("ddtool")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ddtool.compare import Folder, Job, adapt_method
+from ddtool.experiments.compare import Folder, Job, adapt_method
 
 SCRIPT = """
 import json, os, pathlib, signal, sys, time

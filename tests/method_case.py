@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddtool import methods
-from ddtool.data import ImageData, draw_pool
-from ddtool.engine import Engine
+from ddtool.data.images import ImageData, draw_pool
 from ddtool.methods import Method, Store, Task
 from ddtool.methods.base import Memory
-from ddtool.mgdd import Real
+from ddtool.methods.mgdd import Real
+from ddtool.runtime.engine import Engine
 
 ENGINE = Engine(torch.device("cpu"), bf16=False)
 TINY: dict[str, dict[str, Any]] = {

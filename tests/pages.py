@@ -10,8 +10,11 @@ import pytest
 import tiny
 import typer
 
-from ddtool import config, evaluation, nets, validation
+from ddtool import config
 from ddtool.cli.app import app
+from ddtool.evaluation import measure as evaluation
+from ddtool.models import convnet as nets
+from ddtool.pretraining import validation
 
 DOCS = tiny.ROOT / "docs"
 PAGES = {path.relative_to(tiny.ROOT).as_posix(): path for path in (tiny.ROOT / "README.md", *sorted(DOCS.glob("*.md")))}

@@ -17,9 +17,9 @@ from ddtool import api
 from ddtool.cli.options import given as options_given
 from ddtool.cli.options import parse_settings, read_config_file
 from ddtool.config import MetaConfig, PretrainConfig, RunConfig, from_dict, merged, preset, to_dict
-from ddtool.engine import Engine
 from ddtool.errors import UsageError
-from ddtool.generator import GeneratorConfig
+from ddtool.models.generator import GeneratorConfig
+from ddtool.runtime.engine import Engine
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 SCALARS = st.none() | st.booleans() | st.integers() | NUMBERS | st.text()

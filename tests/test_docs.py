@@ -10,9 +10,9 @@ import pages
 import pytest
 from pages import GENERATED, PAGES, blocks
 
-from ddtool import mgdd
 from ddtool.config import PretrainConfig, RunConfig
-from ddtool.sources import DataOptions
+from ddtool.methods import mgdd
+from ddtool.sources.load import DataOptions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -114,7 +114,7 @@ def test_the_method_page_names_every_function_and_no_other() -> None:
     public = {
         name
         for name, thing in vars(mgdd).items()
-        if not name.startswith("_") and getattr(thing, "__module__", "") == "ddtool.mgdd"
+        if not name.startswith("_") and getattr(thing, "__module__", "") == "ddtool.methods.mgdd"
         if inspect.isfunction(thing) or inspect.isclass(thing)
     }
     assert set(re.findall(r"`mgdd\.(\w+)`", TEXTS["docs/method.md"])) == public

@@ -16,7 +16,11 @@ from pages import GENERATED, PAGES, blocks
 from safetensors import safe_open
 from test_hub import cifar
 
-from ddtool import augment, config, evaluation, nets, origins
+from ddtool import config
+from ddtool.data import augment
+from ddtool.evaluation import measure as evaluation
+from ddtool.models import convnet as nets
+from ddtool.sources import origins
 
 TOKEN = "hf_docssecret0123456789"
 REGISTRIES: list[dict[str, Any]] = [

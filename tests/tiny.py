@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from ddtool import api, evaluation
+from ddtool import api
 from ddtool.cli.app import app
-from ddtool.engine import Engine
+from ddtool.evaluation import measure as evaluation
 from ddtool.events import Report, silent
-from ddtool.runs import Run
+from ddtool.runs.run import Run
+from ddtool.runtime.engine import Engine
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "ddtool" / "assets" / "sample"

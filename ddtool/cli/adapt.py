@@ -13,9 +13,9 @@ from ddtool.errors import DDToolError, UsageError
 
 if TYPE_CHECKING:
     from ddtool.config import RunConfig
-    from ddtool.engine import Engine
-    from ddtool.hub import Pushed
-    from ddtool.runs import Run
+    from ddtool.hub.client import Pushed
+    from ddtool.runs.run import Run
+    from ddtool.runtime.engine import Engine
 
 STAGES = "Method"
 
@@ -98,7 +98,7 @@ def command(
     """
     from ddtool import api
     from ddtool.cli.machine import engine_for
-    from ddtool.runs import Run
+    from ddtool.runs.run import Run
 
     with Output(json_, quiet) as output:
         data = o.given(
@@ -162,13 +162,13 @@ class Goal:
 
     def check(self, method: str) -> None:
         """Refuse, before the long work, what cannot be pushed to."""
-        from ddtool import publish
+        from ddtool.sharing import push as publish
 
         publish.check_target(self.repo, publish.Options(private=self.private).by_method(method))
 
     def repos(self, method: str) -> dict[str, str]:
         """The repos of a run of that method, by kind."""
-        from ddtool import publish
+        from ddtool.sharing import push as publish
 
         return publish.repos(self.repo, publish.Options().by_method(method))
 
@@ -230,9 +230,9 @@ def show_plan(
     """--dry-run: the resolved configuration, dataset sizes, a memory estimate, the files and repos that would be written."""
     import json
 
-    from ddtool import pipeline
     from ddtool.config import to_dict
-    from ddtool.runs import check_free
+    from ddtool.pipeline import adapt as pipeline
+    from ddtool.runs.run import check_free
 
     check_free(folder, force)
     plan = pipeline.plan(config, output.listener)

@@ -16,9 +16,9 @@ from ddtool.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ddtool.compare import Comparison, Folder, Job, Request
-    from ddtool.engine import Engine
-    from ddtool.ranks import Ranks
+    from ddtool.experiments.compare import Comparison, Folder, Job, Request
+    from ddtool.runtime.distributed import Ranks
+    from ddtool.runtime.engine import Engine
 
 GRID = "Jobs"
 Line = tuple[Sequence[str], str | None, bool]
@@ -91,10 +91,10 @@ def command(
 
       ddtool compare cifar10 --ipc 10 --seconds 30 --seconds 60 --methods all --seeds 3
     """
-    from ddtool import compare
     from ddtool.cli.machine import engine_for
     from ddtool.config import merged
-    from ddtool.ranks import Ranks
+    from ddtool.experiments import compare
+    from ddtool.runtime.distributed import Ranks
 
     ranks = Ranks.from_environment()
     with Output(json_, quiet) as output:
@@ -148,7 +148,7 @@ def default_folder(dataset: str) -> Path:
 
 def places_of(engine: "Engine", device: str, threads: int | None, workers: int, ranks: "Ranks") -> list[list[str]]:
     """The machine options of the jobs beside each other: under a launcher this process's device, else all in turn."""
-    from ddtool.engine import spread, threads_each
+    from ddtool.runtime.engine import spread, threads_each
 
     devices = [str(engine.device)] * workers if ranks.world > 1 else spread(device, workers)
     if threads is None and workers > 1 and engine.device.type == "cpu":
@@ -161,9 +161,9 @@ def work(
     engine: "Engine",
 ) -> None:  # fmt: skip
     """Run the jobs (this process's share of them) and show what came out; an interruption says how to go on."""
-    from ddtool import compare
-    from ddtool.comparison_report import PAGE, render
-    from ddtool.workers import Workers
+    from ddtool.experiments import compare
+    from ddtool.experiments.report import PAGE, render
+    from ddtool.experiments.workers import Workers
 
     on_one = len({tuple(place) for place in places}) < len(places)
     shared = on_one or (ranks.world > 1 and engine.device.type == "cpu")
@@ -193,7 +193,7 @@ def work(
 
 def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, alone: bool) -> None:
     """Show the tables. Failed jobs make the exit code 1, unless that would make a launcher end the other processes."""
-    from ddtool.comparison_report import PAGE, notes, to_json
+    from ddtool.experiments.report import PAGE, notes, to_json
 
     page = folder.path / PAGE
     data = {"folder": str(folder.path), "page": str(page), "failed": failed, **to_json(found)}
@@ -217,7 +217,7 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
 
 def rows_tables(found: "Comparison") -> "list[Table]":
     """A table for each IPC, MGDD's rows last and bold, with a rule between groups; methods by the names that are typed."""
-    from ddtool.comparison_report import columns, line, per_class
+    from ddtool.experiments.report import columns, line, per_class
 
     headers, tables = columns(found), []
     for ipc in found.ipcs():
@@ -232,7 +232,7 @@ def rows_tables(found: "Comparison") -> "list[Table]":
 
 def factors_table(found: "Comparison") -> "Table":
     """How much sooner MGDD is as accurate."""
-    from ddtool.comparison_report import FACTOR_HEADERS, factor_cells
+    from ddtool.experiments.report import FACTOR_HEADERS, factor_cells
 
     lines = [(factor_cells(factor), None, False) for factor in found.factors]
     return table("until MGDD is as accurate", FACTOR_HEADERS, lines)
@@ -260,7 +260,7 @@ def show_plan(output: Output, folder: "Folder", request: "Request", jobs: "list[
     """--dry-run: every job, how far it is, and its command."""
     import shlex
 
-    from ddtool import compare
+    from ddtool.experiments import compare
 
     plan = []
     for k, job in enumerate(jobs):

@@ -17,15 +17,15 @@ def command(json_: o.Json = False, quiet: o.Quiet = False) -> None:
     import torch
 
     import ddtool
-    from ddtool import sources
-    from ddtool.engine import Engine
+    from ddtool.runtime.cache import cache_root
+    from ddtool.runtime.engine import Engine
 
     facts = {"ddtool": ddtool.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for name in ("torch", "datasets", "huggingface_hub", "safetensors", "typer", "rich"):
         facts[name] = metadata.version(name)
     facts["torch"] = str(torch.__version__)  # with its build, which the package's metadata may leave out: +cpu, +cu130
     facts["device"] = Engine.choose().describe()
-    facts["cache"] = str(sources.cache_root())
+    facts["cache"] = str(cache_root())
     facts["HF_TOKEN"] = "set" if os.environ.get("HF_TOKEN") else "not set"
     for name in ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
         facts[name] = re.sub(r"(?<=://)[^/@\s]+@", "***@", os.environ.get(name, "not set"))

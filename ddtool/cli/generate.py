@@ -34,9 +34,9 @@ def command(
 
       ddtool generate NAMESPACE/NAME --ipc 20
     """
-    from ddtool import pipeline
     from ddtool.api import open_run, recorded
     from ddtool.cli.machine import engine_for
+    from ddtool.pipeline import adapt as pipeline
 
     with Output(json_, quiet) as output:
         engine = engine_for(device, precision, False, None, output)

@@ -29,7 +29,7 @@ def command(
 
       ddtool info NAMESPACE/NAME
     """
-    from ddtool.runs import is_pretraining, is_run
+    from ddtool.runs.run import is_pretraining, is_run
 
     with Output(json_, quiet) as output:
         path = Path(name).expanduser()
@@ -43,8 +43,9 @@ def command(
 
 def describe_repo(name: str, output: Output) -> bool:
     """What a repo of ddtool says of itself; False when `name` is no such repo (but a dataset's, say)."""
-    from ddtool import hub, receive
     from ddtool.errors import NotOnHubError
+    from ddtool.hub import client as hub
+    from ddtool.sharing import pull as receive
 
     if hub.parse(name) is None:
         return False
@@ -73,7 +74,7 @@ def describe_repo(name: str, output: Output) -> bool:
 
 
 def describe_run(path: Path, output: Output) -> None:
-    from ddtool.runs import Run
+    from ddtool.runs.run import Run
 
     run = Run.open(path)
     config, results = run.config(), run.results()
@@ -95,8 +96,8 @@ def describe_run(path: Path, output: Output) -> None:
 
 
 def describe_generator(name: str, output: Output) -> None:
-    from ddtool.generator import Generator
-    from ddtool.hub import generator_folder
+    from ddtool.hub.client import generator_folder
+    from ddtool.models.generator import Generator
 
     folder = generator_folder(name)
     generator = Generator.load(folder)
@@ -107,7 +108,7 @@ def describe_generator(name: str, output: Output) -> None:
 
 
 def describe_dataset(name: str, output: Output) -> None:
-    from ddtool import sources
+    from ddtool.sources import load as sources
 
     target = sources.load(name, report=output.listener)
     train, test = target.train, target.test()

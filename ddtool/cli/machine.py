@@ -1,7 +1,7 @@
 """The machine options of a command as an Engine."""
 
 from ddtool.cli.output import Output
-from ddtool.engine import Engine
+from ddtool.runtime.engine import Engine
 
 
 def engine_for(device: str, precision: str, compile_: bool, threads: int | None, output: Output) -> Engine:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ddtool.config import PretrainConfig
-    from ddtool.engine import Engine
-    from ddtool.pretrain_folder import Pretraining
-    from ddtool.ranks import Ranks
+    from ddtool.pretraining.folder import Pretraining
+    from ddtool.runtime.distributed import Ranks
+    from ddtool.runtime.engine import Engine
 
 
 @handled
@@ -68,10 +68,10 @@ def command(
 
       ddtool pretrain --resume runs/meta
     """
-    from ddtool import pretrain
     from ddtool.cli.machine import engine_for
-    from ddtool.pretrain_folder import Pretraining
-    from ddtool.ranks import Ranks
+    from ddtool.pretraining import pretrain
+    from ddtool.pretraining.folder import Pretraining
+    from ddtool.runtime.distributed import Ranks
 
     ranks = Ranks.from_environment()
     with Output(json_, quiet or not ranks.main) as output:
@@ -112,7 +112,7 @@ def command(
 def one_voice(ranks: "Ranks") -> Iterator[None]:
     """What ends every process is explained by rank 0 alone."""
     from ddtool.errors import DivergedError
-    from ddtool.ranks import OtherRankError
+    from ddtool.runtime.distributed import OtherRankError
 
     try:
         yield
@@ -124,7 +124,7 @@ def one_voice(ranks: "Ranks") -> Iterator[None]:
 
 def finish(output: Output, run: "Pretraining", engine: "Engine", ranks: "Ranks", machine: str) -> None:
     """Bring a pre-training to its end and show how it went; an interruption says how to go on later."""
-    from ddtool import pretrain
+    from ddtool.pretraining import pretrain
 
     try:
         pretrain.finish(run, engine, ranks, output.listener)
@@ -160,9 +160,9 @@ def show_plan(
     """--dry-run: the resolved configuration, sizes of data and cache, tasks, and the time and memory they would take."""
     import json
 
-    from ddtool import pretrain
     from ddtool.config import to_dict
-    from ddtool.pretrain_folder import check_free
+    from ddtool.pretraining import pretrain
+    from ddtool.pretraining.folder import check_free
 
     check_free(folder, force)
     plan = pretrain.plan(config, engine, ranks, output.listener)

@@ -26,7 +26,7 @@ def command(
 
       ddtool pull NAMESPACE/NAME --out runs/pulled
     """
-    from ddtool import receive
+    from ddtool.sharing import pull as receive
 
     with Output(json_, quiet) as output:
         found, folder = receive.pull(repo, out, force, output.listener)

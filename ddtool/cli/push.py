@@ -12,8 +12,8 @@ from ddtool.cli.output import Output
 from ddtool.errors import UsageError
 
 if TYPE_CHECKING:
-    from ddtool.hub import Pushed
-    from ddtool.publish import Parcel
+    from ddtool.hub.client import Pushed
+    from ddtool.sharing.push import Parcel
 
 
 @handled
@@ -48,7 +48,7 @@ def command(
 
       ddtool push --generator bundled NAMESPACE/meta-generator
     """
-    from ddtool import publish
+    from ddtool.sharing import push as publish
 
     with Output(json_, quiet) as output:
         run, target = (run_or_repo, repo) if generator is None else (None, run_or_repo)

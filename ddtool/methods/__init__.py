@@ -3,7 +3,7 @@
 from typing import Any
 
 from ddtool.config import check_least, from_dict
-from ddtool.data import LARGEST_FACTOR
+from ddtool.data.images import LARGEST_FACTOR
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.methods.base import LEAST, Method, Settings, Spent, Store, Task, distil
 from ddtool.methods.dm import DM
@@ -12,7 +12,7 @@ from ddtool.methods.gradient_matching import DC, DSA
 from ddtool.methods.idc import IDC
 from ddtool.methods.mtt import MTT
 from ddtool.methods.selection import Herding, Random
-from ddtool.nets import NORMS
+from ddtool.models.convnet import NORMS
 
 METHODS: dict[str, type[Method]] = {
     method.name: method

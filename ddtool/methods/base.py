@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ddtool.engine import Engine, frozen_random_state, seeded_generator
 from ddtool.events import Report, silent
-from ddtool.loop import Loop, Saver
-from ddtool.mgdd import Real
-from ddtool.nets import ConvNet, depth_for, initialise, pyramid
+from ddtool.methods.mgdd import Real
+from ddtool.models.convnet import ConvNet, depth_for, initialise, pyramid
+from ddtool.runtime.engine import Engine, frozen_random_state, seeded_generator
+from ddtool.runtime.loop import Loop, Saver
 
 
 class Store(Protocol):

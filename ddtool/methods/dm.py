@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ddtool.augment import siamese
+from ddtool.data.augment import siamese
 from ddtool.methods.base import Method, Settings, Task
-from ddtool.mgdd import in_chunks
-from ddtool.nets import initialise
+from ddtool.methods.mgdd import in_chunks
+from ddtool.models.convnet import initialise
 
 PASS = 1024
 """Images of one pass with a graph, at most (a class at least): it bounds the memory, whatever the number of classes. Ours."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddtool.methods.base import Method, Settings, Student, Task
-from ddtool.mgdd import balanced_part, mirrored, ridge_head
+from ddtool.methods.mgdd import balanced_part, mirrored, ridge_head
 
 
 @dataclass(frozen=True)

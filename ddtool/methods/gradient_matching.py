@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddtool.augment import augmentation, siamese
+from ddtool.data.augment import augmentation, siamese
 from ddtool.methods.base import Method, Settings, Student, Task
 
 Together = Callable[[Sequence[Tensor]], list[Tensor]]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddtool.augment import FAMILIES, Draw
-from ddtool.data import decode
+from ddtool.data.augment import FAMILIES, Draw
+from ddtool.data.images import decode
 from ddtool.errors import UsageError
 from ddtool.methods.base import Settings, Student, Task
 from ddtool.methods.gradient_matching import GradientMatching, Together

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ddtool.augment import augmentation
 from ddtool.config import check_least
-from ddtool.data import draw_per_class
-from ddtool.engine import finite
+from ddtool.data.augment import augmentation
+from ddtool.data.images import draw_per_class
 from ddtool.errors import DivergedError, RunError, UsageError
 from ddtool.events import Done, Note, Report, Step, silent
 from ddtool.methods.base import Method, Settings, Task
-from ddtool.nets import initialise
+from ddtool.models.convnet import initialise
+from ddtool.runtime.engine import finite
 
 PHASE = "experts"
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ddtool.events import Report, silent
 from ddtool.methods.base import Method, Settings, Task
-from ddtool.mgdd import in_chunks
-from ddtool.nets import RandomFeatures, depth_for, pyramid
+from ddtool.methods.mgdd import in_chunks
+from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ printf '[storage]\ndriver = "overlay"\ngraphroot = "%s/graph"\nrunroot = "%s/run
   > "$CONTAINERS_STORAGE_CONF"
 image=localhost/ddtool:check
 limits=(--runtime runc --network none --ulimit nofile=1024:1024 --ulimit nproc=4096:4096)
-version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' ddtool/__init__.py)
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' ddtool/version.py)
 
 passed() { echo "ok: $*"; }
 failed() { echo "FAILED: $*"; exit 1; }

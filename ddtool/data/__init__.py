@@ -1,0 +1,1 @@
+"""Images with labels in memory: real ones, synthetic ones, augmentation."""

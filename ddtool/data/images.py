@@ -1,0 +1,269 @@
+"""Images with labels in memory: the real target, its class-balanced samples, and the synthetic set made from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddtool.errors import DataError, UsageError
+from ddtool.runtime.engine import seeded_generator
+
+CENTRED = "centred"
+"""The one label convention of ddtool: a row is (class scores − 1/C) · label_scale, so a hard label is one-hot − 1/C."""
+LARGEST_FACTOR = 8
+"""The most images a side that one image of a set may hold."""
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A labelled image set, decoded once and kept as bytes.
+
+    images: uint8 (n, c, h, w), c in {1, 3};  labels: int64 (n,) in [0, C);  mean, std: per channel, of images in [0, 1];
+    source: where it came from (id or path, revision or content hash, config, split, columns), plain JSON values.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        sides = "x".join(map(str, self.shape))
+        return f"<ImageData {self.source.get('name', '')}: {len(self):,} images {sides}, {self.num_classes} classes>"
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of one image."""
+        c, h, w = self.images.shape[1:]
+        return c, h, w
+
+    def to(self, device: torch.device | str) -> "ImageData":
+        """The same data with images and labels on `device`, still uint8."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def head(self, n: int) -> "ImageData":
+        """The first n images (all of them when there are fewer)."""
+        return replace(self, images=self.images[:n], labels=self.labels[:n])
+
+    def class_counts(self) -> Tensor:
+        """How many images each class has, (C,)."""
+        return torch.bincount(self.labels, minlength=self.num_classes)
+
+
+class Normaliser:
+    """Per-channel affine map between pixels in [0, 1] and network input; its inverse makes images viewable again."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
+        shape = (1, len(mean), 1, 1)
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(shape)
+        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(shape)
+        self.low, self.high = -self.mean / self.std, (1 - self.mean) / self.std
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 or [0, 1] float images (n, c, h, w) → zero mean, unit variance per channel, channels last."""
+        pixels = images.float().div(255) if images.dtype == torch.uint8 else images
+        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def inverse(self, normalised: Tensor) -> Tensor:
+        """Network input back to pixels, cut to [0, 1]."""
+        return (normalised.float() * self.std + self.mean).clamp(0, 1)
+
+    def bound(self, normalised: Tensor) -> Tensor:
+        """Network input with its pixels cut to [0, 1]."""
+        return torch.minimum(torch.maximum(normalised, self.low), self.high)
+
+
+class BalancedSampler:
+    """Draws class-balanced index batches on the device, without asking the host.
+
+    A batch of n has n // C images of every class (at least one); inside a class images are drawn with replacement.
+    """
+
+    def __init__(self, labels: Tensor, num_classes: int) -> None:
+        counts = torch.bincount(labels, minlength=num_classes)
+        self.order = torch.argsort(labels, stable=True)
+        self.counts, self.starts = counts, torch.cumsum(counts, 0) - counts
+        self.num_classes = num_classes
+
+    def __call__(self, n: int, rng: torch.Generator) -> Tensor:
+        """n' = max(1, n // C) · C indices, grouped by class, (n',)."""
+        per_class = max(1, n // self.num_classes)
+        u = torch.rand(self.num_classes, per_class, generator=rng, device=self.order.device)
+        offsets = (u * self.counts[:, None]).long().clamp_max_((self.counts - 1)[:, None])
+        return self.order[(self.starts[:, None] + offsets).flatten()]
+
+
+def draw_per_class(data: ImageData, ipc: int, rng: torch.Generator) -> Tensor:
+    """Indices of `ipc` distinct random images per class, (C·ipc,), image-major: every prefix of C·k has k per class.
+
+    Raises UsageError when a class holds fewer than `ipc` images.
+    """
+    if ipc < 1:
+        raise UsageError(f"ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class.")
+    counts = data.class_counts()
+    if int(counts.min()) < ipc:
+        name = data.class_names[int(counts.argmin())]
+        raise UsageError(
+            f"ipc {ipc} is more than class '{name}' holds ({int(counts.min())} training images).",
+            f"Use --ipc {int(counts.min())} or less." if counts.min() > 0 else "Remove the empty class.",
+        )
+    shuffled = torch.randperm(len(data), generator=rng, device=rng.device).to(data.labels.device)
+    by_class = shuffled[torch.argsort(data.labels[shuffled], stable=True)]  # random order inside each class
+    starts = torch.cumsum(counts, 0) - counts
+    rows = starts[None, :] + torch.arange(ipc, device=counts.device)[:, None]  # (ipc, C)
+    return by_class[rows.flatten()]
+
+
+def draw_pool(data: ImageData, ipc: int, seed: int) -> Tensor:
+    """Indices of Z, image-major: the same on every device, and a larger Z begins with the smaller one."""
+    return draw_per_class(data, ipc, seeded_generator("cpu", seed, "pool"))
+
+
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """int64 (n,) → centred one-hot labels, float32 (n, C): 1 − 1/C at the class, −1/C elsewhere."""
+    return F.one_hot(labels, num_classes).float() - 1 / num_classes
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A distilled dataset: what is trained on, and how to read it.
+
+    images: float32 (m, c, h, w) in [0, 1];  labels: float32 (m, C) soft, convention `label_convention`;
+    hard: int64 (m,), the class each image was drawn for;  mean, std: the normalisation to train with;
+    label_method: how the labels were found: hard | analytical (Eq. 3) | fitted | learned (with the images);
+    label_scale: the factor in the labels; accuracy does not see it, but training by squared error goes better with more than 1;
+    mirror: whether classes survive a left-right mirror (evaluation flips only then);
+    factor: each image holds factor x factor images of lower resolution side by side (IDC); `decoded` takes them out;
+    source: of the real data;  stage: random | initial | generated | refined (MGDD) | distilled (other methods).
+    Images are image-major (every prefix of C·k rows has k per class).
+    """
+
+    images: Tensor
+    labels: Tensor
+    hard: Tensor
+    ipc: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mirror: bool = True
+    label_scale: float = 1.0
+    method: str = "mgdd"
+    stage: str = "generated"
+    label_method: str = "analytical"
+    source: dict[str, Any] = field(default_factory=dict)
+    label_convention: str = CENTRED
+    factor: int = 1
+
+    def __post_init__(self) -> None:
+        m, C = len(self.images), len(self.class_names)
+        if self.images.ndim != 4 or self.labels.shape != (m, C) or self.hard.shape != (m,) or m != self.ipc * C:
+            raise DataError(
+                f"A synthetic set of ipc {self.ipc} and {C} classes needs {self.ipc * C} images, labels ({self.ipc * C}, "
+                f"{C}); got images {tuple(self.images.shape)}, labels {tuple(self.labels.shape)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        made, sides = dict.fromkeys([self.method, self.stage]), map(str, self.images.shape[1:])
+        what = f"{' '.join(made)}: {len(self)} images {'x'.join(sides)}"
+        return f"<SyntheticSet {what}, {self.ipc} per class, {self.num_classes} classes, {self.label_method} labels>"
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def to(self, device: torch.device | str) -> "SyntheticSet":
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), hard=self.hard.to(device))
+
+    def decoded(self) -> "SyntheticSet":
+        """The set that networks train on: itself, or with a factor all the images that its images hold, enlarged."""
+        if self.factor == 1:
+            return self
+        parts = self.factor**2
+        return replace(
+            self,
+            images=decode(self.images, self.factor),
+            labels=self.labels.repeat(parts, 1),
+            hard=self.hard.repeat(parts),
+            ipc=self.ipc * parts,
+            factor=1,
+        )
+
+    def scaled(self, scale: float | None = None) -> "SyntheticSet":
+        """The same set with its labels at another scale (default: 4, or 0.4 a class where that is more)."""
+        scale = scale or usual_label_scale(self.num_classes)
+        return replace(self, labels=self.labels * (scale / self.label_scale), label_scale=scale)
+
+    def pixels(self) -> Tensor:
+        """Images as bytes, uint8 (m, c, h, w)."""
+        return self.images.mul(255).round().clamp(0, 255).to(torch.uint8)
+
+    def probabilities(self) -> Tensor:
+        """Labels as distributions over classes, (m, C): the convention undone, negatives cut, rows sum to 1."""
+        scores = (self.labels / self.label_scale + 1 / self.num_classes).clamp_min(0)
+        fallback = F.one_hot(self.hard, self.num_classes).float()
+        total = scores.sum(1, keepdim=True)
+        return torch.where(total > 0, scores / total.clamp_min(1e-12), fallback)
+
+
+def usual_label_scale(C: int) -> float:
+    """4, or 0.4 a class where that is more: entries of centred labels shrink as there are more classes, and against an untrained
+    network's outputs small ones are learned late (docs/log.md)."""
+    return max(4.0, 0.4 * C)
+
+
+def real_images(
+    data: ImageData, indices: Tensor, mirror: bool, stage: str = "random", labels: Tensor | None = None
+) -> SyntheticSet:
+    """Real images as a synthetic set: the random-subset baseline, or (with solved `labels`) the initial samples."""
+    hard = data.labels[indices]
+    return SyntheticSet(
+        images=data.images[indices].float() / 255,
+        labels=one_hot(hard, data.num_classes) if labels is None else labels,
+        hard=hard,
+        ipc=len(indices) // data.num_classes,
+        class_names=data.class_names,
+        mean=data.mean,
+        std=data.std,
+        mirror=mirror,
+        method="random" if stage == "random" else "mgdd",
+        stage=stage,
+        label_method="hard" if labels is None else "analytical",
+        source=data.source,
+    )
+
+
+def decode(images: Tensor, factor: int) -> Tensor:
+    """The images (m·factor², c, h, w) in stored ones (m, c, h, w): each is cut factor x factor, each part brought back to
+    h x w, bilinearly (IDC). First all top left parts, then the next in reading order: of a set that is image-major the
+    result is, too. Where factor does not divide a side, the first parts are a pixel longer.
+
+    Raises DataError when there are fewer pixels than parts.
+    """
+    h, w = images.shape[2:]
+    if not 1 <= factor <= min(h, w):
+        raise DataError(f"Images of {h}x{w} pixels cannot be cut into {factor}x{factor} parts.")
+    if factor == 1:
+        return images
+    parts = [part for band in images.tensor_split(factor, 2) for part in band.tensor_split(factor, 3)]
+    full = [F.interpolate(part, size=(h, w), mode="bilinear", align_corners=False) for part in parts]
+    return torch.cat(full)
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Percent of rows whose largest score is at the label; scores (n, C), labels (n,)."""
+    return 100.0 * (scores.argmax(1) == labels).float().mean().item()

@@ -1,0 +1,1 @@
+"""Scores of synthetic sets by fresh networks."""

@@ -1,0 +1,156 @@
+"""The jobs of a comparison, each a process of its own, a few at a time; one that fails leaves the rest alone."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddtool.events import Note, Report
+from ddtool.experiments.compare import Folder, Job, Outcome, Request
+from ddtool.runtime.distributed import PLACES
+from ddtool.runtime.loop import deferred_interrupt
+
+POLL = 0.1
+"""Seconds between two looks at the processes."""
+LAST_LINES, LAST_BYTES = 40, 2**16
+"""What is kept of what a job said."""
+Command = Callable[[Job, int], list[str]]
+"""The command of a job in one of the places where jobs run beside each other."""
+
+
+@dataclass(frozen=True)
+class Working:
+    """A job that runs."""
+
+    job: Job
+    process: subprocess.Popen
+    started: float
+
+
+class Workers:
+    """Runs jobs in `places` places at a time.
+
+    command: what to run for a job in a place;  changed: called after each job, when the folder says something new.
+    """
+
+    def __init__(
+        self, folder: Folder, request: Request, command: Command, places: int, report: Report,
+        changed: Callable[[], object],
+    ) -> None:  # fmt: skip
+        self.folder, self.request, self.command, self.places = folder, request, command, places
+        self.report, self.changed = report, changed
+        self.working: dict[int, Working] = {}
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run those of the jobs that are not finished.
+
+        Ctrl-C (a polite kill, a closed terminal) is passed on to the jobs once, so that each keeps its last step; then
+        KeyboardInterrupt. A second one ends them at once.
+        """
+        left = deque(job for job in jobs if self.folder.outcome(job, self.request).state != "finished")
+        total, passed_on = len(left), False
+        if len(jobs) > total:
+            self.report(Note(f"{len(jobs) - total} of {len(jobs)} jobs are finished already."))
+        with deferred_interrupt() as asked:
+            try:
+                while self.working or (left and not asked.is_set()):
+                    while left and not asked.is_set() and len(self.working) < self.places:
+                        self.start(left.popleft())
+                    time.sleep(POLL)
+                    self.collect(asked.is_set(), len(left))
+                    if asked.is_set() and not passed_on:
+                        passed_on = self.pass_on()
+            finally:
+                self.end()
+        if asked.is_set():
+            raise KeyboardInterrupt
+
+    def collect(self, stopping: bool, left: int) -> None:
+        """Conclude the jobs that have ended; `left` have not begun."""
+        for place in [n for n, working in self.working.items() if working.process.poll() is not None]:
+            ended = self.working.pop(place)
+            self.conclude(ended, stopping, left + len(self.working))
+
+    def pass_on(self) -> bool:
+        """Press Ctrl-C for every job that runs."""
+        for working in self.working.values():
+            working.process.send_signal(signal.SIGINT)
+        return True
+
+    def start(self, job: Job) -> None:
+        """Start a job in the first free place. It is in a session of its own: a terminal's Ctrl-C is for us, who pass it on."""
+        place = next(n for n in range(self.places) if n not in self.working)
+        self.report(Note(f"{job.words}: begins"))
+        self.folder.failed(job).unlink(missing_ok=True)
+        with self.folder.log(job).open("wb") as log:
+            try:
+                process = subprocess.Popen(
+                    self.command(job, place), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                    env={name: value for name, value in os.environ.items() if name not in PLACES},
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                self.folder.fail(job, f"It could not be started: {error}")
+                self.tell(self.folder.outcome(job, self.request), 0.0, "")
+                return
+        self.working[place] = Working(job, process, time.perf_counter())
+
+    def conclude(self, ended: Working, stopping: bool, left: int) -> None:
+        """Take note of how a job ended."""
+        job, log = ended.job, self.folder.log(ended.job)
+        said = shorten(log)
+        outcome = self.folder.outcome(job, self.request)
+        if outcome.state == "finished" or stopping:
+            log.unlink(missing_ok=True)
+        if stopping:
+            return
+        if outcome.state not in ("finished", "failed"):
+            self.folder.fail(job, why(said, ended.process.returncode))
+        to_go = f" ({left} to go)" if left else ""
+        self.tell(self.folder.outcome(job, self.request), time.perf_counter() - ended.started, to_go)
+
+    def tell(self, outcome: Outcome, seconds: float, to_go: str) -> None:
+        """Say how a job went."""
+        if outcome.state == "finished":
+            how = f"{outcome.accuracy:.1f} %, {seconds:.0f} s with data and scores"
+        else:
+            how = f"failed. {outcome.reason}"
+        self.report(Note(f"{outcome.job.words}: {how}{to_go}"))
+        self.changed()
+
+    def end(self) -> None:
+        """End what still runs, with the processes that it started."""
+        for working in self.working.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(working.process.pid, signal.SIGKILL)
+            working.process.wait()
+        self.working.clear()
+
+
+def shorten(log: Path) -> list[str]:
+    """Cut a log back to its last lines, without colours; returns them."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LAST_BYTES))
+        text = re.sub(r"\x1b\[[0-9;]*m", "", file.read().decode("utf-8", "replace"))
+    lines = text.splitlines()[-LAST_LINES:]
+    log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return lines
+
+
+def why(said: Sequence[str], code: int) -> str:
+    """Why a job failed: the sentence after its last `Error:`, the signal that killed it, or its last line."""
+    for line in reversed(said):
+        if line.startswith("Error:"):
+            return line.removeprefix("Error:").strip()
+    if code == -signal.SIGKILL:
+        return "It was killed, perhaps because memory ran out."
+    if code < 0:
+        return f"It was ended by signal {-code}."
+    last = next((line.strip() for line in reversed(said) if line.strip()), "")
+    return last or (f"It ended with exit code {code}." if code else "It ended before it was finished.")

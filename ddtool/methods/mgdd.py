@@ -1,0 +1,369 @@
+"""MGDD on one page: a meta generator for fast dataset distillation (Liu and Wang, NeurIPS 2023), and the refinement we add.
+
+Letters are the paper's. X_t (n, c, h, w), Y_t (n, C): real images and centred one-hot labels; X_s (m, c, h, w), Y_s (m, C):
+synthetic ones; f: features of a random network, (·, d); g: the generator, image to image; Z: the pool of initial samples.
+Images are normalised; every random draw comes from the `rng` that is passed in. Shapes in a step are fixed, and a step asks
+nothing of the host.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
+from ddtool.data.images import BalancedSampler, ImageData, Normaliser, one_hot
+from ddtool.events import Report, silent
+from ddtool.models.convnet import RandomFeatures
+from ddtool.models.generator import Generator
+from ddtool.runtime.distributed import ALONE, Ranks
+from ddtool.runtime.engine import Engine, seeded_generator
+from ddtool.runtime.loop import Loop, Saver
+
+# ---------------------------------------------------------------------------------------------------- ridge regression
+
+
+def ridge_head(F: Tensor, Y: Tensor, ridge: float) -> Tensor:
+    """W (d, C) that minimises ‖F W − Y‖² + c‖W‖², F (m, d), Y (m, C), with c = λ·tr(F Fᵀ)/min(m, d).
+
+    c is λ times the mean non-zero eigenvalue, so λ does not depend on the scale of the features. Solved by Cholesky in
+    the smaller of the kernel form Fᵀ (F Fᵀ + cI)⁻¹ Y and the feature form (Fᵀ F + cI)⁻¹ Fᵀ Y: the same solution.
+    """
+    m, d = F.shape
+    if m <= d:
+        return F.T @ solve_regularised(F @ F.T, Y, ridge, m)
+    return solve_regularised(F.T @ F, F.T @ Y, ridge, d)
+
+
+def solve_regularised(A: Tensor, B: Tensor, ridge: float, rank: int) -> Tensor:
+    """(A + λ·tr(A)/rank·I)⁻¹ B for a symmetric positive semi-definite A. Where A + cI is numerically indefinite, the
+    result is not finite, which the loop reports; nothing is asked of the host."""
+    diagonal = A.diagonal()
+    shifted = torch.diagonal_scatter(A, diagonal + ridge * diagonal.sum() / rank)
+    L, info = torch.linalg.cholesky_ex(shifted)
+    return torch.cholesky_solve(B, L) + torch.where(info > 0, float("nan"), 0.0)
+
+
+def ridge_loss(f: Callable, X_t: Tensor, Y_t: Tensor, X_s: Tensor, Y_s: Tensor, ridge: float) -> Tensor:
+    """Eq. 1: the best head on the features of S, judged on the real batch; squared error summed over classes, mean over n."""
+    with torch.no_grad():
+        F_t = in_chunks(f, X_t)
+    return (F_t @ ridge_head(f(X_s), Y_s, ridge) - Y_t).square().sum(1).mean()
+
+
+# --------------------------------------------------------------------------------------- real data, analytical labels
+
+
+@dataclass
+class Real:
+    """The target T (or a task drawn from a large set), on the device: class-balanced batches, and Z."""
+
+    data: ImageData
+    sampler: BalancedSampler
+    normalise: Normaliser
+
+    @classmethod
+    def of(cls, data: ImageData, engine: Engine) -> "Real":
+        data = data.to(engine.device)
+        return cls(data, BalancedSampler(data.labels, data.num_classes), Normaliser(data.mean, data.std, engine.device))
+
+    def batch(self, n: int | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """About n images (default: `usual_batch`), the same number of each class: X_t, Y_t."""
+        return self.at(self.sampler(n or usual_batch(self.data.num_classes), rng))
+
+    def at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images at `indices`, normalised, with centred one-hot labels."""
+        return self.normalise(self.data.images[indices]), one_hot(self.data.labels[indices], self.data.num_classes)
+
+
+@dataclass
+class Pool:
+    """Z: initial samples X_s, image-major, so that the first k·C rows hold k images of every class; and for every IPC k that is
+    seen, labels Y_s (k·C, C) of those."""
+
+    X_s: Tensor
+    Y_s: dict[int, Tensor]
+
+    def batch(self, ipc: int, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The first `ipc` images of every class; of more than `most` images, a random class-balanced part."""
+        Y = self.Y_s[ipc]
+        return balanced_part(self.X_s[: len(Y)], Y, Y.shape[1], most, rng)
+
+
+@torch.no_grad()
+def label_head(f: Callable, real: Real, rows: Tensor, ridge: float, chunk: int = 500) -> Tensor:
+    """Eq. 3: the head W_θ (d, C) of one fixed random network, solved on the images at `rows` in one pass.
+
+    Features are computed in `chunk`s; the sums FᵀF and FᵀY and the solve are float64.
+    """
+    FtF, FtY = 0.0, 0.0  # type: Tensor | float, Tensor | float
+    for part in rows.split(chunk):
+        X, Y = real.at(part)
+        F = f(X)
+        FtF, FtY = FtF + (F.T @ F).double(), FtY + (F.T @ Y).double()
+    return solve_regularised(FtF, FtY, ridge, min(len(rows), len(FtF))).float()  # type: ignore
+
+
+@torch.no_grad()
+def analytical_labels(f: Callable, W: Tensor, X: Tensor, chunk: int = 512) -> Tensor:
+    """Eq. 3: Y_s = f_θ(X_s) W_θ, (m, C)."""
+    return in_chunks(f, X, chunk) @ W
+
+
+@torch.no_grad()
+def fitted_labels(
+    X_s: Tensor, f: RandomFeatures, real: Real, config: FitConfig, rng: torch.Generator, most: int | None = None
+) -> Tensor:
+    """Ours, beyond the paper: the labels (m, C) that minimise Eq. 1, averaged over random networks, for fixed images.
+
+    With `most`, those for steps that see a random class-balanced part of at most so many images: a network judges one part,
+    and every image is in at least `SEEN` of them.
+
+    The prediction of Eq. 1 is A Y_s, with A (n, m) a function of the images alone, so the best labels are one ridge
+    regression: over the stacked rows of `config.networks` fresh networks, each with a fresh real batch. No steps; the
+    sums AᵀA (m, m) and AᵀY_t and the solve are float64.
+    """
+    m, C = len(X_s), real.data.num_classes
+    AtA, AtY = X_s.new_zeros(m, m, dtype=torch.float64), X_s.new_zeros(m, C, dtype=torch.float64)
+    for rows in covering_parts(m, C, m if most is None else most, config.networks, rng):
+        X_t, Y_t = real.batch(max(config.real_batch, 2 * len(rows)), rng)
+        A = predictor(f.draw(rng), X_t, X_s[rows], config)
+        if len(rows) == m:
+            AtA += A.T @ A
+            AtY += A.T @ Y_t
+        else:
+            AtA[rows[:, None], rows] += (A.T @ A).double()
+            AtY[rows] += (A.T @ Y_t).double()
+        del A  # as large as the sums, where S is large
+    return solve_regularised(AtA, AtY, config.shrink, m).float()
+
+
+def predictor(f: Callable, X_t: Tensor, X_s: Tensor, config: FitConfig) -> Tensor:
+    """A (n, m): what the best head on the features of S says of the real batch, per unit of each label."""
+    X_b, unit = mirrored(X_s, torch.eye(len(X_s), device=X_s.device), config.mirror)
+    return in_chunks(f, X_t) @ ridge_head(in_chunks(f, X_b), unit, config.ridge)
+
+
+# ------------------------------------------------------------------------------------------ adaptation and generation
+
+
+def training_loss(
+    g: Callable, f: RandomFeatures, real: Real, pool: Pool, ipc: int, config: AdaptConfig, rng: torch.Generator
+) -> Tensor:
+    """TrainingLoss(T; ω): Eq. 1 of a generated batch in the feature space of a fresh random network."""
+    X_t, Y_t = real.batch(config.real_batch, rng)
+    X_s, Y_s = pool.batch(ipc, config.synthetic_batch, rng)
+    X_s = real.normalise.bound(g(X_s))
+    return ridge_loss(f.draw(rng), X_t, Y_t, *mirrored(X_s, Y_s, config.mirror), config.ridge)
+
+
+def adapt(
+    g: Generator,
+    f: RandomFeatures,
+    real: Real,
+    pool: Pool,
+    config: AdaptConfig,
+    engine: Engine,
+    rng: torch.Generator,
+    report: Report = silent,
+    saver: Saver | None = None,
+    seconds: float | None = None,
+) -> None:
+    """Adaptation: `config.steps` steps of g on the target (or `seconds`), in place.
+
+    The IPC alternates between `config.seen_ipcs`.
+    """
+    optimiser = torch.optim.Adam(g.parameters(), lr=config.lr, betas=config.betas)
+    loop = Loop(
+        "adapt", config.steps, dict(g.named_parameters()), optimiser, rng, report, saver,
+        floor=config.lr_floor, limit=seconds,
+    )  # fmt: skip
+    run = engine.wrap(g)
+    for step in loop:
+        ipc = config.seen_ipcs[step % len(config.seen_ipcs)]
+        loop.update(training_loss(run, f, real, pool, ipc, config, rng))
+
+
+@torch.no_grad()
+def generate(g: Generator, X_s: Tensor, normalise: Normaliser, engine: Engine, chunk: int = 128) -> Tensor:
+    """Deployment: one pass of the adapted generator over initial samples, any number of them; pixels stay in [0, 1].
+
+    Every pass is over exactly `chunk` images, the last one filled up with zeros: on some CPUs the bits of a matrix product
+    depend on the number of rows, and an image must not depend on how many are made with it.
+    """
+    run = engine.wrap(g)
+    return torch.cat([normalise.bound(run(filled(part, chunk)))[: len(part)] for part in X_s.split(chunk)])
+
+
+# --------------------------------------------------------------------------------------------------------- refinement
+
+
+def refine(
+    X_s: Tensor,
+    Y_s: Tensor,
+    f: RandomFeatures,
+    real: Real,
+    config: RefineConfig,
+    rng: torch.Generator,
+    report: Report = silent,
+    saver: Saver | None = None,
+    phase: str = "refine",
+    seconds: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Ours, beyond the paper: `config.steps` direct steps (or `seconds`) on the pixels and labels of S under Eq. 1.
+
+    Returns new X_s, Y_s.
+    Pixels are projected back into [0, 1] after each step.
+    """
+    X, Y = X_s.clone().requires_grad_(), Y_s.clone().requires_grad_()
+    groups = [{"params": [X], "lr": config.lr_pixels}, {"params": [Y], "lr": config.lr_labels}]
+    optimiser = torch.optim.Adam(groups, betas=config.betas)
+    loop = Loop(
+        phase, config.steps, {"X": X, "Y": Y}, optimiser, rng, report, saver, floor=config.lr_floor, limit=seconds
+    )
+    for _ in loop:
+        X_t, Y_t = real.batch(config.real_batch, rng)
+        f.draw(rng)
+        X_b, Y_b = mirrored(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.mirror)
+        loop.update(ridge_loss(f, X_t, Y_t, X_b, Y_b, config.ridge))
+        with torch.no_grad():
+            X.copy_(real.normalise.bound(X))
+    return X.detach(), Y.detach()
+
+
+# ------------------------------------------------------------------------------------------------------- pre-training
+
+
+def draw_task(
+    data: ImageData, ipc: int, f: RandomFeatures, config: MetaConfig, rng: torch.Generator
+) -> tuple[Real, Pool]:
+    """The images of a task (image-major, on the device) as T, the first `ipc` of every class as Z with fitted labels.
+
+    With no networks to fit on, labels are those of Eq. 3, f drawn afresh to be the task's θ.
+    """
+    C, device = data.num_classes, data.images.device
+    task = Real(data, BalancedSampler(data.labels, C), Normaliser(data.mean, data.std, device))
+    X_s, _ = task.at(torch.arange(ipc * C, device=device))
+    if config.fit.networks:
+        return task, Pool(X_s, {ipc: fitted_labels(X_s, f, task, config.fit, rng, config.task.synthetic_batch)})
+    W = label_head(f.draw(rng), task, torch.arange(len(data), device=device), config.task.ridge)
+    return task, Pool(X_s, {ipc: analytical_labels(f, W, X_s)})
+
+
+def meta_train(
+    g: Generator,
+    features: dict[int, RandomFeatures],
+    tasks: Callable[[torch.Generator], tuple[ImageData, int]],
+    config: MetaConfig,
+    engine: Engine,
+    seed: int,
+    report: Report = silent,
+    saver: Saver | None = None,
+    ranks: Ranks = ALONE,
+    visit: Callable[[Loop], None] = lambda loop: None,
+) -> None:
+    """Pre-training: first-order MAML over `tasks` of random classes of large datasets, g changed in place.
+
+    Meta-training takes τ inner steps on a copy ω'; meta-testing takes the gradient at ω' of `config.meta_test` further
+    losses and applies it to ω. With `config.outer` 'reptile' the outer gradient is ω − ω' instead (Nichol et al., 2018).
+    tasks: draws a task from a stream on the host: its images (image-major, on the device) and its IPC;
+    features: a network for each number of channels. Every task has random streams of its own, one on the host and one on
+    the device, so it does not matter which of the `ranks` computes it. `visit` sees ω before each update and after the last.
+    """
+    outer = torch.optim.Adam(g.parameters(), lr=config.outer_lr, betas=config.outer_betas)
+    loop = Loop(
+        "pretrain", config.iterations, dict(g.named_parameters()), outer, None, report, saver, floor=config.lr_floor
+    )
+    for i in loop:
+        visit(loop)
+        loss = torch.zeros((), device=engine.device)
+        outer.zero_grad(set_to_none=True)
+        for k in ranks.share(config.meta_batch):
+            host, rng = seeded_generator("cpu", seed, "task", i, k), engine.rng(seed, "inner loop", i, k)
+            data, ipc = tasks(host)
+            f = features[data.shape[0]]
+            task, pool = draw_task(data, ipc, f, config, rng)
+            loss = loss + meta_gradient(g, f, task, pool, config, engine, rng) / config.meta_batch
+        loss, loop.stopping = ranks.sum_gradients(list(g.parameters()), loss, loop.asked)
+        loop.apply(loss)
+    visit(loop)
+
+
+def meta_gradient(
+    g: Generator, f: RandomFeatures, real: Real, pool: Pool, config: MetaConfig, engine: Engine, rng: torch.Generator
+) -> Tensor:
+    """Add one task's first-order gradient to ω's .grad; returns the loss after τ steps."""
+    fast = copy.deepcopy(g)
+    inner = torch.optim.Adam(fast.parameters(), lr=config.task.lr, betas=config.task.betas)
+    run, (ipc,) = engine.wrap(fast), pool.Y_s
+    for _ in range(config.inner_steps):
+        inner.zero_grad(set_to_none=True)
+        training_loss(run, f, real, pool, ipc, config.task, rng).backward()
+        inner.step()
+    inner.zero_grad(set_to_none=True)
+    losses = []
+    for _ in range(config.meta_test):  # one backward pass each: the next loss draws new weights into the same f
+        loss = training_loss(run, f, real, pool, ipc, config.task, rng) / config.meta_test
+        if config.outer == "maml":
+            loss.backward()
+        losses.append(loss.detach())
+    for slow, quick in zip(g.parameters(), fast.parameters(), strict=True):
+        gradient: Any = quick.grad if config.outer == "maml" else slow.detach() - quick.detach()
+        scaled = gradient / config.meta_batch
+        slow.grad = scaled if slow.grad is None else slow.grad + scaled
+    return torch.stack(losses).sum()
+
+
+# ------------------------------------------------------------------------------------------------------- small helpers
+
+
+def usual_batch(C: int) -> int:
+    """Real images a step: 256, or 10 of each class where that is more, up to 2,000."""
+    return max(256, min(10 * C, 2000))
+
+
+def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
+    """S with its left-right mirror images beside it, when classes do not mind."""
+    return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if mirror else (X, Y)
+
+
+def filled(X: Tensor, n: int) -> Tensor:
+    """Images X (m, c, h, w) with images of zeros after them, n in all."""
+    return nn.functional.pad(X, (0, 0, 0, 0, 0, 0, 0, n - len(X)))
+
+
+def in_chunks(f: Callable, X: Tensor, chunk: int = 500) -> Tensor:
+    """f(X), (n, d), computed part by part."""
+    return torch.cat([f(part) for part in X.split(chunk)])
+
+
+SEEN = 4
+"""How many of the parts of `covering_parts` hold an image, at least."""
+
+
+def covering_parts(m: int, C: int, most: int, parts: int, rng: torch.Generator) -> list[Tensor]:
+    """Rows of at least `parts` parts, each with the same random images of each of C classes (at least one; at most `most`
+    rows) out of m, image-major; all images are in about as many. Of no more than `most` rows: all of them in every part."""
+    n = m // C
+    k = n if m <= most else max(1, most // C)
+    cuts = math.ceil(n / k)
+    if cuts == 1:
+        return [torch.arange(m, device=rng.device)] * parts
+    rounds = max(math.ceil(parts / cuts), SEEN)
+    wrapped = torch.arange(cuts * k, device=rng.device) % n
+    images = torch.cat([torch.randperm(n, generator=rng, device=rng.device)[wrapped] for _ in range(rounds)])
+    rows = images.view(-1, k, 1) * C + torch.arange(C, device=rng.device)
+    return list(rows.flatten(1))
+
+
+def balanced_part(X: Tensor, Y: Tensor, C: int, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(X, Y) itself up to `most` rows; else the same random images of each of C classes, at least one. X is image-major."""
+    if len(X) <= most:
+        return X, Y
+    images = torch.randperm(len(X) // C, generator=rng, device=X.device)[: max(1, most // C)]
+    chosen = (images[:, None] * C + torch.arange(C, device=X.device)).flatten()
+    return X[chosen], Y[chosen]

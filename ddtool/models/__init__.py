@@ -1,0 +1,1 @@
+"""Networks: ConvNet, random features, the generator."""

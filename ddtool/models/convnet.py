@@ -1,0 +1,135 @@
+"""Networks: the field's ConvNet, for random features and for evaluation, and how their weights are drawn."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ddtool.errors import UsageError, did_you_mean
+from ddtool.runtime.engine import Engine, frozen_random_state
+
+
+class InstanceNorm(nn.GroupNorm):
+    """GroupNorm of one channel a group, as sums over pixels that keep channels last.
+
+    On a CPU forward and backward of a 32-64-128 ConvNet take under half the time of torch's kernel, second derivatives
+    no more (docs/log.md). Statistics are at least float32.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        var, mean = torch.var_mean(
+            x.to(torch.promote_types(x.dtype, torch.float32)), (2, 3), correction=0, keepdim=True
+        )
+        scale = self.weight.view(1, -1, 1, 1) * (var + self.eps).rsqrt()
+        shift = self.bias.view(1, -1, 1, 1) - mean * scale
+        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "none": lambda width: nn.Identity(),
+    "batch": nn.BatchNorm2d,
+    "instance": InstanceNorm,
+}
+
+
+class ConvNet(nn.Module):
+    """The field's ConvNet (Gidaris and Komodakis 2018): blocks of 3x3 conv → norm → ReLU → 2x2 average pool, then a linear head.
+
+    `widths` gives the channels of each block; (128, 128, 128) with instance norm is ConvNet-3 with 320,010 parameters
+    for 3x32x32 and 10 classes. 28x28 grey images are padded to 32x32 by the first convolution.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        num_classes: int,
+        widths: Sequence[int] = (128, 128, 128),
+        norm: str = "instance",
+    ) -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise UsageError(f"Unknown norm '{norm}'.", did_you_mean(norm, NORMS))
+        channels, height, width = shape
+        self.first_padding = 3 if (height, width) == (28, 28) else 1
+        grown = 2 * (self.first_padding - 1)
+        height, width = (height + grown) >> len(widths), (width + grown) >> len(widths)
+        if min(height, width) < 1:
+            raise UsageError(
+                f"{len(widths)} blocks are too many for {shape[1]}x{shape[2]} images.", "Use a smaller depth."
+            )
+        blocks: list[nn.Module] = []
+        for i, out in enumerate(widths):
+            conv = nn.Conv2d(channels, out, 3, padding=self.first_padding if i == 0 else 1)
+            blocks += [conv, NORMS[norm](out), nn.ReLU(inplace=True), nn.AvgPool2d(2)]
+            channels = out
+        self.body = nn.Sequential(*blocks)
+        self.feature_dim = channels * height * width
+        self.head = nn.Linear(self.feature_dim, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) → (n, d), flattened channel-major."""
+        return self.body(images).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) → class scores (n, C)."""
+        return self.head(self.features(images))
+
+
+def depth_for(shape: tuple[int, int, int]) -> int:
+    """Blocks that bring an image to about 4x4: 3 for 32x32, 4 for 64x64, 5 for 128x128; no more than its shorter side bears."""
+    return max(1, min(round(math.log2(max(shape[1:]) / 4)), math.floor(math.log2(min(shape[1:])))))
+
+
+def pyramid(width: int, depth: int) -> tuple[int, ...]:
+    """Widths that double while the resolution halves, ending at `width`: (32, 64, 128) for 128 and 3."""
+    return tuple(max(1, width >> (depth - 1 - i)) for i in range(depth))
+
+
+@torch.no_grad()
+def initialise(net: nn.Module, rng: torch.Generator, scheme: str = "he") -> None:
+    """Draw every weight of `net` afresh, in place: 'he' N(0, 2/fan_in), 'lecun' N(0, 1/fan_in), 'torch' U(±fan_in^-½).
+
+    Biases are zero, except 'torch' (the same uniform); norm layers become the identity. Nothing is asked of the host.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            draw_weights(module, rng, scheme)
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+            module.reset_parameters()
+
+
+def draw_weights(layer: nn.Conv2d | nn.Linear, rng: torch.Generator, scheme: str) -> None:
+    """Fresh weights and bias of one layer by `initialise`'s scheme."""
+    fan_in = layer.weight[0].numel()
+    if scheme == "torch":
+        for tensor in layer.parameters():
+            tensor.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=rng)
+        return
+    layer.weight.normal_(0, math.sqrt((2 if scheme == "he" else 1) / fan_in), generator=rng)
+    if layer.bias is not None:
+        layer.bias.zero_()
+
+
+class RandomFeatures:
+    """f_θ: the features of a network with random weights (He). `draw` makes it f_θ*, a fresh one, in place."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], widths: Sequence[int], norm: str, engine: Engine, rng: torch.Generator
+    ) -> None:
+        with frozen_random_state():
+            self.net = engine.place(ConvNet(shape, 1, widths, norm)).requires_grad_(False)
+        self._features = engine.wrap(self.net.features)
+        self.draw(rng)
+
+    def draw(self, rng: torch.Generator) -> "RandomFeatures":
+        """Fresh weights from `rng`, asking nothing of the host."""
+        initialise(self.net.body, rng)
+        return self
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Network input (n, c, h, w) → float32 features (n, d)."""
+        return self._features(images)

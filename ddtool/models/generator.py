@@ -1,0 +1,179 @@
+"""The generator g_ω: image to image, residual, an associative memory."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddtool.config import GeneratorConfig
+from ddtool.errors import GeneratorError, UsageError
+from ddtool.hub import client as hub
+from ddtool.runtime.engine import finite, frozen_random_state
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+"""Types by the names that safetensors gives them."""
+GAIN, SHARPNESS = 32.0, 5.0
+"""Of the memory's output: a step of Adam at 1e-3 moves a pixel by up to 0.03, as a step of refinement does. Of the choice of
+slots: an image takes a handful of 512. Neither half nor twice as much makes a difference (docs/log.md)."""
+
+Resampling = Callable[[Tensor, tuple[int, int]], Tensor]
+
+
+class Generator(nn.Module):
+    """g_ω(X) = X + r_ω(X), r_ω an associative memory: an image takes a mixture of stored images, by its likeness to their keys.
+    Stored images are zero at the start, so that g begins as the identity.
+
+    Ours: images that look different take different slots, so the steps of adaptation move each image by itself, as direct steps
+    on pixels do; a convolutional r_ω changes all images alike, which gains nothing (docs/log.md). An image that adaptation
+    did not see takes what was stored for those that look like it.
+
+    Works on normalised images (n, c, h, w) of any size, but what it adds has no finer detail than `side` pixels; grey images
+    travel as three equal channels and come back grey.
+    """
+
+    def __init__(self, config: GeneratorConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or GeneratorConfig()
+        slots, side = config.slots, config.side
+        self.keys = nn.Parameter(torch.randn(slots, 3 * (side // 2) ** 2))
+        self.values = nn.Parameter(torch.zeros(slots, 3 * side**2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (n, c, h, w), c in {1, 3} → normalised images of the same shape, not clamped."""
+        return images + self.residual(images)
+
+    def residual(self, images: Tensor) -> Tensor:
+        """What the generator adds, (n, c, h, w)."""
+        grey, size = images.shape[1] == 1, images.shape[2:]
+        x = images.expand(-1, 3, -1, -1) if grey else images
+        x = torch.softmax(SHARPNESS * self.likeness(x), 1) @ self.values
+        x = GAIN * x.view(-1, 3, self.config.side, self.config.side).float()
+        x = resampled(x, size, bilinear)
+        return x.mean(1, keepdim=True) if grey else x
+
+    def likeness(self, images: Tensor) -> Tensor:
+        """Of images (n, 3, h, w) to the keys, (n, slots): their cosine at half the side without what is coarse, times √d, so
+        that it is about N(0, 1) for random keys; near zero for an image without detail. float32 always: it is an exponent."""
+        with torch.autocast(images.device.type, enabled=False):
+            x = resampled(images, (self.config.side // 2,) * 2, averaged)
+            x = x - F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, 1)
+            x, keys = F.normalize(x.flatten(1), dim=1, eps=1e-3), F.normalize(self.keys, dim=1)
+            return x @ keys.T * math.sqrt(keys.shape[1])
+
+    @classmethod
+    def build(cls, config: GeneratorConfig, seed: int) -> "Generator":
+        """A generator with fresh weights that depend on `seed` alone."""
+        with frozen_random_state():
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+            return cls(config)
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and model.safetensors into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps({"ddtool_generator": asdict(self.config)}, indent=2) + "\n")
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    @classmethod
+    def load(cls, folder: Path) -> "Generator":
+        """Read an untrusted generator folder. Raises GeneratorError, naming the file, for anything but an exact fit."""
+        config = read_config(folder / CONFIG_FILE)
+        with torch.device("meta"):  # shapes without memory: nothing is allocated for a file that does not fit
+            generator = cls(config)
+        weights = read_weights(folder / WEIGHTS_FILE, generator.state_dict())
+        for name, value in weights.items():
+            if not finite(value):
+                raise GeneratorError(f"{folder / WEIGHTS_FILE}: tensor '{name}' has values that are not finite.")
+        generator.load_state_dict(weights, assign=True)
+        return generator
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> "Generator":
+        """The generator of a Hub repo[@revision], of a folder or a run, or 'bundled'. Raises GeneratorError or HubError."""
+        return cls.load(hub.generator_folder(name))
+
+
+def averaged(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images at another size: means over areas."""
+    return F.adaptive_avg_pool2d(images, size)
+
+
+def bilinear(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images at another size: bilinear, antialiased."""
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def resampled(images: Tensor, size: Sequence[int], how: Resampling) -> Tensor:
+    """Images (n, c, h, w) at another size: `how` of them, as a product with the weights of each side.
+
+    So its gradients are summed in the same order each time: on CUDA those of torch's kernels are not.
+    """
+    if images.shape[2:] == torch.Size(size):
+        return images
+    rows, columns = (side_weights(how, n, to, images.device) for n, to in zip(images.shape[2:], size, strict=True))
+    with torch.autocast(images.device.type, enabled=False):
+        return rows.to(images) @ images @ columns.T.to(images)
+
+
+@lru_cache(maxsize=64)
+def side_weights(how: Resampling, n: int, to: int, device: torch.device) -> Tensor:
+    """The weights (to, n) of a side's n pixels in each of its `to` new ones."""
+    with torch.autocast("cpu", enabled=False), torch.inference_mode(False), torch.no_grad():
+        return how(torch.eye(n)[None, None], (to, n))[0, 0].to(device)
+
+
+def read_config(path: Path) -> GeneratorConfig:
+    """The architecture in a config.json of ours; GeneratorError for anything else."""
+    hint = (
+        "A generator folder holds config.json and model.safetensors; `ddtool adapt --generator bundled` always works."
+    )
+    try:
+        if path.stat().st_size > 2**20:
+            raise GeneratorError(f"{path} is too large for a configuration.", hint)
+        values = json.loads(path.read_text(encoding="utf-8"))["ddtool_generator"]
+        if values.keys() >= {"width", "blocks"}:
+            raise GeneratorError(
+                f"{path} is of an earlier version's convolutional generator.", "Adapt or pre-train again."
+            )
+        return GeneratorConfig.from_dict(values)
+    except FileNotFoundError:
+        raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.", hint) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise GeneratorError(f"{path} is not a generator's configuration ({type(error).__name__}).", hint) from error
+    except UsageError as error:
+        raise GeneratorError(f"{path}: {error.message}", error.hint or hint) from error
+
+
+def read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, whose header is compared with `expected` (names, shapes, types) before any is read.
+
+    Raises GeneratorError when the file is missing, damaged or not for this network.
+    """
+    hint = "The file is not for this config.json."
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = {name: file.get_slice(name) for name in list(file.keys())}
+            for name in sorted(expected.keys() ^ header.keys()):
+                how = "misses" if name in expected else "has the unknown"
+                raise GeneratorError(f"{path} {how} tensor '{name}'.", hint)
+            for name, part in header.items():
+                shape, kind, wanted = tuple(part.get_shape()), DTYPES.get(part.get_dtype()), expected[name]
+                if shape != wanted.shape or kind != wanted.dtype:
+                    said = f"is {shape} {kind or part.get_dtype()}, expected {tuple(wanted.shape)} {wanted.dtype}"
+                    raise GeneratorError(f"{path}: tensor '{name}' {said}.", hint)
+            return {name: file.get_tensor(name) for name in header}
+    except FileNotFoundError:
+        raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise GeneratorError(
+            f"{path} is not a readable safetensors file: {error}", "Copy or download it again."
+        ) from error

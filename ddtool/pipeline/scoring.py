@@ -1,0 +1,166 @@
+"""Which sets to score, on which test split, beside which baseline; scores of a run are recorded in it."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from ddtool.config import RunConfig, from_dict
+from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
+from ddtool.errors import RunError, UsageError, did_you_mean
+from ddtool.evaluation.measure import Score, check_protocol, kernel_ridge, train_and_test
+from ddtool.events import Report, silent
+from ddtool.runs.run import STAGES, Run, ipcs_in, is_run, read_set
+from ddtool.runtime.engine import Engine
+from ddtool.sources import load as sources
+from ddtool.sources.load import Target
+from ddtool.sources.origins import CONVERTED
+
+
+def load_target(config: RunConfig, report: Report) -> Target:
+    """The dataset of a configuration; UsageError for an option of the data source that does not exist."""
+    return sources.load(config.dataset, from_dict(sources.DataOptions, config.data, "data."), report=report)
+
+
+def score_run(config: RunConfig, run: Run, target: Target, engine: Engine, report: Report) -> None:
+    """Score every set of the run: refined, generator alone, and as many random real images, by the configured protocol."""
+    for ipc in config.ipc:
+        final = run.load_set(ipc)
+        sets = [final]
+        if final.stage == "refined":
+            sets.insert(0, run.load_set(ipc, "generated"))
+        if config.evaluate.baseline:
+            sets.append(random_subset(target.train, final, config.seed))
+        for synthetic in sets:
+            score_set(synthetic, target, config, run, engine, report)
+
+
+def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
+    """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale."""
+    return real_images(train, draw_pool(train, beside.ipc, seed), beside.mirror).scaled(beside.label_scale)
+
+
+def score_set(
+    synthetic: SyntheticSet, target: Target, config: RunConfig, run: Run, engine: Engine, report: Report
+) -> None:
+    """Kernel-ridge and trained-network scores of one set, recorded in the run; those it has already are not repeated."""
+    have = {(s["stage"], s["ipc"], s["protocol"], s["seeds"], s["dataset"]) for s in run.results()["scores"]}
+    protocols = [("kernel-ridge", 3)] if config.evaluate.kernel_ridge else []
+    for protocol, seeds in (*protocols, (config.evaluate.protocol, config.evaluate.seeds)):
+        if (synthetic.stage, synthetic.ipc, protocol, seeds, target.name) not in have:
+            score = measure(synthetic, target, protocol, seeds, config.seed, engine, report)
+            run.record(score=score.to_dict())
+
+
+def evaluate(
+    run: Run | None,
+    sets: list[SyntheticSet],
+    on: str | None,
+    protocol: str,
+    seeds: int,
+    seed: int,
+    baseline: bool,
+    engine: Engine,
+    report: Report = silent,
+) -> list[Score]:
+    """Scores of sets; those of a run are recorded in it."""
+    config = run.config() if run and not on else tested_on(sets[0], on)
+    target = load_target(config, report)
+    check_classes(sets[0], target.train)
+    if baseline:
+        sets = [*sets, *(random_subset(target.train, s, seed) for _, s in sorted({s.ipc: s for s in sets}.items()))]
+    scores = []
+    for synthetic in sets:
+        score = measure(synthetic, target, protocol, seeds, seed, engine, report)
+        if run:
+            run.record(score=score.to_dict())
+        scores.append(score)
+    return scores
+
+
+def check_request(stage: str | None, protocol: str) -> None:
+    """UsageError for a stage or a protocol that does not exist."""
+    check_stage(stage)
+    if protocol != "kernel-ridge":
+        check_protocol(protocol)
+
+
+def find_sets(path: Path, ipc: int | None, stage: str | None) -> tuple[Run | None, list[SyntheticSet]]:
+    """The sets that a path means: those of a run or of a folder of sets, or one exact.safetensors (or its folder)."""
+    if is_run(path):
+        run = Run.open(path)
+        ipcs = [ipc] if ipc is not None else run.ipcs()
+        if not ipcs:
+            raise RunError(f"{path} has no synthetic set yet.", f"Finish it: `ddtool adapt --resume {path}`.")
+        return run, [run.load_set(n, stage) for n in ipcs]
+    if there := ipcs_in(path):
+        if ipc not in (None, *there):
+            raise RunError(f"{path} has no set of ipc {ipc}.", f"Sets there: {', '.join(map(str, there))}.")
+        return None, [one_set(path / f"ipc{n}", n, stage) for n in there if ipc in (None, n)]
+    return None, [one_set(path, ipc, stage)]
+
+
+def one_set(path: Path, ipc: int | None, stage: str | None) -> SyntheticSet:
+    """The set in a folder or file; UsageError when it is of another IPC or stage."""
+    file = path / "exact.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        hint = "Give a run directory, an exact.safetensors file, or a Hub repo: namespace/name."
+        raise RunError(f"No run and no synthetic set at {path}.", hint)
+    synthetic = read_set(file)
+    if ipc not in (None, synthetic.ipc) or stage not in (None, synthetic.stage):
+        message = f"{path} is one set, of ipc {synthetic.ipc}, {synthetic.stage}."
+        raise UsageError(message, "Leave --ipc and --stage out, or give the run directory.")
+    return synthetic
+
+
+def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
+    """Where to test a set that is judged without its run: on dataset `on` (at the same resolution), else on the one it was
+    made from, read alike."""
+    source = synthetic.source
+    own = source.get("path") or str(source.get("name") or "").partition("@")[0]
+    name = on or own
+    if not name:
+        raise UsageError("The set does not say which dataset it was made from.", "Name it: --on DATASET.")
+    if on and on not in (own, source.get("id")):
+        return RunConfig(dataset=on, data={key: source[key] for key in ("resolution",) if source.get(key) is not None})
+    if not on and source.get("kind") == "local" and not source.get("path"):
+        raise UsageError(f"The set was made from data that is not here ('{name}').", "Name a dataset: --on DATASET.")
+    known = ("image_column", "label_column", "train_split", "test_split", "resolution", "config")
+    data = {key: source[key] for key in known if source.get(key) is not None}
+    if not re.fullmatch(r"\w+(\.\w+)*", str(data.get("test_split", ""))):
+        data.pop("test_split", None)  # not a split, but a note of what was held out
+    if source.get("kind") == "hub":
+        data["revision"] = CONVERTED if source.get("converted") else source["revision"]
+    return RunConfig(dataset=str(name), data=data)
+
+
+def check_classes(synthetic: SyntheticSet, train: ImageData) -> None:
+    """UsageError when a set would be tested on a dataset of other classes."""
+    ours, theirs = list(synthetic.class_names), list(train.class_names)
+    if ours != theirs:
+        raise UsageError(
+            f"The synthetic set has {len(ours)} classes ({short_list(ours)}), the dataset {len(theirs)} "
+            f"({short_list(theirs)}): an accuracy would mean nothing.",
+            "Test on a dataset with the same classes in the same order (--on).",
+        )
+
+
+def short_list(names: list[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def measure(
+    synthetic: SyntheticSet, target: Target, protocol: str, seeds: int, seed: int, engine: Engine, report: Report
+) -> Score:
+    """One score on the test split of `target`, by a protocol of that name or 'kernel-ridge'."""
+    if protocol == "kernel-ridge":
+        score = kernel_ridge(synthetic, target.test(), engine, seeds=seeds, seed=seed)
+    else:
+        score = train_and_test(synthetic, target.test(), protocol, engine, seeds=seeds, seed=seed, report=report)
+    return replace(score, dataset=target.name)
+
+
+def check_stage(stage: str | None) -> None:
+    """UsageError for a stage that does not exist."""
+    if stage is not None and stage not in STAGES:
+        raise UsageError(f"Unknown stage '{stage}'.", did_you_mean(stage, STAGES))

@@ -1,0 +1,1 @@
+"""Pre-training of a meta generator: tasks, the directory, validation."""

@@ -1,0 +1,155 @@
+"""The directory of a pre-training: the one place that knows its file names.
+
+config.json  env.json  metrics.jsonl
+checkpoints/pretrain.safetensors  the state after the last whole iteration that was kept; it stays when all is done
+generator/                        config.json, model.safetensors: the best by validation; pretraining.json: how it was made
+pictures/iteration-000100.png     held-out images above what the generator makes of them, before and after adaptation
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ddtool.config import PretrainConfig, check_pretraining, from_dict, to_dict
+from ddtool.errors import RunError, UsageError
+from ddtool.events import Event
+from ddtool.pretraining.tasks import LargeSet
+from ddtool.runs.run import (
+    FileSaver,
+    append_event,
+    check_taken,
+    environment,
+    is_pretraining,
+    staged_folder,
+    write_atomically,
+    write_json,
+)
+from ddtool.runtime.distributed import Ranks
+from ddtool.runtime.engine import Engine
+from ddtool.runtime.loop import Checkpoint
+
+FIGURES = ("loss before", "loss after", "accuracy", "seconds")
+"""Of a validation: Eq. 1 on held-out classes before and after τ steps, kernel-ridge accuracy in percent, time so far."""
+PHASES = ("pretrain", "validate")
+RESTORE = "Restore the file, or start a new pre-training."
+
+
+class Pretraining:
+    """One folder of `ddtool pretrain`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    @classmethod
+    def create(
+        cls, folder: Path, config: PretrainConfig, engine: Engine, sets: Sequence[LargeSet], force: bool = False
+    ) -> "Pretraining":
+        """A new one; RunError when the folder is taken, unless `force` says to replace a pre-training (and only that)."""
+        check_free(folder, force)
+        if is_pretraining(folder):
+            shutil.rmtree(folder)
+        with staged_folder(folder) as temporary:
+            write_json(temporary / "config.json", to_dict(config))
+            write_json(temporary / "env.json", environment(engine) | {"datasets": [describe(s) for s in sets]})
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Pretraining":
+        """An existing one; RunError when there is none."""
+        if not is_pretraining(Path(folder)):
+            hint = "Start one with `ddtool pretrain DATASET --out DIR`."
+            raise RunError(f"No pre-training of ddtool at {folder}.", hint)
+        return cls(folder)
+
+    def config(self) -> PretrainConfig:
+        """The resolved configuration it was started with."""
+        try:
+            config = from_dict(PretrainConfig, self._read("config.json"))
+            check_pretraining(config)
+        except UsageError as error:
+            raise RunError(f"{self.folder / 'config.json'}: {error.message}", error.hint or RESTORE) from error
+        return config
+
+    def check_same_data(self, sets: Sequence[LargeSet]) -> None:
+        """RunError when a dataset is not the one that the pre-training was started with."""
+        if self._read("env.json").get("datasets") != [describe(large) for large in sets]:
+            hint = "Bring the old data back, or start a new pre-training (--revision COMMIT holds a Hub dataset fast)."
+            raise RunError(f"The datasets have changed since {self.folder} was started.", hint)
+
+    def rewind(self, step: int) -> None:
+        """Forget what metrics.jsonl says of iterations after `step`, and a line that a kill left torn."""
+        path = self.folder / "metrics.jsonl"
+        kept = [line for line in self._lines() if line.get("phase") not in PHASES or line.get("step", 0) <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def curve(self) -> list[dict[str, Any]]:
+        """The validations so far: iteration and `FIGURES`."""
+        rows = [line for line in self._lines() if line.get("phase") == "validate" and {"step", *FIGURES} <= line.keys()]
+        return [{"iteration": row["step"]} | {name: row[name] for name in FIGURES} for row in rows]
+
+    def log(self, event: Event) -> None:
+        append_event(self.folder / "metrics.jsonl", event)
+
+    @property
+    def generator(self) -> Path:
+        """The generator's folder."""
+        return self.folder / "generator"
+
+    def _lines(self) -> list[dict[str, Any]]:
+        path = self.folder / "metrics.jsonl"
+        lines = []
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict):
+                lines.append(line)
+        return lines
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.folder / name).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{self.folder / name} is damaged: {error}.", RESTORE) from error
+
+
+class RankSaver(FileSaver):
+    """The checkpoint that rank 0 writes and every process reads: they must share the file system."""
+
+    def __init__(self, path: Path, ranks: Ranks) -> None:
+        super().__init__(path)
+        self.ranks = ranks
+
+    def load(self) -> Checkpoint | None:
+        try:
+            return super().load()
+        except RunError as error:
+            hint = f"Restore {self.path}, or remove it to begin at the first iteration again."
+            raise RunError(error.message, hint) from error
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        if self.ranks.main:
+            super().save(checkpoint)
+
+
+def check_free(folder: Path, force: bool) -> None:
+    """RunError when a new pre-training cannot be made at `folder`; `force` allows one there, which will be replaced."""
+    check_taken(folder, force, is_pretraining(folder), "pre-training", "ddtool pretrain")
+
+
+def describe(large: LargeSet) -> dict[str, Any]:
+    """What a dataset is, without saying where it lies on this machine."""
+    source = large.data.source
+    return {
+        "name": source.get("id") or Path(str(source.get("name", "dataset"))).name,
+        **{key: source[key] for key in ("revision", "content_hash", "config", "train_split") if source.get(key)},
+        "images": len(large.data),
+        "image": list(large.data.shape),
+        "classes": large.data.num_classes,
+        "held_out": [large.data.class_names[c] for c in large.held],
+        "licence": source.get("licence"),
+    }

@@ -1,0 +1,205 @@
+"""`ddtool pretrain`: from the names of large datasets to a meta generator."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddtool.config import (
+    PRETRAIN_PRESETS,
+    MetaConfig,
+    PretrainConfig,
+    check_pretraining,
+    from_dict,
+    merged,
+    preset,
+)
+from ddtool.data.images import ImageData
+from ddtool.errors import UsageError, did_you_mean
+from ddtool.events import Report, silent
+from ddtool.methods import mgdd
+from ddtool.models.convnet import NORMS, RandomFeatures, depth_for, pyramid
+from ddtool.models.generator import Generator
+from ddtool.pretraining.folder import Pretraining, RankSaver, check_free
+from ddtool.pretraining.tasks import LargeSet, task_source
+from ddtool.pretraining.validation import Validation
+from ddtool.runs.run import sweep
+from ddtool.runtime.distributed import ALONE, Ranks
+from ddtool.runtime.engine import Engine, seeded_generator
+from ddtool.sources import load as sources
+
+# -------------------------------------------------------------------------------------------------- beginning, resuming
+
+
+def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any]) -> PretrainConfig:
+    """defaults < preset < layers, left to right; UsageError for an unknown key or a value that cannot be used."""
+    values: dict[str, Any] = dict(preset(preset_name, engine.device.type, PRETRAIN_PRESETS))
+    for layer in layers:
+        values = merged(values, layer)
+    config = from_dict(PretrainConfig, values)
+    check_config(config)
+    return config
+
+
+def check_config(config: PretrainConfig) -> None:
+    """UsageError for values that no pre-training can use, before anything is loaded."""
+    if not config.datasets:
+        hint = "For example: `ddtool pretrain zh-plus/tiny-imagenet --resolution 32 --out DIR`."
+        raise UsageError("No dataset was given.", hint)
+    check_pretraining(config)
+    if config.features.norm not in NORMS:
+        raise UsageError(f"Unknown norm '{config.features.norm}'.", did_you_mean(config.features.norm, NORMS))
+
+
+def start(
+    config: PretrainConfig, folder: Path, engine: Engine, ranks: Ranks = ALONE, force: bool = False,
+    report: Report = silent,
+) -> Pretraining:  # fmt: skip
+    """A new pre-training whose datasets can be had; nothing is written before that. Rank 0 makes it, the others wait."""
+    check_processes(config, ranks)
+    if ranks.main:
+        check_free(folder, force)
+        Pretraining.create(folder, config, engine, load_sets(config, report), force)
+    ranks.barrier()
+    return Pretraining.open(folder)
+
+
+def finish(run: Pretraining, engine: Engine, ranks: Ranks = ALONE, report: Report = silent) -> None:
+    """Bring a pre-training to its end, from wherever it stands; on the CPU the result is the same, bit for bit, as without
+    an interruption."""
+    config, engine = run.config(), replace(engine, varying_sizes=True)
+    check_processes(config, ranks)
+    sets = load_first(config, ranks, report)
+    run.check_same_data(sets)
+    saver = RankSaver(run.folder / "checkpoints" / "pretrain.safetensors", ranks)
+    features = feature_networks(config, sets, engine)
+    g = engine.place(Generator.build(config.architecture, config.seed))
+    if ranks.main:
+        sweep(run.folder)
+        saved = saver.load()
+        run.rewind(-1 if saved is None else int(saved["step"]))
+    validation = Validation(run, config, g, features, sets, engine, ranks, report)
+    listen = validation.listen if ranks.main else silent
+    mgdd.meta_train(
+        g,
+        features,
+        task_source(sets, config.meta, engine.device),
+        config.meta,
+        engine,
+        config.seed,
+        listen,
+        saver,
+        ranks,
+        validation.visit,
+    )
+    ranks.barrier()
+
+
+def check_processes(config: PretrainConfig, ranks: Ranks) -> None:
+    """UsageError when a process would have nothing to do."""
+    if ranks.world > config.meta.meta_batch:
+        hint = f"Start {config.meta.meta_batch} or fewer, or give a larger --meta-batch."
+        raise UsageError(f"{ranks.world} processes for {config.meta.meta_batch} tasks an iteration.", hint)
+
+
+def load_sets(config: PretrainConfig, report: Report) -> list[LargeSet]:
+    """Every dataset, memory-mapped. Raises UsageError when their images differ in size."""
+    options = from_dict(sources.DataOptions, config.data, "data.")
+    needed = 2 * config.meta.ipc[1]  # as many again as the largest Z, for the real batches
+    trains = [sources.load(name, options, scattered=True, report=report).train for name in config.datasets]
+    sizes = {train.shape[1:]: name for name, train in zip(config.datasets, trains, strict=True)}
+    if len(sizes) > 1:
+        said = ", ".join(f"{name} has {h}x{w}" for (h, w), name in sizes.items())
+        raise UsageError(
+            f"The datasets' images differ in size: {said}.", "Give them one size, for example --resolution 32."
+        )
+    return [LargeSet.of(train, config.held_out, needed, config.seed, report) for train in trains]
+
+
+def load_first(config: PretrainConfig, ranks: Ranks, report: Report) -> list[LargeSet]:
+    """`load_sets` on rank 0 before all others, so that a dataset is decoded once."""
+    if not ranks.main:
+        ranks.barrier()
+        return load_sets(config, silent)
+    sets = load_sets(config, report)
+    ranks.barrier()
+    return sets
+
+
+def feature_networks(config: PretrainConfig, sets: Sequence[LargeSet], engine: Engine) -> dict[int, RandomFeatures]:
+    """The network that f_θ* is drawn into, by the number of channels; tasks may be grey."""
+    _, h, w = sets[0].data.shape
+    widths, norm = pyramid(config.features.width, depth_for((1, h, w))), config.features.norm
+    channels = {1, *(large.data.shape[0] for large in sets)}
+    return {
+        c: RandomFeatures((c, h, w), widths, norm, engine, engine.rng(config.seed, "features", c)) for c in channels
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan(config: PretrainConfig, engine: Engine, ranks: Ranks = ALONE, report: Report = silent) -> dict[str, Any]:
+    """What a pre-training would take: data and cache sizes in MB, tasks, seconds and peak memory by one trial iteration.
+
+    The trial is on the data where it is decoded already, else on random images of its shape. Nothing is written.
+    """
+    check_processes(config, ranks)
+    engine = replace(engine, varying_sizes=True)
+    options = from_dict(sources.DataOptions, config.data, "data.")
+    looks = [sources.look(name, options, report=report) for name in config.datasets]
+    if all(look.cached for look in looks):
+        sets = load_sets(config, report)
+    else:
+        sets = [stand_in(look, config) for look in looks if look.shape]
+    sizes = [look.cache_bytes for look in looks]
+    shares = len(ranks.share(config.meta.meta_batch))
+    out: dict[str, Any] = {
+        "datasets": [
+            {"name": Path(name).name, "train": look.train, "classes": look.classes, "image": look.shape}
+            | {"cached": look.cached, "cache_mb": None if size is None else round(size / 1e6)}
+            for name, look, size in zip(config.datasets, looks, sizes, strict=True)
+        ],
+        "cache_mb": None if None in sizes else round(sum(size or 0 for size in sizes) / 1e6),
+        "tasks": config.meta.iterations * config.meta.meta_batch,
+    }
+    if len(sets) < len(looks):
+        return out | {"seconds_an_iteration": None, "hours": None, "memory_mib": None}
+    iteration = trial(replace(config.meta, meta_batch=shares), config, sets, engine)
+    step = iteration / shares / (config.meta.inner_steps + config.meta.meta_test)
+    validations = 2 + (config.meta.iterations - 1) // config.validate_every
+    validating = validations * config.validate_tasks * (config.meta.inner_steps + config.validate_steps) * step
+    return out | {
+        "seconds_an_iteration": round(iteration, 2),
+        "hours": round((config.meta.iterations * iteration + validating) / 3600, 2),
+        "memory_mib": round(engine.peak_memory_mib()),
+    }
+
+
+def trial(meta: MetaConfig, config: PretrainConfig, sets: Sequence[LargeSet], engine: Engine) -> float:
+    """Seconds of one iteration, after a short one that warms up."""
+    features = feature_networks(config, sets, engine)
+    g = engine.place(Generator.build(config.architecture, config.seed))
+    for trial in (replace(meta, iterations=1, meta_batch=1, inner_steps=1), replace(meta, iterations=1)):
+        started = time.perf_counter()
+        mgdd.meta_train(g, features, task_source(sets, trial, engine.device), trial, engine, config.seed)
+    return time.perf_counter() - started
+
+
+def stand_in(look: sources.Outlook, config: PretrainConfig) -> LargeSet:
+    """Random images in place of a dataset that is not decoded yet: the most classes of a task, as many images as one needs."""
+    C, per_class = config.meta.ways[1] + config.held_out, max(config.meta.label_images, 2 * config.meta.ipc[1])
+    assert look.shape is not None
+    images = torch.randint(0, 256, (C * per_class, *look.shape), generator=seeded_generator("cpu", 0, "stand-in"))
+    c, labels = look.shape[0], torch.arange(C).repeat(per_class)
+    names = tuple(map(str, range(C)))
+    data = ImageData(images.to(torch.uint8), labels, names, (0.5,) * c, (0.3,) * c)
+    return LargeSet.of(data, config.held_out, 1, config.seed)
+
+
+def default_folder() -> Path:
+    """runs/pretrain-DATE-TIME below the current folder."""
+    return Path("runs") / f"pretrain-{time.strftime('%Y%m%d-%H%M%S')}"

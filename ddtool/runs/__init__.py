@@ -1,0 +1,1 @@
+"""The run directory: every file name and format."""

@@ -1,0 +1,1 @@
+"""Hardware, the frame of every optimisation, processes that work together."""

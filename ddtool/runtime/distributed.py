@@ -1,0 +1,116 @@
+"""The processes that pre-train together: who does which task, and the one sum they take an iteration.
+
+`accelerate launch` and `torchrun` start the processes and tell each its place in the environment; torch.distributed carries
+the sum. With one process nothing of it is touched.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed
+
+from ddtool.errors import DDToolError, UsageError
+from ddtool.runtime.engine import Engine
+
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for the others: rank 0 decodes datasets and validates meanwhile."""
+
+
+class OtherRankError(DDToolError):
+    """Another process of this pre-training has ended; it says why."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place: `rank` of `world`, the `local` one of its machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @classmethod
+    def from_environment(cls) -> "Ranks":
+        """What the launcher says (RANK, WORLD_SIZE, LOCAL_RANK); alone when there is no launcher."""
+        try:
+            rank, world, local = (int(os.environ.get(name, default)) for name, default in PLACES.items())
+        except ValueError:
+            rank, world, local = 0, 0, 0
+        if not 0 <= rank < world or local < 0:
+            said = ", ".join(f"{name}={os.environ.get(name)}" for name in PLACES)
+            raise UsageError(f"The launcher's environment makes no sense: {said}.", "Unset these variables.")
+        return cls(rank, world, local)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process talks, validates and writes."""
+        return self.rank == 0
+
+    def engine(self, engine: Engine) -> Engine:
+        """The engine of this process: its own GPU where there are several processes."""
+        if self.world == 1 or engine.device.type != "cuda":
+            return engine
+        return Engine.choose(f"cuda:{self.local}", "bf16" if engine.bf16 else "fp32", engine.compile_networks)
+
+    @contextmanager
+    def joined(self, engine: Engine) -> Iterator[None]:
+        """Inside, the processes can reach each other: over nccl on GPUs, over gloo on CPUs."""
+        if self.world == 1:
+            yield
+            return
+        cuda = engine.device.type == "cuda"
+        with explained():
+            distributed.init_process_group(
+                "nccl" if cuda else "gloo", timeout=PATIENCE, device_id=engine.device if cuda else None
+            )
+        try:
+            yield
+        finally:
+            distributed.destroy_process_group()
+
+    def share(self, tasks: int) -> range:
+        """The numbers of this process's tasks out of `tasks`."""
+        return range(self.rank, tasks, self.world)
+
+    def barrier(self) -> None:
+        """Wait until every process is here. Raises OtherRankError when one has ended."""
+        if self.world > 1:
+            with explained():
+                distributed.barrier()
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Sequence[Tensor], loss: Tensor, stop: bool) -> tuple[Tensor, bool | None]:
+        """Sum the gradients (in place, a missing one counts as zero), the loss and the wish to stop over all processes.
+
+        One reduction of one flat buffer. Returns the loss and whether any process wishes to stop; None when alone.
+        """
+        if self.world == 1:
+            return loss, None
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat(
+            [*(gradient.flatten() for gradient in gradients), loss.view(1), loss.new_tensor([float(stop)])]
+        )
+        with explained():
+            distributed.all_reduce(flat)
+        parts = flat[:-2].split([p.numel() for p in parameters])
+        for p, part in zip(parameters, parts, strict=True):
+            p.grad = part.view(p.shape)
+        return flat[-2], bool(flat[-1] > 0)
+
+
+PLACES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+ALONE = Ranks()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """A lost connection as OtherRankError."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.distributed's errors are of this kind
+        message = f"The processes of this pre-training have lost each other: {str(error).splitlines()[0]}"
+        hint = "What the first process to end said is above. The last checkpoint is whole: start again with --resume."
+        raise OtherRankError(message, hint) from error

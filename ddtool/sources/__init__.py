@@ -1,0 +1,1 @@
+"""A dataset's name, whatever it names, to images with labels."""

@@ -1,0 +1,288 @@
+"""A name → data that is pinned: a Hub repo at a commit, or local files with a hash of their content.
+
+The one place that asks the Hub about datasets, and that turns what the Hub and `datasets` raise into explanations.
+Imports huggingface_hub only when a Hub name is resolved online.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ddtool.errors import DataError, UsageError, did_you_mean
+from ddtool.hub.transport import offline, read_memory, reason, transport_errors, write_memory
+
+CONVERTED = "refs/convert/parquet"
+"""The branch on which the Hub keeps its own parquet copy of a dataset, one folder per configuration."""
+
+CONFIG_FLAG = "--dataset-config"
+"""The command-line option that names a dataset's configuration, for hints."""
+
+SAMPLE = "sample"
+"""The bundled dataset."""
+
+REVISIONS = "revisions.json"
+""" "repo@revision" → [sha, licence], as last seen online; beside the decoded data."""
+
+_SHORT: dict[str, tuple[str, str | None, str | None]] = {  # name → repo, configuration, revision
+    "cifar10": ("uoft-cs/cifar10", None, None),
+    "cifar100": ("uoft-cs/cifar100", None, None),
+    "mnist": ("ylecun/mnist", None, None),
+    "fashion_mnist": ("zalando-datasets/fashion_mnist", None, None),
+    "tiny-imagenet": ("zh-plus/tiny-imagenet", None, None),
+    "svhn": ("ufldl-stanford/svhn", "cropped_digits", None),
+    "imagenette": ("frgfm/imagenette", "160px", CONVERTED),  # its main branch is a loading script
+}
+
+ALIASES: dict[str, str] = {name: repo for name, (repo, _, _) in _SHORT.items()} | {SAMPLE: SAMPLE}
+"""Short names and what they stand for."""
+
+_HUB_ID = re.compile(r"(?:hf://datasets/)?(\w[\w.-]*/\w[\w.-]*)(?:@(.+))?")
+_SHA = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Data that was found and pinned."""
+
+    kind: str
+    """hub, local or sample."""
+
+    where: str
+    """Repo id, absolute path, or "sample"."""
+
+    version: str
+    """Commit sha (hub) or content hash (local, sample)."""
+
+    config: str | None
+    """Configuration, None for the only one."""
+
+    converted: bool = False
+    """Whether it is the Hub's own parquet copy."""
+
+    licence: str | None = None
+    """As the dataset card states it."""
+
+    @property
+    def path(self) -> Path:
+        """Where local data lies."""
+        return _sample_folder() if self.kind == SAMPLE else Path(self.where)
+
+    def identity(self) -> dict[str, Any]:
+        """What a cache key holds of it: the content, not the name or the place."""
+        repo = self.where if self.kind == "hub" else None
+        return {"repo": repo, "version": self.version, "config": self.config, "converted": self.converted}
+
+    def describe(self) -> dict[str, Any]:
+        """The part of `ImageData.source` that says what the data is."""
+        return {
+            "kind": self.kind,
+            "path" if self.kind == "local" else "id": self.where,
+            "revision" if self.kind == "hub" else "content_hash": self.version,
+            "config": self.config,
+            **({"converted": True} if self.converted else {}),
+        }
+
+
+def find(name: str, config: str | None, revision: str | None, cache: Path) -> Origin:
+    """What `name` means: an alias, a path that exists, or a Hub id, in this order.
+
+    Raises DataError when it is none of these or cannot be reached, UsageError for a revision that contradicts it.
+    """
+    bare, _, at = name.partition("@")
+    if bare in _SHORT:
+        repo, usual, branch = _SHORT[bare]
+        return _hub_origin(repo, config or usual, _one(at, revision) or branch, cache)
+    if name == SAMPLE:
+        return _local_origin(SAMPLE, _sample_folder(), config, revision)
+    path = Path(os.path.expanduser(name))
+    if _looks_like_path(name) and os.path.exists(path):
+        return _local_origin("local", path, config, revision)
+    if (match := _HUB_ID.fullmatch(name)) and not bare.endswith(".parquet"):
+        return _hub_origin(match[1], config, _one(match[2] or "", revision), cache)
+    _not_found(name, path)
+
+
+def _one(at: str, revision: str | None) -> str | None:
+    if at and revision and at != revision:
+        raise UsageError(f"Two revisions were given, '{at}' and '{revision}'.", "Name one.")
+    return at or revision
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "~")) or name.endswith(".parquet") or "/" in name or os.sep in name
+
+
+def _not_found(name: str, path: Path) -> NoReturn:
+    if _looks_like_path(name):
+        raise DataError(f"There is no file or folder '{name}'.", "Check the path. A Hub dataset is namespace/name.")
+    if name and os.path.exists(path):
+        raise DataError(f"'{name}' is not the name of a dataset.", f"For the local data write ./{name}")
+    hint = f"{did_you_mean(name, ALIASES)} A Hub dataset is namespace/name."
+    raise DataError(f"'{name}' is not the name of a dataset.", hint)
+
+
+# --- local data -----------------------------------------------------------------------------------------------------
+
+
+def _sample_folder() -> Path:
+    return Path(str(resources.files("ddtool.assets") / "sample"))
+
+
+def _local_origin(kind: str, path: Path, config: str | None, revision: str | None) -> Origin:
+    if revision:
+        raise UsageError(f"Local data has no revisions, so '{revision}' means nothing.", "Leave the revision out.")
+    path = path.resolve()
+    if path.is_file() and path.suffix != ".parquet":
+        raise DataError(f"'{path}' is not a parquet file.", "Name a .parquet file, or the folder that holds the data.")
+    if set("[]*?") & set(str(path)):
+        raise DataError(f"'{path}' has one of [ ] * ? in it, which `datasets` reads as a pattern.", "Rename it.")
+    where = SAMPLE if kind == SAMPLE else str(path)
+    return Origin(kind, where, _content_hash(path), config, licence=_card_licence(path))
+
+
+def _content_hash(path: Path) -> str:
+    """A hash of every file's relative path and bytes: renamed, rewritten, added or removed files all change it."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        for file in [path] if path.is_file() else sorted(_visible_files(path)):
+            inside = file.relative_to(path).as_posix()
+            digest.update(json.dumps([inside, file.stat().st_size]).encode())
+            _add_bytes(digest, file)
+    except OSError as error:
+        raise DataError(f"'{error.filename or path}' cannot be read: {error.strerror}.", "Check the folder.") from error
+    return digest.hexdigest()
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Every file below, without hidden folders such as .git and .cache; a link back up is followed only once."""
+    seen: set[str] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [
+            f for f in folders if not f.startswith(".") and os.path.realpath(os.path.join(root, f)) not in seen
+        ]
+        seen.update(os.path.realpath(os.path.join(root, f)) for f in folders)
+        yield from (Path(root, file) for file in files)
+
+
+def _add_bytes(digest: hashlib.blake2b, file: Path) -> None:
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+
+
+def _card_licence(path: Path) -> str | None:
+    """The `license` in the front matter of the folder's README.md, if it has one."""
+    try:
+        text = (path / "README.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    front = re.match(r"---\r?\n(.*?)^---\s*$", text, re.DOTALL | re.MULTILINE)
+    line = re.search(r"^license:[ \t]*([\w.-]+)[ \t]*\r?$", front[1], re.MULTILINE) if front else None
+    return line[1] if line else None
+
+
+# --- the Hub --------------------------------------------------------------------------------------------------------
+
+
+def _hub_origin(repo: str, config: str | None, revision: str | None, cache: Path) -> Origin:
+    sha, licence = _remembered(repo, revision, cache) if offline() else _resolve(repo, revision, cache)
+    return Origin("hub", repo, sha, config, revision == CONVERTED, licence)
+
+
+def _resolve(repo: str, revision: str | None, cache: Path) -> tuple[str, str | None]:
+    """(commit sha, licence) of a Hub dataset now; remembered for offline use."""
+    from huggingface_hub import HfApi
+
+    with _hub_errors(repo, revision):
+        info = HfApi().dataset_info(repo, revision=revision, timeout=30)
+    licence = info.card_data.get("license") if info.card_data else None
+    answer = str(info.sha), ", ".join(licence) if isinstance(licence, list) else licence
+    seen = {_revision_key(repo, name): list(answer) for name in (revision, answer[0])}
+    write_memory(cache / REVISIONS, read_memory(cache / REVISIONS) | seen)
+    return answer
+
+
+def _remembered(repo: str, revision: str | None, cache: Path) -> tuple[str, str | None]:
+    known = read_memory(cache / REVISIONS).get(_revision_key(repo, revision))
+    if isinstance(known, list) and len(known) == 2:
+        return known[0], known[1]
+    if revision and _SHA.fullmatch(revision):
+        return revision, None
+    raise DataError(
+        f"HF_HUB_OFFLINE is set, and '{repo}' was not loaded here before.",
+        "Load it once with a connection (unset HF_HUB_OFFLINE), or take local data or the bundled `sample`.",
+    )
+
+
+def _revision_key(repo: str, revision: str | None) -> str:
+    return f"{repo}@{revision or 'main'}"
+
+
+# --- what can go wrong ----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
+    """Whatever asking the Hub can raise, as a DataError with the next thing to try."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise DataError(f"Access to the dataset '{repo}' is restricted.", _admission(repo)) from error
+    except RevisionNotFoundError as error:
+        raise DataError(
+            f"The dataset '{repo}' has no revision '{revision}'.", "Check its branches and tags."
+        ) from error
+    except RepositoryNotFoundError as error:
+        hint = f"{did_you_mean(repo.split('/')[1], ALIASES)} For a private dataset log in first: `hf auth login`."
+        raise DataError(f"'{repo}' is no folder here, and no dataset on the Hub (or a private one).", hint) from error
+    except transport_errors() as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        said = f"it answered {status}" if isinstance(error, HfHubHTTPError) and status else reason(error)
+        hint = "Check the connection; HF_HUB_OFFLINE=1 takes what was loaded before."
+        raise DataError(f"The Hub could not be asked about '{repo}': {said}.", hint) from error
+
+
+def _admission(repo: str) -> str:
+    page = f"https://huggingface.co/datasets/{repo}"
+    return f"Accept its terms at {page}, then log in with `hf auth login` or set HF_TOKEN."
+
+
+@contextlib.contextmanager
+def reading(origin: Origin) -> Iterator[None]:
+    """Whatever `datasets` raises while it opens or reads `origin`, as a DataError with the next thing to try."""
+    try:
+        yield
+    except _reading_errors() as error:
+        said = reason(error)
+        raise DataError(f"The dataset '{origin.where}' cannot be read: {said}.", _hint(origin, error, said)) from error
+
+
+def _hint(origin: Origin, error: Exception, said: str) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space, or set HF_HOME to a folder on another disk."
+    if "gated dataset" in said:
+        return _admission(origin.where)
+    if "scripts are no longer supported" in said:
+        return f"Try '{origin.where}@{CONVERTED}', the Hub's own parquet copy, with {CONFIG_FLAG} NAME."
+    if "config" in said.lower():
+        return f"Name the dataset's configuration with {CONFIG_FLAG} NAME."
+    return "It should hold an image and a label column that `datasets.load_dataset` can read."
+
+
+def _reading_errors() -> tuple[type[Exception], ...]:
+    """What `datasets` raises for damaged, missing or unreachable data."""
+    import yaml
+    from datasets.exceptions import DatasetsError
+    from pyarrow import ArrowException
+
+    return (*transport_errors(), LookupError, TypeError, EOFError, DatasetsError, ArrowException, yaml.YAMLError)

@@ -1,0 +1,293 @@
+"""Augmentation: each operation against what it claims to do, image by image."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from ddtool.data import augment
+from ddtool.data.augment import FAMILIES, Draw, augmentation, colour, crop, cutout, flip, rotate, scale, warp
+
+ALL = [(family, name) for family, operations in FAMILIES.items() for name in operations]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(n: int = 6, c: int = 3, h: int = 16, w: int = 16) -> Tensor:
+    return torch.randn(n, c, h, w, generator=rng(9))
+
+
+def ramps(n: int, side: int = 33) -> Tensor:
+    """Channel 0 holds the column's place in [-1, 1], channel 1 the row's, channel 2 ones."""
+    line = torch.linspace(-1, 1, side)
+    x, y = line.expand(side, side), line[:, None].expand(side, side)
+    return torch.stack([x, y, torch.ones(side, side)]).expand(n, -1, -1, -1)
+
+
+# ------------------------------------------------------------------------------------------------- every operation
+
+
+@pytest.mark.parametrize(("family", "name"), ALL)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_keeps_shape_and_type_and_its_input(family: str, name: str, layout: torch.memory_format) -> None:
+    x = noise(5, 3, 12, 20).contiguous(memory_format=layout)
+    before = x.clone()
+    out = FAMILIES[family][name](x, Draw(rng()))
+    assert (out.shape, out.dtype) == (x.shape, x.dtype)
+    assert torch.equal(x, before)
+    assert torch.isfinite(out).all()
+    assert FAMILIES[family][name](x[:, :1], Draw(rng())).shape == (5, 1, 12, 20)
+
+
+@pytest.mark.parametrize(("family", "name"), ALL)
+def test_follows_from_the_generator_alone(family: str, name: str, untouched_global_rng: None) -> None:
+    operation, x = FAMILIES[family][name], noise()
+    assert torch.equal(operation(x, Draw(rng(1))), operation(x, Draw(rng(1))))
+    stream = Draw(rng(1))
+    assert not torch.equal(operation(x, stream), operation(x, stream))
+
+
+@pytest.mark.parametrize(("family", "name"), ALL)
+def test_every_image_has_parameters_of_its_own(family: str, name: str) -> None:
+    """The same image in every place of the batch comes out in more than one way."""
+    out = FAMILIES[family][name](noise(1).expand(16, -1, -1, -1), Draw(rng()))
+    assert len({tuple(image.flatten().tolist()) for image in out}) >= (2 if name == "flip" else 8)
+
+
+@pytest.mark.parametrize(("family", "name"), ALL)
+def test_gradient_goes_through(family: str, name: str) -> None:
+    x = noise().requires_grad_()
+    FAMILIES[family][name](x, Draw(rng())).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+
+
+# -------------------------------------------------------------------------------------------------------- one by one
+
+
+def test_flip_mirrors_about_half() -> None:
+    x = noise(1000, 1, 3, 4)
+    out = flip(x, Draw(rng()))
+    kept = (out == x).flatten(1).all(1)
+    mirrored = (out == x[:, :, :, [3, 2, 1, 0]]).flatten(1).all(1)
+    assert (kept ^ mirrored).all()
+    assert 430 < int(mirrored.sum()) < 570
+
+
+def shifted(image: Tensor, dy: int, dx: int) -> Tensor:
+    """image moved up by dy and left by dx, zeros moved in, pixel by pixel."""
+    out = torch.zeros_like(image)
+    height, width = image.shape[1:]
+    for i in range(height):
+        for j in range(width):
+            if 0 <= i + dy < height and 0 <= j + dx < width:
+                out[:, i, j] = image[:, i + dy, j + dx]
+    return out
+
+
+def test_crop_is_a_shift_by_whole_pixels_and_zeros() -> None:
+    x = noise(1, 2, 8, 16)
+    out = crop(0.125)(x.expand(120, -1, -1, -1), Draw(rng()))
+    candidates = {(dy, dx): shifted(x[0], dy, dx) for dy in (-1, 0, 1) for dx in (-2, -1, 0, 1, 2)}
+    found = [[place for place, image in candidates.items() if torch.equal(image, o)] for o in out]
+    assert all(len(places) == 1 for places in found)
+    assert {places[0] for places in found} == set(candidates)  # both ends of both ranges, in every combination
+
+
+def test_cutout_zeroes_one_square() -> None:
+    x = torch.ones(300, 2, 32, 32)
+    out = cutout(0.25)(x, Draw(rng()))
+    assert set(out.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(out[:, 0], out[:, 1])
+    heights, widths = [], []
+    for hole in out[:, 0] == 0:
+        rows, columns = hole.any(1).nonzero().flatten(), hole.any(0).nonzero().flatten()
+        assert hole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()  # one full rectangle, nothing else
+        assert int(hole.sum()) == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+        heights.append(len(rows))
+        widths.append(len(columns))
+        if rows[0] > 0 and rows[-1] < 31:
+            assert len(rows) == 8  # FRePo's 8x8, smaller only where the border cuts it
+    for lengths in (heights, widths):
+        assert (min(lengths), max(lengths)) == (4, 8)
+
+
+def test_cutout_is_half_the_side_for_dsa() -> None:
+    out = FAMILIES["dsa"]["cutout"](torch.ones(100, 1, 16, 16), Draw(rng()))
+    assert int((out == 0).flatten(1).sum(1).max()) == 8 * 8
+    kept = FAMILIES["dsa"]["cutout"](noise(20), Draw(rng()))
+    assert ((kept == noise(20)) | (kept == 0)).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rotate_turns_by_up_to_15_degrees(family: str) -> None:
+    x = ramps(200)
+    out = FAMILIES[family]["rotate"](x, Draw(rng()))[:, :, 9:24, 9:24]  # where no corner comes in
+    cx, cy = x[:, 0, 9:24, 9:24], x[:, 1, 9:24, 9:24]
+    across, down = (
+        torch.stack([(o * cx).sum((1, 2)), (o * cy).sum((1, 2))], 1) / cx.square().sum((1, 2))[:, None]
+        for o in (out[:, 0], out[:, 1])
+    )  # least squares: what each ramp has become, as (part of x, part of y)
+    angle = torch.atan2(down[:, 0], across[:, 0])
+    assert torch.allclose(across, torch.stack([angle.cos(), -angle.sin()], 1), atol=1e-4)
+    assert torch.allclose(down, torch.stack([angle.sin(), angle.cos()], 1), atol=1e-4)
+    assert torch.allclose(out[:, 2], torch.ones(()), atol=1e-5)
+    degrees = angle * 180 / math.pi
+    assert -15 <= degrees.min() < -12
+    assert 12 < degrees.max() <= 15
+    assert abs(degrees.mean().item()) < 3
+
+
+def test_scale_zooms_each_axis_by_itself() -> None:
+    x = ramps(300)
+    out = FAMILIES["dsa"]["scale"](x, Draw(rng()))  # by up to 1.2
+    middle, right, bottom = 16, 22, 22
+    place = x[0, 0, middle, right]
+    zx, zy = out[:, 0, middle, right] / place, out[:, 1, bottom, middle] / place
+    for zoom in (zx, zy):
+        assert 1 / 1.2 - 1e-4 <= zoom.min() < 0.86
+        assert 1.16 < zoom.max() <= 1.2 + 1e-4
+    assert abs(torch.corrcoef(torch.stack([zx, zy]))[0, 1].item()) < 0.25
+    assert torch.allclose(out[:, :2, middle, middle], torch.zeros(()), atol=1e-5)  # the centre stays
+    assert (out[zx > 1.1][:, 2, middle, 0] == 0).all()  # zeros come in from outside
+    assert (out[zx < 0.99][:, 2, middle, 0] > 0.99).all()
+
+
+@pytest.mark.parametrize("operation", [rotate(0), scale(1.0), crop(0.0), cutout(0.0), colour(0.0, 0.0, 0.0)])
+def test_nothing_happens_at_zero(operation: Callable) -> None:
+    x = noise(4, 3, 9, 14)
+    assert torch.allclose(operation(x, Draw(rng())), x, atol=2e-5)
+
+
+def test_warp_by_a_quarter_turn() -> None:
+    x = noise(2, 3, 7, 7)
+    quarter = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]).expand(2, -1, -1)
+    assert torch.allclose(warp(x, quarter), torch.rot90(x, 1, (2, 3)), atol=1e-5)
+
+
+def spread(values: Tensor, low: float, high: float) -> bool:
+    """Whether `values` look uniform on [low, high]."""
+    margin = 0.03 * (high - low)
+    inside = low - 1e-4 <= values.min() and values.max() <= high + 1e-4
+    reaches = values.min() < low + margin and values.max() > high - margin
+    return bool(inside and reaches and abs(values.mean() - (low + high) / 2) < 2 * margin)
+
+
+def test_brightness() -> None:
+    x = noise(500, 3, 4, 4)
+    added = (colour(1.0, 0.0, 0.0)(x, Draw(rng())) - x).flatten(1)
+    assert torch.allclose(added, added[:, :1].expand_as(added), atol=1e-4)
+    assert spread(added[:, 0], -0.5, 0.5)
+
+
+@pytest.mark.parametrize(("saturation", "low", "high"), [(2.0, 0.0, 2.0), (0.5, 0.75, 1.25)])
+def test_saturation_scales_the_distance_to_grey(saturation: float, low: float, high: float) -> None:
+    x = noise(500, 3, 4, 4)
+    out = colour(0.0, saturation, 0.0)(x, Draw(rng()))
+    grey = x.mean(1, keepdim=True)
+    assert torch.allclose(out.mean(1, keepdim=True), grey, atol=1e-5)
+    factor = ((out - grey) * (x - grey)).flatten(1).sum(1) / (x - grey).square().flatten(1).sum(1)
+    assert torch.allclose(out, grey + factor.view(-1, 1, 1, 1) * (x - grey), atol=1e-4)
+    assert spread(factor, low, high)
+
+
+def test_contrast_scales_the_distance_to_the_mean() -> None:
+    x = noise(500, 3, 4, 4)
+    out = colour(0.0, 0.0, 0.5)(x, Draw(rng()))
+    mean = x.mean((1, 2, 3), keepdim=True)
+    factor = ((out - mean) * (x - mean)).flatten(1).sum(1) / (x - mean).square().flatten(1).sum(1)
+    assert torch.allclose(out, mean + factor.view(-1, 1, 1, 1) * (x - mean), atol=1e-4)
+    assert spread(factor, 0.5, 1.5)
+
+
+# --------------------------------------------------------------------------------------------------------- the family
+
+
+def test_families_are_the_published_ones() -> None:
+    assert set(FAMILIES["dsa"]) == {"flip", "colour", "crop", "cutout", "scale", "rotate"}
+    assert set(FAMILIES["frepo"]) == {"flip", "colour", "crop", "rotate", "translate", "cutout"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_use_the_published_strengths(family: str) -> None:
+    x = noise(400, 3, 16, 16)
+    bright = (FAMILIES[family]["colour"](x, Draw(rng())) - x).mean((1, 2, 3))  # the mean moves by the brightness alone
+    reach = {"dsa": 0.5, "frepo": 0.125}[family]
+    assert spread(bright, -reach, reach)
+    flat = torch.ones(400, 1, 16, 16)
+    rows_lost = (FAMILIES[family]["crop"](flat, Draw(rng()))[:, 0, :, 8] == 0).sum(1)
+    assert int(rows_lost.max()) == 2
+    holes = (FAMILIES[family]["cutout"](flat, Draw(rng())) == 0).flatten(1).sum(1)
+    assert int(holes.max()) == {"dsa": 64, "frepo": 16}[family]
+
+
+class Spies:
+    """Operations that only say that they were called, in place of a family's."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+        self.calls: list[str] = []
+        for name in FAMILIES[family]:
+            monkeypatch.setitem(augment.FAMILIES[family], name, self.named(name))
+
+    def named(self, name: str) -> Callable[[Tensor, torch.Generator], Tensor]:
+        return lambda images, _: self.calls.append(name) or images  # type: ignore[func-returns-value]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("mirror", [True, False])
+def test_one_operation_a_batch_and_no_flip_without_mirror(
+    family: str, mirror: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spies = Spies(monkeypatch, family)
+    apply, x = augmentation(family, mirror, rng(), rng()), noise(2)
+    for _ in range(300):
+        apply(x)
+    assert len(spies.calls) == 300
+    expected = set(FAMILIES[family]) - (set() if mirror else {"flip"})
+    assert set(spies.calls) == expected
+    assert min(spies.calls.count(name) for name in expected) > 0.5 * 300 / len(expected)
+
+
+def test_without_mirror_a_left_edge_stays_left() -> None:
+    """The same by pixels: no operation but `flip` can bring the bright left half to the right."""
+    x = torch.zeros(4, 1, 16, 16)
+    x[..., :8] = 1
+    apply = augmentation("dsa", False, rng(1), rng(2))
+    outs = torch.cat([apply(x) for _ in range(150)])
+    assert (outs[..., :8].mean((1, 2, 3)) >= outs[..., 8:].mean((1, 2, 3))).all()
+
+
+def test_the_operation_is_drawn_on_the_host_and_its_parameters_from_the_other_stream(
+    untouched_global_rng: None,
+) -> None:
+    x = noise()
+
+    def outputs(host_seed: int, seed: int) -> list[Tensor]:
+        apply = augmentation("frepo", True, rng(host_seed), rng(seed))
+        return [apply(x) for _ in range(8)]
+
+    def same(a: list[Tensor], b: list[Tensor]) -> bool:
+        return all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
+
+    assert same(outputs(1, 2), outputs(1, 2))
+    assert not same(outputs(1, 2), outputs(3, 2))
+    assert not same(outputs(1, 2), outputs(1, 4))
+    host = rng(1)
+    augmentation("frepo", True, host, rng(2))(x)
+    expected = rng(1)
+    torch.randint(6, (1,), generator=expected)
+    assert torch.equal(host.get_state(), expected.get_state())
+
+
+def test_result_is_channels_last() -> None:
+    apply = augmentation("dsa", True, rng(), rng())
+    assert all(apply(noise()).is_contiguous(memory_format=torch.channels_last) for _ in range(20))
+
+
+def test_padding_of_warp_is_zero() -> None:
+    shift = torch.tensor([[1.0, 0.0, 2.5], [0.0, 1.0, 0.0]]).expand(1, -1, -1)
+    assert (warp(torch.ones(1, 1, 5, 5), shift) == 0).all()
