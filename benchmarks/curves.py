@@ -32,6 +32,7 @@ from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline.scoring import load_target
+from ddtool.pipeline.target import mirror_keeps_classes
 from ddtool.runs.run import write_json
 from ddtool.runtime.engine import Engine
 
@@ -51,7 +52,7 @@ class Bench:
         self.theta: RandomFeatures = pipeline.fixed_features(data.shape, config.labels.width, engine, rng)
         rows = torch.randperm(len(data), generator=rng, device=engine.device)[: config.labels.images]
         self.W = mgdd.label_head(self.theta, self.real, rows, config.labels.ridge)
-        self.mirror = pipeline.mirror_keeps_classes(config, self.real, engine)[0]
+        self.mirror = mirror_keeps_classes(config, self.real, engine)[0]
         self.pool: mgdd.Pool | None = None
         self.rows = draw_pool(data, pipeline.pool_size(config, data), config.seed)
 
@@ -75,8 +76,8 @@ class Bench:
             self.pool = self.pool or pipeline.labelled_pool(config, settings, X, self.real, self.features, head, engine)
             mgdd.adapt(g, self.features, self.real, self.pool, settings, engine, engine.rng(config.seed, "adapt"))
         first = self.initial()
-        made = mgdd.generate(g, X[: len(first)], self.real.normalise, engine)
-        return replace(first, images=self.real.normalise.inverse(made), stage="generated")
+        made = mgdd.generate(g, X[: len(first)], self.real.inputs, engine)
+        return replace(first, images=self.real.inputs.inverse(made), stage="generated")
 
     def finished(self, generator: str, steps: int) -> SyntheticSet:
         """The same with fitted labels, as `ddtool adapt` leaves it."""
@@ -87,9 +88,9 @@ class Bench:
 
     def refined(self, synthetic: SyntheticSet, steps: int) -> SyntheticSet:
         settings = replace(self.config.refine, steps=steps, mirror=self.mirror)
-        X, rng = self.real.normalise(synthetic.images), self.engine.rng(self.config.seed, "refine")
+        X, rng = self.real.inputs(synthetic.images), self.engine.rng(self.config.seed, "refine")
         X, Y = mgdd.refine(X, synthetic.labels, self.features, self.real, settings, rng)
-        return replace(synthetic, images=self.real.normalise.inverse(X), labels=Y, label_method="learned")
+        return replace(synthetic, images=self.real.inputs.inverse(X), labels=Y, label_method="learned")
 
     def scores(self, synthetic: SyntheticSet) -> dict[str, float]:
         scaled, test = synthetic.scaled(self.config.label_scale), self.target.test()

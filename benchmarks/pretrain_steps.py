@@ -18,7 +18,7 @@ import torch
 from steps import FORMS, PlainEngine
 
 from ddtool.config import AdaptConfig, MetaConfig
-from ddtool.data.images import Normaliser
+from ddtool.data.inputs import NetworkInput
 from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
 from ddtool.models.generator import Generator, GeneratorConfig
@@ -27,7 +27,7 @@ from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
 
 
-class PlainNormaliser(Normaliser):
+class PlainNormaliser(NetworkInput):
     """The naive form's images: contiguous."""
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -46,7 +46,7 @@ def iteration_of(
     g = engine.place(Generator.build(architecture, 0))
 
     def iteration(seed: int) -> None:
-        mgdd.Normaliser = Normaliser if fast else PlainNormaliser  # type: ignore[misc]
+        mgdd.NetworkInput = NetworkInput if fast else PlainNormaliser  # type: ignore[misc]
         mgdd.meta_train(g, features, task_source([large], config, engine.device), config, engine, seed)
 
     return iteration

@@ -49,9 +49,9 @@ def steps_of(
     )
     real, rng = mgdd.Real.of(target.train, engine), engine.rng(0, "steps")
     if not fast:
-        normalise = real.normalise
-        real.normalise = copy.copy(normalise)
-        real.normalise.__class__ = type("Plain", (type(normalise),), {"__call__": _plain_call(type(normalise))})
+        inputs = real.inputs
+        real.inputs = copy.copy(inputs)
+        real.inputs.__class__ = type("Plain", (type(inputs),), {"__call__": _plain_call(type(inputs))})
     depth = depth_for(target.train.shape)
     widths = pyramid(128, depth) if kind == "pyramid" else (128,) * depth
     f = RandomFeatures(target.train.shape, widths, norm, engine, rng)

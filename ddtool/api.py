@@ -10,7 +10,7 @@ from typing import Any
 from ddtool.config import RunConfig, from_dict, merged, preset
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import UsageError
-from ddtool.evaluation.measure import Score
+from ddtool.evaluation.measure import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
 from ddtool.events import Event, Report, silent
 from ddtool.hub import client as hub
 from ddtool.hub.client import Pushed
@@ -105,15 +105,20 @@ def evaluate(
     seeds: int = 3,
     seed: int = 0,
     baseline: bool = True,
+    exact: bool = False,
+    whiten: bool = True,
     engine: Engine | None = None,
     report: Report = silent,
 ) -> list[Score]:
     """Scores of the sets of a run (or of one exact.safetensors, its folder, or a Hub repo) on a whole test split.
 
     on: the dataset to test on (default: the run's);  stage: initial, generated or refined (default: the final one);
-    baseline: score as many random real images too. Scores of a run are recorded in its results.json.
+    baseline: score as many random real images too;  exact: train on the pixels before they were rounded to 8 bits;
+    whiten: train and test as the set says, or (False) without its whitening, as those do who overlook it.
+    Scores of a run are recorded in its results.json.
     """
     scoring.check_request(stage, protocol)
+    wanted = scoring.Measurement(protocol, seeds, EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     engine = engine or Engine.choose()
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
     if not path.exists() and hub.parse(str(run_or_set)):
@@ -121,7 +126,7 @@ def evaluate(
             run, sets = None, receive.sets_of(str(run_or_set), ipc, stage, report)
     else:
         run, sets = scoring.find_sets(path, ipc, stage)
-    return scoring.evaluate(run, sets, on, protocol, seeds, seed, baseline, engine, report)
+    return scoring.evaluate(run, sets, on, wanted, seed, baseline, engine, report)
 
 
 def push(

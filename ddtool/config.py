@@ -52,6 +52,20 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True)
+class WhiteningConfig:
+    """What networks see: standardised images, or whitened ones."""
+
+    kind: str = "auto"
+    """auto: dct where it is measured to help on this target, else none;  dct: at each frequency of the image the colours are made
+    uncorrelated;  zca: all pixel values are, for small images;  none: for those who cannot whiten what they train on."""
+    eps: float = 0.1
+    """What is added to the covariance of standardised pixel values: frequencies with less than it are left small. From 0.02 to 1
+    the result is the same (docs/log.md)."""
+    images: int = 20_000
+    """At most this many training images, drawn at random, give the statistics."""
+
+
+@dataclass(frozen=True)
 class FeatureConfig:
     """The random networks f_θ* that judge the synthetic set."""
 
@@ -175,6 +189,9 @@ class MetaConfig:
     """Mirror every second task as a whole: twice the classes for nothing. Ours."""
     jitter: float = 0.3
     """Brightness, contrast, saturation and the gain of each channel vary by up to this share from task to task; 0: not."""
+    whitening: str = "dct"
+    """dct: the images of every task are whitened by a matrix of its own, as `ddtool adapt` does for a target that gains by it;
+    none: they are not."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(networks=4, real_batch=500))
     """How a task's labels are fitted to its images, as `ddtool adapt` does; with 0 networks those of Eq. 3
     stay. Ours: with Eq. 3 the generator learns to make up for the labels, by contrast and colour, and fitted labels then
@@ -219,6 +236,8 @@ class EvalConfig:
     """Fresh networks; mean and standard deviation are over them."""
     baseline: bool = True
     """Score as many random real images beside it."""
+    without_whitening: bool = True
+    """Where a set is whitened, score it without as well: what it is worth to those who overlook that."""
     kernel_ridge: bool = True
     """The cheap guide beside the protocol: a linear head on random features."""
 
@@ -248,6 +267,8 @@ class RunConfig:
     """Options of the data source that were given (columns, splits, resolution, revision)."""
     architecture: GeneratorConfig = field(default_factory=GeneratorConfig)
     """Of a generator from scratch."""
+    whitening: WhiteningConfig = field(default_factory=WhiteningConfig)
+    """What networks see of an image."""
     features: FeatureConfig = field(default_factory=FeatureConfig)
     """The random networks that judge."""
     labels: LabelConfig = field(default_factory=LabelConfig)
@@ -293,7 +314,7 @@ PRETRAIN_PRESETS: dict[str, dict[str, Any]] = {
 
 
 LEAST = {
-    "seed": 0, "features.width": 1, "labels.width": 1, "labels.images": 1, "evaluate.seeds": 1,
+    "seed": 0, "whitening.images": 2, "features.width": 1, "labels.width": 1, "labels.images": 1, "evaluate.seeds": 1,
     "adapt.steps": 0, "adapt.lr": 0, "adapt.lr_floor": 0, "adapt.real_batch": 1, "adapt.synthetic_batch": 1,
     "refine.steps": 0, "refine.lr_pixels": 0, "refine.lr_labels": 0, "refine.lr_floor": 0, "refine.real_batch": 1,
     "refine.synthetic_batch": 1, "fit.networks": 0, "fit.real_batch": 1,
@@ -311,11 +332,19 @@ PRETRAIN_LEAST = {
 
 PRETRAIN_FEWEST = {"ways": 2, "ipc": 1}
 OUTER = ("maml", "reptile")
+WHITENINGS = ("auto", "dct", "zca", "none")
 
 
 def check_values(config: RunConfig) -> None:
     """UsageError for values that no run can use, before anything is loaded."""
     check_least(config, LEAST)
+    if config.whitening.kind not in WHITENINGS:
+        hint = did_you_mean(config.whitening.kind, WHITENINGS)
+        raise UsageError(f"Unknown whitening '{config.whitening.kind}'.", hint)
+    if not 0 < config.whitening.eps < 1e6:
+        raise UsageError(
+            f"Setting 'whitening.eps' must be positive, got {config.whitening.eps}.", "Its default is 0.1."
+        )
     if min(config.adapt.seen_ipcs, default=1) < 1:
         hint = "For example [10, 50]; [] for those of the sets."
         raise UsageError("Setting 'adapt.seen_ipcs' must list IPCs of at least 1.", hint)
@@ -372,6 +401,9 @@ def check_pretraining(config: PretrainConfig) -> None:
             raise UsageError(
                 f"Setting '{name}' must lie in [0, 1], got {attrgetter(name)(config)}.", "0 leaves it out."
             )
+    if config.meta.whitening not in ("dct", "none"):
+        hint = did_you_mean(config.meta.whitening, ("dct", "none"))
+        raise UsageError(f"Unknown whitening of tasks '{config.meta.whitening}'.", hint)
     if config.meta.outer not in OUTER:
         raise UsageError(f"Unknown outer gradient '{config.meta.outer}'.", did_you_mean(config.meta.outer, OUTER))
     check_ridge_and_betas(

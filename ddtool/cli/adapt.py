@@ -56,6 +56,7 @@ def command(
             "--mirror/--no-mirror", help="Whether a mirror keeps classes. Default: measured.", rich_help_panel=STAGES
         ),
     ] = None,
+    whiten: o.Whiten = None,
     protocol: Annotated[
         str | None, typer.Option(help="Score by quick, frepo-mse or dsa-ce.", rich_help_panel=STAGES)
     ] = None,
@@ -112,6 +113,7 @@ def command(
         stages: dict[str, Any] = {
             "adapt": o.given(steps=steps),
             "refine": o.given(steps=refine_steps),
+            "whitening": o.given(kind=whiten),
             "evaluate": o.given(protocol=protocol, seeds=eval_seeds),
         }
         goal = Goal(push_to, private) if push_to else None

@@ -26,6 +26,10 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, help="Fresh networks per score.")] = 3,
     seed: o.Seed = 0,
     baseline: Annotated[bool, typer.Option(help="Score as many random real images beside it.")] = True,
+    exact: Annotated[bool, typer.Option("--exact", help="Train on the pixels before rounding to 8 bits.")] = False,
+    whiten: Annotated[
+        bool, typer.Option("--whiten/--no-whiten", help="Whiten as the set says, or see what it is worth without.")
+    ] = True,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
@@ -48,7 +52,7 @@ def command(
         engine = engine_for(device, precision, compile_, threads, output)
         scores = api.evaluate(
             run_or_set, ipc=ipc, stage=stage, on=on, protocol=protocol, seeds=seeds, seed=seed, baseline=baseline,
-            engine=engine, report=output.listener,
+            exact=exact, whiten=whiten, engine=engine, report=output.listener,
         )  # fmt: skip
         rows = [score.to_dict() for score in scores]
         output.result({"scores": rows}, "\n".join(f"{s['mean']:.2f}" for s in rows), [score_table(rows)])

@@ -54,6 +54,16 @@ Resolution = Annotated[
 ]
 
 
+Whiten = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="What networks see: auto (whitened where it is measured to help), dct, zca or none. Default auto.",
+        rich_help_panel="Method",
+    ),
+]
+
+
 def shell(command: str, path: str | Path, options: str = "") -> str:
     """A command that can be pasted into a shell."""
     return f"{command} {shlex.quote(str(path))} {options}".rstrip()

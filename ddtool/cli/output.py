@@ -132,6 +132,8 @@ def score_table(scores: Sequence[dict[str, Any]]) -> Table:
     for s in sorted(scores, key=lambda s: (s["ipc"], s["protocol"], s["mean"])):
         spread = f" ± {s['std']:.1f}" if s["seeds"] > 1 else ""
         images = s["method"] if s["stage"] == "distilled" else names.get(s["stage"], s["stage"])
+        images += ", not rounded" * (s.get("pixels") == "exact" and s["stage"] != "random")
+        images += ", not whitened" * (s.get("inputs") == "not whitened")
         row = (str(s["ipc"]), images, s["protocol"], f"{s['mean']:.1f}{spread}")
         table.add_row(*(escape(harmless(cell)) for cell in row), str(s["seeds"]), f"{s['seconds']:.0f}")
     return table

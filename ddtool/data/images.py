@@ -1,6 +1,5 @@
 """Images with labels in memory: the real target, its class-balanced samples, and the synthetic set made from it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddtool.data.inputs import NetworkInput
+from ddtool.data.whitening import Whitening
 from ddtool.errors import DataError, UsageError
 from ddtool.runtime.engine import seeded_generator
 
@@ -22,7 +23,8 @@ class ImageData:
     """A labelled image set, decoded once and kept as bytes.
 
     images: uint8 (n, c, h, w), c in {1, 3};  labels: int64 (n,) in [0, C);  mean, std: per channel, of images in [0, 1];
-    source: where it came from (id or path, revision or content hash, config, split, columns), plain JSON values.
+    source: where it came from (id or path, revision or content hash, config, split, columns), plain JSON values;
+    whitening: fitted on the training images where a run whitens, else None.
     """
 
     images: Tensor
@@ -31,6 +33,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source: dict[str, Any] = field(default_factory=dict)
+    whitening: Whitening | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,6 +56,11 @@ class ImageData:
         """The same data with images and labels on `device`, still uint8."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
+    @property
+    def transform(self) -> NetworkInput:
+        """Pixels → network input, on the device of the images."""
+        return NetworkInput(self.mean, self.std, self.whitening, self.images.device)
+
     def head(self, n: int) -> "ImageData":
         """The first n images (all of them when there are fewer)."""
         return replace(self, images=self.images[:n], labels=self.labels[:n])
@@ -60,29 +68,6 @@ class ImageData:
     def class_counts(self) -> Tensor:
         """How many images each class has, (C,)."""
         return torch.bincount(self.labels, minlength=self.num_classes)
-
-
-class Normaliser:
-    """Per-channel affine map between pixels in [0, 1] and network input; its inverse makes images viewable again."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
-        shape = (1, len(mean), 1, 1)
-        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(shape)
-        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(shape)
-        self.low, self.high = -self.mean / self.std, (1 - self.mean) / self.std
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 or [0, 1] float images (n, c, h, w) → zero mean, unit variance per channel, channels last."""
-        pixels = images.float().div(255) if images.dtype == torch.uint8 else images
-        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-
-    def inverse(self, normalised: Tensor) -> Tensor:
-        """Network input back to pixels, cut to [0, 1]."""
-        return (normalised.float() * self.std + self.mean).clamp(0, 1)
-
-    def bound(self, normalised: Tensor) -> Tensor:
-        """Network input with its pixels cut to [0, 1]."""
-        return torch.minimum(torch.maximum(normalised, self.low), self.high)
 
 
 class BalancedSampler:
@@ -141,7 +126,8 @@ class SyntheticSet:
     """A distilled dataset: what is trained on, and how to read it.
 
     images: float32 (m, c, h, w) in [0, 1];  labels: float32 (m, C) soft, convention `label_convention`;
-    hard: int64 (m,), the class each image was drawn for;  mean, std: the normalisation to train with;
+    hard: int64 (m,), the class each image was drawn for;  mean, std: by channel, to standardise with;
+    whitening: what follows before networks see the images, real ones too; None: nothing (`transform` is all of it in one);
     label_method: how the labels were found: hard | analytical (Eq. 3) | fitted | learned (with the images);
     label_scale: the factor in the labels; accuracy does not see it, but training by squared error goes better with more than 1;
     mirror: whether classes survive a left-right mirror (evaluation flips only then);
@@ -165,6 +151,7 @@ class SyntheticSet:
     source: dict[str, Any] = field(default_factory=dict)
     label_convention: str = CENTRED
     factor: int = 1
+    whitening: Whitening | None = None
 
     def __post_init__(self) -> None:
         m, C = len(self.images), len(self.class_names)
@@ -188,6 +175,20 @@ class SyntheticSet:
 
     def to(self, device: torch.device | str) -> "SyntheticSet":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), hard=self.hard.to(device))
+
+    @property
+    def transform(self) -> NetworkInput:
+        """Pixels (bytes, or floats in [0, 1]) → what networks are trained and tested on; for synthetic and real images alike."""
+        return NetworkInput(self.mean, self.std, self.whitening, self.images.device)
+
+    @property
+    def inputs(self) -> Tensor:
+        """The images ready to train on, float32 (m', c, h, w): those of `decoded`, as `transform` gives them."""
+        return self.transform(self.decoded().images)
+
+    def rounded(self) -> "SyntheticSet":
+        """The set as its PNGs hold it: 8 bits a pixel value."""
+        return replace(self, images=self.pixels().float() / 255)
 
     def decoded(self) -> "SyntheticSet":
         """The set that networks train on: itself, or with a factor all the images that its images hold, enlarged."""
@@ -239,6 +240,7 @@ def real_images(
         class_names=data.class_names,
         mean=data.mean,
         std=data.std,
+        whitening=data.whitening,
         mirror=mirror,
         method="random" if stage == "random" else "mgdd",
         stage=stage,

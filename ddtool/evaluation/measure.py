@@ -3,8 +3,8 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddtool.data.augment import augmentation
-from ddtool.data.images import ImageData, Normaliser, SyntheticSet, accuracy
+from ddtool.data.images import ImageData, SyntheticSet, accuracy
+from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DivergedError, UsageError, did_you_mean
 from ddtool.events import Done, Report, Step, silent
 from ddtool.methods.mgdd import mirrored, ridge_head
@@ -82,9 +83,45 @@ PROTOCOLS = {
 """quick: ours, a first look. frepo-mse: Zhou et al. 2022. dsa-ce: Zhao and Bilen 2021 (DC, DSA, DM, MTT), 1000 epochs."""
 
 
+ROUNDED, EXACT, NOT_STATED = "8-bit", "exact", "not stated"
+"""Pixels of the set that was trained on."""
+AS_STATED, NOT_WHITENED = "as stated", "not whitened"
+"""What networks saw of it."""
+
+
+@dataclass(frozen=True)
+class ScoreKey:
+    """What makes two scores the same measurement: the only answer to that question. All but the figures themselves."""
+
+    stage: str
+    method: str
+    ipc: int
+    arch: str
+    protocol: str
+    dataset: str
+    seeds: int
+    pixels: str
+    inputs: str
+
+    @classmethod
+    def of(cls, score: Mapping[str, Any]) -> "ScoreKey":
+        """The key of a score as a file holds it; those of version 0.1 do not say what pixels and inputs were."""
+        known = {"pixels": NOT_STATED, "inputs": AS_STATED} | dict(score)
+        return cls(**{f.name: known[f.name] for f in fields(cls)})
+
+    @property
+    def usual(self) -> bool:
+        """Whether the set was used as people load it: the figure for it, where others stand beside that."""
+        return self.pixels != EXACT and self.inputs == AS_STATED
+
+
 @dataclass(frozen=True)
 class Score:
-    """Test accuracy in percent of one set under one protocol; std is over networks (0 for one seed)."""
+    """Test accuracy in percent of one set under one protocol; std is over networks (0 for one seed).
+
+    pixels: of the set that was trained on: '8-bit', as its PNGs hold them, or 'exact', before rounding;
+    inputs: 'as stated', what the set says that networks see, or 'not whitened', where that was left out.
+    """
 
     stage: str
     method: str
@@ -96,6 +133,13 @@ class Score:
     std: float
     seeds: int
     seconds: float
+    pixels: str = EXACT
+    inputs: str = AS_STATED
+
+    @property
+    def key(self) -> "ScoreKey":
+        """What was measured."""
+        return ScoreKey.of(asdict(self))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -137,7 +181,7 @@ def train_and_test(
     for k in range(seeds):
         phase = f"{protocol} {synthetic.stage} ipc{synthetic.ipc} net {k + 1}/{seeds}"
         net = train_network(whole, protocol, engine, (seed, k), phase, report)
-        scores = predict(engine.wrap(net), test, Normaliser(synthetic.mean, synthetic.std, engine.device))
+        scores = predict(engine.wrap(net), test, whole.transform)
         accuracies.append(accuracy(scores, test.labels))
     arch = f"convnet{depth_for(test.shape)}-w{PROTOCOLS[protocol].width}-{PROTOCOLS[protocol].norm}"
     return _score(synthetic, arch, protocol, accuracies, time.perf_counter() - started)
@@ -150,8 +194,8 @@ def kernel_ridge(
     check_fits(synthetic, test)
     started = time.perf_counter()
     whole, test = synthetic.decoded().to(engine.device), test.to(engine.device)
-    normalise = Normaliser(whole.mean, whole.std, engine.device)
-    X, Y = mirrored(normalise(whole.images), whole.labels, whole.mirror)
+    inputs = whole.transform
+    X, Y = mirrored(inputs(whole.images), whole.labels, whole.mirror)
     rng = engine.rng(seed, "kernel-ridge")
     depth = depth_for(test.shape)
     f = RandomFeatures(test.shape, pyramid(128, depth), "none", engine, rng)
@@ -160,7 +204,7 @@ def kernel_ridge(
         f.draw(rng)
         with torch.no_grad():
             W = ridge_head(torch.cat([f(part) for part in X.split(500)]), Y, ridge)
-        accuracies.append(accuracy(predict(f, test, normalise, W), test.labels))
+        accuracies.append(accuracy(predict(f, test, inputs, W), test.labels))
     return _score(
         synthetic, f"convnet{depth}-pyramid128-none", "kernel-ridge", accuracies, time.perf_counter() - started
     )
@@ -176,7 +220,7 @@ def train_network(
     with frozen_random_state():
         net = engine.place(ConvNet(shape, synthetic.num_classes, (p.width,) * depth_for(shape), p.norm))
     initialise(net, rng, p.init)
-    X = Normaliser(synthetic.mean, synthetic.std, engine.device)(synthetic.images)
+    X = synthetic.transform(synthetic.images)
     Y = synthetic.labels if p.loss == "mse" else synthetic.probabilities()
     loss_of = F.mse_loss if p.loss == "mse" else F.cross_entropy
     augment, forward = augmentation(p.family, synthetic.mirror, host_rng, rng), engine.wrap(net)
@@ -215,12 +259,12 @@ def epoch_batches(m: int, batch: int, rng: torch.Generator):  # type: ignore[no-
 def predict(
     forward: Callable[[Tensor], Tensor],
     data: ImageData,
-    normalise: Normaliser,
+    inputs: NetworkInput,
     W: Tensor | None = None,
     chunk: int = 500,
 ) -> Tensor:
     """Class scores of every image, (n, C): those of a network, or of features with a head W (d, C)."""
-    out = [forward(normalise(part)) for part in data.images.split(chunk)]
+    out = [forward(inputs(part)) for part in data.images.split(chunk)]
     return torch.cat(out if W is None else [features @ W for features in out])
 
 

@@ -62,7 +62,7 @@ class Task:
         return self.real.data.num_classes
 
     def start(self) -> tuple[Tensor, Tensor]:
-        """The images at `rows`, normalised (m, c, h, w), with centred one-hot labels (m, C)."""
+        """The images at `rows` as networks see them, (m, c, h, w), with centred one-hot labels (m, C)."""
         return self.real.at(self.rows)
 
     def classes(self) -> Tensor:
@@ -124,7 +124,7 @@ class Method(ABC):
     """Whether there are steps at all: a selection of real images is finished when it is made."""
 
     X: Tensor
-    """The stored synthetic images, normalised (m, c, h, w), a leaf: image-major, as `task.rows`."""
+    """The stored synthetic images as networks see them, (m, c, h, w), a leaf: image-major, as `task.rows`."""
     optimiser: torch.optim.Optimizer
     """Over what is learned."""
 
@@ -140,8 +140,9 @@ class Method(ABC):
         """Leave the gradient of one step in `.grad` of what the optimiser holds; returns the loss, detached."""
 
     def project(self) -> None:
-        """Pixels back into [0, 1] after each update. Ours where the paper does not clamp: a set has to be viewable."""
-        self.X.copy_(self.task.real.normalise.bound(self.X))
+        """Pixels back into [0, 1] after each update, where images are not whitened. Ours where the paper does not clamp: a set has
+        to be viewable."""
+        self.X.copy_(self.task.real.inputs.bound(self.X))
 
     def between(self, step: int) -> None:  # noqa: B027
         """Work after the update of a step that is not the step: training of networks. Timed apart."""
@@ -151,8 +152,12 @@ class Method(ABC):
         """Everything that a step changes, by name: what is learned, networks in training and their optimisers."""
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Normalised images (m, c, h, w) and centred labels (m, C) as they stand; hard labels unless a method learns them."""
+        """Stored images (m, c, h, w) and centred labels (m, C) as they stand; hard labels unless a method learns them."""
         return self.X.detach(), self.task.start()[1]
+
+    def pixels(self) -> Tensor:
+        """The stored images as pixels, cut to [0, 1]."""
+        return self.task.real.inputs.inverse(self.X.detach())
 
     def facts(self) -> dict[str, Any]:
         """Further figures worth recording, plain JSON values."""

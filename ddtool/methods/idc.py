@@ -57,7 +57,11 @@ class IDCSettings(Settings):
 
 
 class IDC(GradientMatching):
-    """The network is trained on real images between the steps."""
+    """The network is trained on real images between the steps.
+
+    Stored images are standardised, and whitened where the target is only after `decode`: an enlarged part of a whitened image would
+    not be the whitened part.
+    """
 
     name, title, settings = "idc", "IDC (Kim et al., 2022)", IDCSettings
     factor = 2
@@ -92,14 +96,21 @@ class IDC(GradientMatching):
         if others:
             drawn = task.real.sampler(others * len(rows), self.rng)  # by class
             rows = torch.cat([rows, drawn.view(task.num_classes, -1).T.flatten()])
-        return encode(task.real.at(rows)[0], self.factor).requires_grad_()
+        images = task.real.inputs.standardise(task.real.data.images[rows])
+        return encode(images, self.factor).requires_grad_()
 
     def seen(self, S_c: Tensor) -> Tensor:
         images = decode(S_c, self.factor)
-        if len(images) <= self.config.synthetic_batch:
-            return images
-        chosen = torch.randperm(len(images), generator=self.rng, device=images.device)
-        return images[chosen[: self.config.synthetic_batch]]
+        if len(images) > self.config.synthetic_batch:
+            chosen = torch.randperm(len(images), generator=self.rng, device=images.device)
+            images = images[chosen[: self.config.synthetic_batch]]
+        return self.task.real.inputs.whiten(images)
+
+    def project(self) -> None:
+        self.X.copy_(self.task.real.inputs.cut(self.X))
+
+    def pixels(self) -> Tensor:
+        return self.task.real.inputs.pixels(self.X.detach())
 
     def together(self, step: int) -> Together:
         draw = Draw(self.rng, siamese=True)
@@ -112,10 +123,10 @@ class IDC(GradientMatching):
         return torch.stack([d.abs().sum() if self.grey else d.square().sum() for d in differences]).sum()
 
     def gradient(self, step: int) -> Tensor:
-        """With respect to pixels in [0, 1], times what makes a step on normalised images the same step."""
+        """With respect to pixels in [0, 1], times what makes a step on standardised images the same step."""
         loss = super().gradient(step)
         assert self.X.grad is not None
-        self.X.grad /= self.task.real.normalise.std.square()
+        self.X.grad /= self.task.real.inputs.std.square()
         return loss
 
     def between(self, step: int) -> None:

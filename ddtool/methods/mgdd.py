@@ -2,8 +2,8 @@
 
 Letters are the paper's. X_t (n, c, h, w), Y_t (n, C): real images and centred one-hot labels; X_s (m, c, h, w), Y_s (m, C):
 synthetic ones; f: features of a random network, (·, d); g: the generator, image to image; Z: the pool of initial samples.
-Images are normalised; every random draw comes from the `rng` that is passed in. Shapes in a step are fixed, and a step asks
-nothing of the host.
+Images are what networks see (`data.inputs`); every random draw comes from the `rng` that is passed in. Shapes in a step are
+fixed, and a step asks nothing of the host.
 """
 
 import copy
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
-from ddtool.data.images import BalancedSampler, ImageData, Normaliser, one_hot
+from ddtool.data.images import BalancedSampler, ImageData, one_hot
+from ddtool.data.inputs import NetworkInput
 from ddtool.events import Report, silent
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
@@ -64,20 +65,20 @@ class Real:
 
     data: ImageData
     sampler: BalancedSampler
-    normalise: Normaliser
+    inputs: NetworkInput
 
     @classmethod
     def of(cls, data: ImageData, engine: Engine) -> "Real":
         data = data.to(engine.device)
-        return cls(data, BalancedSampler(data.labels, data.num_classes), Normaliser(data.mean, data.std, engine.device))
+        return cls(data, BalancedSampler(data.labels, data.num_classes), data.transform)
 
     def batch(self, n: int | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """About n images (default: `usual_batch`), the same number of each class: X_t, Y_t."""
         return self.at(self.sampler(n or usual_batch(self.data.num_classes), rng))
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The images at `indices`, normalised, with centred one-hot labels."""
-        return self.normalise(self.data.images[indices]), one_hot(self.data.labels[indices], self.data.num_classes)
+        """The images at `indices` as networks see them, with centred one-hot labels."""
+        return self.inputs(self.data.images[indices]), one_hot(self.data.labels[indices], self.data.num_classes)
 
 
 @dataclass
@@ -157,7 +158,7 @@ def training_loss(
     """TrainingLoss(T; ω): Eq. 1 of a generated batch in the feature space of a fresh random network."""
     X_t, Y_t = real.batch(config.real_batch, rng)
     X_s, Y_s = pool.batch(ipc, config.synthetic_batch, rng)
-    X_s = real.normalise.bound(g(X_s))
+    X_s = real.inputs.bound(g(X_s))
     return ridge_loss(f.draw(rng), X_t, Y_t, *mirrored(X_s, Y_s, config.mirror), config.ridge)
 
 
@@ -189,14 +190,11 @@ def adapt(
 
 
 @torch.no_grad()
-def generate(g: Generator, X_s: Tensor, normalise: Normaliser, engine: Engine, chunk: int = 128) -> Tensor:
-    """Deployment: one pass of the adapted generator over initial samples, any number of them; pixels stay in [0, 1].
-
-    Every pass is over exactly `chunk` images, the last one filled up with zeros: on some CPUs the bits of a matrix product
-    depend on the number of rows, and an image must not depend on how many are made with it.
-    """
+def generate(g: Generator, X_s: Tensor, inputs: NetworkInput, engine: Engine) -> Tensor:
+    """Deployment: one pass of the adapted generator over initial samples, any number of them; pixels stay in [0, 1] where they
+    are not whitened."""
     run = engine.wrap(g)
-    return torch.cat([normalise.bound(run(filled(part, chunk)))[: len(part)] for part in X_s.split(chunk)])
+    return in_passes(lambda X: inputs.bound(run(X)), X_s)
 
 
 # --------------------------------------------------------------------------------------------------------- refinement
@@ -231,7 +229,7 @@ def refine(
         X_b, Y_b = mirrored(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.mirror)
         loop.update(ridge_loss(f, X_t, Y_t, X_b, Y_b, config.ridge))
         with torch.no_grad():
-            X.copy_(real.normalise.bound(X))
+            X.copy_(real.inputs.bound(X))
     return X.detach(), Y.detach()
 
 
@@ -246,7 +244,7 @@ def draw_task(
     With no networks to fit on, labels are those of Eq. 3, f drawn afresh to be the task's θ.
     """
     C, device = data.num_classes, data.images.device
-    task = Real(data, BalancedSampler(data.labels, C), Normaliser(data.mean, data.std, device))
+    task = Real(data, BalancedSampler(data.labels, C), data.transform)
     X_s, _ = task.at(torch.arange(ipc * C, device=device))
     if config.fit.networks:
         return task, Pool(X_s, {ipc: fitted_labels(X_s, f, task, config.fit, rng, config.task.synthetic_batch)})
@@ -331,9 +329,14 @@ def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
     return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if mirror else (X, Y)
 
 
-def filled(X: Tensor, n: int) -> Tensor:
-    """Images X (m, c, h, w) with images of zeros after them, n in all."""
-    return nn.functional.pad(X, (0, 0, 0, 0, 0, 0, 0, n - len(X)))
+def in_passes(function: Callable, X: Tensor, n: int = 128) -> Tensor:
+    """function(X) for images X (m, c, h, w), in passes over exactly n of them, the last one filled up with zeros.
+
+    On some CPUs the bits of a matrix product depend on the number of rows; so the result for an image does not depend on how
+    many others there are.
+    """
+    padded = [nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, n - len(part))) for part in X.split(n)]
+    return torch.cat([function(part) for part in padded])[: len(X)]
 
 
 def in_chunks(f: Callable, X: Tensor, chunk: int = 500) -> Tensor:

@@ -5,7 +5,8 @@ learning rate α; it should arrive where the expert was M epochs on:
     ‖ θ̂_{t+N} − θ*_{t+M} ‖² / ‖ θ*_t − θ*_{t+M} ‖²,    θ̂_{n+1} = θ̂_n − α ∇_θ ℓ(A(S_n); θ̂_n)
 
 ℓ is cross-entropy with hard labels, S_n a batch of S, A one operation of the DSA family with parameters of its own for every
-image, for experts and students alike. Images are normalised by mean and std as for every method here: no ZCA.
+image, for experts and students alike. Images are what networks see, as for
+every method here: whitened where the run whitens, by a matrix of its own where the published runs take another ZCA.
 """
 
 import hashlib

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ddtool import methods
 from ddtool.config import MGDD_SETTINGS, AdaptConfig, RunConfig, check_values, to_dict
-from ddtool.data.images import ImageData, Normaliser, SyntheticSet, accuracy, draw_pool
+from ddtool.data.images import ImageData, SyntheticSet, draw_pool
+from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DataError, HubError, RunError, UsageError, did_you_mean
 from ddtool.evaluation.measure import check_protocol
 from ddtool.events import Done, Note, Report, silent
@@ -21,6 +22,7 @@ from ddtool.methods import mgdd
 from ddtool.models.convnet import NORMS, ConvNet, RandomFeatures, depth_for, pyramid
 from ddtool.models.generator import Generator, GeneratorConfig
 from ddtool.pipeline.scoring import load_target, score_run
+from ddtool.pipeline.target import measured_target
 from ddtool.runs.preview import preview
 from ddtool.runs.run import MOST_BYTES, RESTORE, Run
 from ddtool.runtime.engine import Engine, finite
@@ -28,9 +30,6 @@ from ddtool.sources.load import Target
 
 MGDD = "mgdd"
 """The method of this package; the others are in `methods`."""
-
-MIRROR_KEEPS = 0.9
-"""Classes survive a mirror when a head scores at least this share of its accuracy on mirrored images."""
 
 LABELLINGS = ("fitted", "analytical")
 """How `generate` can find labels."""
@@ -80,8 +79,8 @@ class Adapted:
     def synthesise(self, ipc: int) -> tuple[SyntheticSet, SyntheticSet]:
         """The initial samples with analytical labels, and what the generator makes of them in one pass."""
         m = ipc * self.num_classes
-        normalise = Normaliser(self.info["mean"], self.info["std"], self.engine.device)
-        X = normalise(self.pool_images[:m])
+        inputs = NetworkInput(self.info["mean"], self.info["std"], self.info["whitening"], self.engine.device)
+        X = mgdd.in_passes(inputs, self.pool_images[:m])
         Y = mgdd.analytical_labels(self.label_features, self.W, X)
         initial = SyntheticSet(
             images=self.pool_images[:m].float() / 255,
@@ -91,12 +90,13 @@ class Adapted:
             class_names=tuple(self.info["class_names"]),
             mean=tuple(self.info["mean"]),
             std=tuple(self.info["std"]),
+            whitening=self.info["whitening"],
             mirror=self.info["mirror"],
             stage="initial",
             source=self.info["source"],
         )
-        made = mgdd.generate(self.generator, X, normalise, self.engine)
-        return initial, replace(initial, images=normalise.inverse(made), stage="generated")
+        made = mgdd.generate(self.generator, X, inputs, self.engine)
+        return initial, replace(initial, images=mgdd.in_passes(inputs.inverse, made), stage="generated")
 
 
 # ------------------------------------------------------------------------------------------------------------ adapt
@@ -107,12 +107,12 @@ def adapt(config: RunConfig, run: Run, engine: Engine, report: Report = silent) 
     started = time.perf_counter()
     target = load_target(config, report)
     check_ipcs(config, target.train)
-    real = mgdd.Real.of(target.train, engine)
     missing = [ipc for ipc in config.ipc if not has_set(config, ipc, run)]
     if not run.has("generator/labels.safetensors"):
-        prepare(config, real, run, engine, report)
+        prepare(config, target.train, run, engine, report)
     info = run.load_label_head()[2]
     check_same_data(info, target.train, run)
+    real = mgdd.Real.of(replace(target.train, whitening=info["whitening"]), engine)
     features = feature_network(config, real.data.shape, engine)
     if not run.has_generator():
         adapt_generator(config, real, features, info, run, engine, report)
@@ -152,7 +152,15 @@ def seconds_left(config: RunConfig, run: Run, phase: str) -> float | None:
 
 def phases(ipc: int) -> list[str]:
     """The phases whose seconds a set takes, in their order."""
-    return ["labels", "pool labels", "adapt", f"generate ipc{ipc}", f"fit labels ipc{ipc}", f"refine ipc{ipc}"]
+    return [
+        "whitening",
+        "labels",
+        "pool labels",
+        "adapt",
+        f"generate ipc{ipc}",
+        f"fit labels ipc{ipc}",
+        f"refine ipc{ipc}",
+    ]
 
 
 def record_spent(ipc: int, run: Run) -> None:
@@ -210,9 +218,9 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
             raise UsageError(message, "Use a smaller --resolution or --ipc.")
 
 
-def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report: Report) -> None:
-    """Draw Z, solve W_θ (Eq. 3), find out whether classes survive a mirror; keep all of it in the run."""
-    mirror = measured_mirror(config, real, engine, report)
+def prepare(config: RunConfig, train: ImageData, run: Run, engine: Engine, report: Report) -> None:
+    """Find out what the target is like (`measured_target`), draw Z, solve W_θ (Eq. 3); keep all of it in the run."""
+    real, mirror = measured_target(config, train, run, engine, report)
     started = time.perf_counter()
     data, C = real.data, real.data.num_classes
     pool_ipc = pool_size(config, data)
@@ -233,6 +241,7 @@ def prepare(config: RunConfig, real: mgdd.Real, run: Run, engine: Engine, report
         "mirror": mirror,
         "pool_ipc": pool_ipc,
         "source": data.source,
+        "whitening": data.whitening,
     }
     run.record(classes=C, train_images=len(data), mirror=mirror, pool_ipc=pool_ipc)
     run.save_label_head(dict(f.net.body.state_dict()), W, info)
@@ -242,38 +251,6 @@ def pool_size(config: RunConfig, data: ImageData) -> int:
     """Images per class of Z: what is asked for and seen, and room for other sizes where nothing else is said."""
     room = min(POOL_IPC, POOL_BYTES // (data.num_classes * math.prod(data.shape)))
     return min(int(data.class_counts().min()), max(config.ipc + (config.adapt.seen_ipcs or (room,))))
-
-
-def measured_mirror(config: RunConfig, real: mgdd.Real, engine: Engine, report: Report) -> bool:
-    """Whether classes survive a mirror: what the configuration says, or what is measured, said aloud."""
-    if config.mirror is not None:
-        return config.mirror
-    mirror, kept = mirror_keeps_classes(config, real, engine)
-    said = f"Mirror images {'keep' if mirror else 'do not keep'} their class here ({kept:.0%} of accuracy left)."
-    if math.isnan(kept):
-        said = "Mirror images are not made: too few images to tell whether they keep their class (--set mirror=true has them)."
-    report(Note(said))
-    return mirror
-
-
-@torch.no_grad()
-def mirror_keeps_classes(config: RunConfig, real: mgdd.Real, engine: Engine) -> tuple[bool, float]:
-    """Whether a ridge head solved on real images (at most 4,000) classifies mirrored ones about as well as upright ones, and
-    the share of accuracy left; (False, nan) where the head does too little on the others to tell."""
-    rng = engine.rng(config.seed, "mirror")
-    rows = torch.randperm(len(real.data), generator=rng, device=engine.device)[:6000]
-    fit, held = rows[: len(rows) * 2 // 3], rows[len(rows) * 2 // 3 :]
-    f = RandomFeatures(real.data.shape, pyramid(64, depth_for(real.data.shape)), "none", engine, rng)
-    W = mgdd.label_head(f, real, fit, config.labels.ridge)
-    X, _ = real.at(held)
-    y = real.data.labels[held]
-    upright, mirrored = (accuracy(mgdd.analytical_labels(f, W, x), y) for x in (X, X.flip(3)))
-    chance = 100 / real.data.num_classes
-    noise = math.sqrt(chance * (100 - chance) / max(len(held), 1))
-    if upright < chance + 3 * noise:
-        return False, math.nan
-    kept = mirrored / upright
-    return kept >= MIRROR_KEEPS, kept
 
 
 def adapt_generator(
@@ -292,7 +269,7 @@ def adapt_generator(
     images, _ = run.load_pool(tuple(info["class_names"]))
     f, W, _ = load_labels(run, engine)
     started, seen = time.perf_counter(), max(settings.seen_ipcs) * real.data.num_classes
-    X = real.normalise(images[:seen].to(engine.device))
+    X = real.inputs(images[:seen].to(engine.device))
     pool = mgdd.Pool(X, {})
     if settings.steps or config.seconds is not None:
         pool = labelled_pool(config, settings, X, real, features, (f, W), engine)
@@ -377,7 +354,7 @@ def fit_labels(
     check_fit(config, synthetic.num_classes, synthetic.ipc)
     settings = replace(config.fit, mirror=config.fit.mirror and synthetic.mirror)
     rng = engine.rng(config.seed, "fit", synthetic.ipc)
-    X = real.normalise(synthetic.images.to(engine.device))
+    X = real.inputs(synthetic.images.to(engine.device))
     return replace(synthetic, labels=mgdd.fitted_labels(X, features, real, settings, rng), label_method="fitted")
 
 
@@ -419,7 +396,7 @@ def refine_set(
     mirror = config.refine.mirror and generated.mirror
     batch = max(config.refine.synthetic_batch, generated.num_classes)
     X, Y = mgdd.refine(
-        real.normalise(generated.images),
+        real.inputs(generated.images),
         generated.labels,
         features,
         real,
@@ -430,7 +407,7 @@ def refine_set(
         phase,
         seconds,
     )
-    return replace(generated, images=real.normalise.inverse(X), labels=Y, stage="refined", label_method="learned")
+    return replace(generated, images=real.inputs.inverse(X), labels=Y, stage="refined", label_method="learned")
 
 
 def feature_network(config: RunConfig, shape: tuple[int, int, int], engine: Engine) -> RandomFeatures:
@@ -565,6 +542,7 @@ def real_data(config: RunConfig, adapted: Adapted, run: Run, needed: bool, repor
     try:
         train = load_target(config, report).train
         check_same_data(adapted.info, train, run)
+        train = replace(train, whitening=adapted.info["whitening"])
     except (DataError, RunError) as error:
         if needed:
             hint = f"{error.hint} Without it: --labels analytical.".lstrip()

@@ -14,6 +14,7 @@ from ddtool.events import Report, silent
 from ddtool.methods.mgdd import Real
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline.scoring import load_target, score_run
+from ddtool.pipeline.target import measured_target
 from ddtool.runs.run import Run, read_tensors, write_tensors
 from ddtool.runtime.cache import cache_root
 from ddtool.runtime.engine import Engine
@@ -27,8 +28,7 @@ def distil(config: RunConfig, run: Run, engine: Engine, report: Report = silent)
     """Bring `run` to its end, from wherever it stands: a set for every IPC, its score, the picture."""
     target = load_target(config, report)
     pipeline.check_ipcs(config, target.train)
-    real = Real.of(target.train, engine)
-    mirror = describe_target(config, real, run, engine, report)
+    real, mirror = describe_target(config, target.train, run, engine, report)
     for ipc in config.ipc:
         if not run.set_path(ipc).exists():
             make_set(config, ipc, real, mirror, run, engine, report)
@@ -38,16 +38,18 @@ def distil(config: RunConfig, run: Run, engine: Engine, report: Report = silent)
     pipeline.finish(run)
 
 
-def describe_target(config: RunConfig, real: Real, run: Run, engine: Engine, report: Report) -> bool:
-    """Record what the target is, or check that it is still the same; returns whether its classes survive a mirror."""
-    data, facts = real.data, run.results()["facts"]
+def describe_target(config: RunConfig, train: ImageData, run: Run, engine: Engine, report: Report) -> tuple[Real, bool]:
+    """Record what the target is, or check that it is still the same; returns it as networks see it, and whether its classes
+    survive a mirror."""
+    facts = run.results()["facts"]
     if "target" in facts:
-        pipeline.check_same_data(facts["target"], data, run)
-        return bool(facts["mirror"])
-    mirror = pipeline.measured_mirror(config, real, engine, report)
-    described = {name: list(getattr(data, name)) for name in DESCRIBED}
-    run.record(classes=data.num_classes, train_images=len(data), mirror=mirror, target=described)
-    return mirror
+        pipeline.check_same_data(facts["target"], train, run)
+        return Real.of(replace(train, whitening=run.load_whitening()), engine), bool(facts["mirror"])
+    real, mirror = measured_target(config, train, run, engine, report)
+    run.save_whitening(real.data.whitening)
+    described = {name: list(getattr(train, name)) for name in DESCRIBED}
+    run.record(classes=train.num_classes, train_images=len(train), mirror=mirror, target=described)
+    return real, mirror
 
 
 def make_set(config: RunConfig, ipc: int, real: Real, mirror: bool, run: Run, engine: Engine, report: Report) -> None:
@@ -70,8 +72,7 @@ def make_set(config: RunConfig, ipc: int, real: Real, mirror: bool, run: Run, en
 
 def finished(method: methods.Method, initial: SyntheticSet) -> SyntheticSet:
     """The method's result as a set."""
-    X, Y = method.result()
-    images = method.task.real.normalise.inverse(X).cpu()
+    images, (_, Y) = method.pixels().cpu(), method.result()
     return replace(
         initial,
         images=images if method.learns else images.mul(255).round().div(255),  # real ones are the source's to the bit
@@ -86,7 +87,10 @@ class ExpertStore:
     """What methods make once for a dataset and use again, as safetensors below the cache; a damaged file is made again."""
 
     def __init__(self, data: ImageData) -> None:
-        described = json.dumps([data.source, data.shape, data.class_names, len(data)], sort_keys=True, default=str)
+        seen = [data.whitening.description()] if data.whitening else []
+        described = json.dumps(
+            [data.source, data.shape, data.class_names, len(data), *seen], sort_keys=True, default=str
+        )
         self.folder = cache_root() / "methods" / hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def load(self, name: str) -> dict[str, Tensor] | None:

@@ -1,13 +1,25 @@
 """Which sets to score, on which test split, beside which baseline; scores of a run are recorded in it."""
 
 import re
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ddtool.config import RunConfig, from_dict
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
 from ddtool.errors import RunError, UsageError, did_you_mean
-from ddtool.evaluation.measure import Score, check_protocol, kernel_ridge, train_and_test
+from ddtool.evaluation.measure import (
+    AS_STATED,
+    EXACT,
+    NOT_WHITENED,
+    ROUNDED,
+    Score,
+    ScoreKey,
+    check_protocol,
+    kernel_ridge,
+    train_and_test,
+)
 from ddtool.events import Report, silent
 from ddtool.runs.run import STAGES, Run, ipcs_in, is_run, read_set
 from ddtool.runtime.engine import Engine
@@ -36,27 +48,52 @@ def score_run(config: RunConfig, run: Run, target: Target, engine: Engine, repor
 
 def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
     """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale."""
-    return real_images(train, draw_pool(train, beside.ipc, seed), beside.mirror).scaled(beside.label_scale)
+    seen_alike = replace(train, whitening=beside.whitening)
+    return real_images(seen_alike, draw_pool(train, beside.ipc, seed), beside.mirror).scaled(beside.label_scale)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One way to score a set: by which protocol, with how many networks, of which pixels, seen how."""
+
+    protocol: str
+    seeds: int
+    pixels: str = ROUNDED
+    inputs: str = AS_STATED
+
+    def done(self, scores: Sequence[Mapping[str, Any]], synthetic: SyntheticSet, dataset: str) -> bool:
+        """Whether the scores of a run hold this one already."""
+        wanted = {"stage": synthetic.stage, "ipc": synthetic.ipc, "dataset": dataset} | asdict(self)
+        return any(wanted.items() <= asdict(ScoreKey.of(score)).items() for score in scores)
 
 
 def score_set(
     synthetic: SyntheticSet, target: Target, config: RunConfig, run: Run, engine: Engine, report: Report
 ) -> None:
-    """Kernel-ridge and trained-network scores of one set, recorded in the run; those it has already are not repeated."""
-    have = {(s["stage"], s["ipc"], s["protocol"], s["seeds"], s["dataset"]) for s in run.results()["scores"]}
-    protocols = [("kernel-ridge", 3)] if config.evaluate.kernel_ridge else []
-    for protocol, seeds in (*protocols, (config.evaluate.protocol, config.evaluate.seeds)):
-        if (synthetic.stage, synthetic.ipc, protocol, seeds, target.name) not in have:
-            score = measure(synthetic, target, protocol, seeds, config.seed, engine, report)
+    """Scores of one set, recorded in the run; those it has already are not repeated."""
+    for wanted in measurements(synthetic, config):
+        if not wanted.done(run.results()["scores"], synthetic, target.name):
+            score = measure(synthetic, target, wanted, config.seed, engine, report)
             run.record(score=score.to_dict())
+
+
+def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement]:
+    """What a run measures of a set: the protocol, the cheap guide, and for a set that is learned what rounding costs by that
+    guide and, where it is to be whitened, what it is worth to those who do not."""
+    chosen, guide = config.evaluate, Measurement("kernel-ridge", 3)
+    main = Measurement(chosen.protocol, chosen.seeds)
+    wanted = [guide, main] if chosen.kernel_ridge else [main]
+    if synthetic.stage in ("refined", "distilled"):
+        wanted += [replace(guide, pixels=EXACT)] if chosen.kernel_ridge else []
+        wanted += [replace(main, inputs=NOT_WHITENED)] if synthetic.whitening and chosen.without_whitening else []
+    return wanted
 
 
 def evaluate(
     run: Run | None,
     sets: list[SyntheticSet],
     on: str | None,
-    protocol: str,
-    seeds: int,
+    wanted: Measurement,
     seed: int,
     baseline: bool,
     engine: Engine,
@@ -70,7 +107,7 @@ def evaluate(
         sets = [*sets, *(random_subset(target.train, s, seed) for _, s in sorted({s.ipc: s for s in sets}.items()))]
     scores = []
     for synthetic in sets:
-        score = measure(synthetic, target, protocol, seeds, seed, engine, report)
+        score = measure(synthetic, target, wanted, seed, engine, report)
         if run:
             run.record(score=score.to_dict())
         scores.append(score)
@@ -150,14 +187,18 @@ def short_list(names: list[str]) -> str:
 
 
 def measure(
-    synthetic: SyntheticSet, target: Target, protocol: str, seeds: int, seed: int, engine: Engine, report: Report
+    synthetic: SyntheticSet, target: Target, wanted: Measurement, seed: int, engine: Engine, report: Report
 ) -> Score:
-    """One score on the test split of `target`, by a protocol of that name or 'kernel-ridge'."""
-    if protocol == "kernel-ridge":
-        score = kernel_ridge(synthetic, target.test(), engine, seeds=seeds, seed=seed)
+    """One score on the test split of `target`."""
+    seen = synthetic.rounded() if wanted.pixels == ROUNDED else synthetic
+    seen = seen if wanted.inputs == AS_STATED else replace(seen, whitening=None)
+    if wanted.protocol == "kernel-ridge":
+        score = kernel_ridge(seen, target.test(), engine, seeds=wanted.seeds, seed=seed)
     else:
-        score = train_and_test(synthetic, target.test(), protocol, engine, seeds=seeds, seed=seed, report=report)
-    return replace(score, dataset=target.name)
+        score = train_and_test(
+            seen, target.test(), wanted.protocol, engine, seeds=wanted.seeds, seed=seed, report=report
+        )
+    return replace(score, dataset=target.name, pixels=wanted.pixels, inputs=wanted.inputs)
 
 
 def check_stage(stage: str | None) -> None:

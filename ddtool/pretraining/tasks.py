@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ddtool.config import MetaConfig
+from ddtool.config import MetaConfig, WhiteningConfig
+from ddtool.data import whitening
 from ddtool.data.images import ImageData
 from ddtool.errors import DataError
 from ddtool.events import Note, Report, silent
@@ -104,9 +105,20 @@ def task_source(
 
     def draw(rng: torch.Generator) -> tuple[ImageData, int]:
         plan = plan_task(sets, config, rng)
-        return task_images(plan, rng, device), plan.ipc
+        return whitened(task_images(plan, rng, device), config), plan.ipc
 
     return draw
+
+
+def whitened(data: ImageData, config: MetaConfig) -> ImageData:
+    """A task with the whitening of its own images, where tasks are whitened."""
+    if config.whitening == "none":
+        return data
+    rows = torch.arange(len(data), device=data.images.device)
+    fitted = whitening.fit(
+        lambda part: data.transform.standardise(data.images[part]), rows, config.whitening, WhiteningConfig().eps
+    )
+    return replace(data, whitening=fitted)
 
 
 def task_images(plan: Plan, rng: torch.Generator, device: torch.device) -> ImageData:

@@ -17,7 +17,7 @@ from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
 from ddtool.pretraining.folder import FIGURES, Pretraining, describe
-from ddtool.pretraining.tasks import LargeSet, Plan, task_images
+from ddtool.pretraining.tasks import LargeSet, Plan, task_images, whitened
 from ddtool.runs.preview import preview
 from ddtool.runs.run import staged_folder, write_json
 from ddtool.runtime.distributed import Ranks
@@ -111,7 +111,8 @@ class Validation:
         engine, seed, task = self.engine, self.config.seed, self.config.meta.task
         data, plan = self.held_out_task(k)
         f, fit = self.features[data.shape[0]], len(data) * 4 // 5 // data.num_classes * data.num_classes
-        real, pool = mgdd.draw_task(data.head(fit), plan.ipc, f, self.config.meta, engine.rng(seed, "validate task", k))
+        seen = whitened(data.head(fit), self.config.meta)
+        real, pool = mgdd.draw_task(seen, plan.ipc, f, self.config.meta, engine.rng(seed, "validate task", k))
         task = replace(task, seen_ipcs=(plan.ipc,))
 
         @torch.no_grad()
@@ -129,10 +130,10 @@ class Validation:
         final = adapted(self.config.validate_steps, task.lr_floor)
         made = {
             "initial": pool.X_s,
-            "generated": mgdd.generate(self.g, pool.X_s, real.normalise, engine),
-            "adapted": mgdd.generate(final, pool.X_s, real.normalise, engine),
+            "generated": mgdd.generate(self.g, pool.X_s, real.inputs, engine),
+            "adapted": mgdd.generate(final, pool.X_s, real.inputs, engine),
         }
-        X, y = real.normalise(data.images[fit:]), data.labels[fit:]
+        X, y = real.inputs(data.images[fit:]), data.labels[fit:]
         fit_labels = replace(FIT, ridge=task.ridge, mirror=task.mirror)
         Y_s = mgdd.fitted_labels(made["adapted"], f, real, fit_labels, engine.rng(seed, "validate labels", k))
         S = mgdd.mirrored(made["adapted"], Y_s, task.mirror)
@@ -143,7 +144,7 @@ class Validation:
                 scores.append(accuracy(mgdd.analytical_labels(f, W, X), y))
         shown = {
             stage: SyntheticSet(
-                real.normalise.inverse(X_s).cpu(), pool.Y_s[plan.ipc].cpu(), data.labels[: len(X_s)].cpu(), plan.ipc,
+                real.inputs.inverse(X_s).cpu(), pool.Y_s[plan.ipc].cpu(), data.labels[: len(X_s)].cpu(), plan.ipc,
                 data.class_names, data.mean, data.std, stage=stage, source=data.source,
             )
             for stage, X_s in made.items()

@@ -20,7 +20,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ddtool.config import RunConfig, from_dict, to_dict, without_forgotten
+from ddtool.data import whitening
 from ddtool.data.images import CENTRED, LARGEST_FACTOR, ImageData, SyntheticSet
-from ddtool.errors import RunError, UsageError
+from ddtool.data.whitening import Whitening
+from ddtool.errors import DataError, RunError, UsageError
+from ddtool.evaluation.measure import ScoreKey
 from ddtool.events import Done, Event, Note, Step
 from ddtool.models.generator import Generator
 from ddtool.runtime.engine import Engine, finite
@@ -43,6 +46,7 @@ STAGES = ("initial", "generated", "refined", "distilled")
 LABEL_METHODS = ("hard", "analytical", "fitted", "learned")
 LABEL_INFO = ("class_names", "mean", "std", "shape", "label_width", "mirror", "source")
 """What is kept beside θ and W_θ: all that is needed to use them."""
+WHITENING = "checkpoints/whitening.safetensors"
 RESTORE = "Restore the file, or start a new run."
 ROW_GROUP = 100
 """Pictures in a row group of a parquet file, as `datasets` has them: a viewer reads one at a time."""
@@ -115,10 +119,10 @@ class Run:
         return results
 
     def record(self, *, score: dict[str, Any] | None = None, **facts: Any) -> None:
-        """Add a score (replacing one of the same stage, ipc, protocol and network), timings or facts."""
+        """Add a score (replacing one of the same measurement), timings or facts."""
         results = self.results()
         if score is not None:
-            kept = [s for s in results["scores"] if score_key(s) != score_key(score)]
+            kept = [s for s in results["scores"] if ScoreKey.of(s) != ScoreKey.of(score)]
             results["scores"] = [*kept, score]
         results["timings"] |= facts.pop("timings", {})
         results["facts"] |= facts
@@ -169,9 +173,9 @@ class Run:
         return Generator.load(self.folder / "generator")
 
     def save_label_head(self, theta: dict[str, Tensor], W: Tensor, info: dict[str, Any]) -> None:
-        """θ (the fixed network's weights) and W_θ of Eq. 3, with what is needed to use them."""
+        """θ (the fixed network's weights) and W_θ of Eq. 3, with what is needed to use them; `info["whitening"]` among it."""
         tensors = {f"theta.{k}": v for k, v in theta.items()} | {"W": W}
-        write_tensors(self.folder / "generator" / "labels.safetensors", tensors, info)
+        write_whitened(self.folder / "generator" / "labels.safetensors", tensors, info)
 
     def load_label_head(self) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
         """θ, W_θ and the information saved beside them; RunError when anything is missing."""
@@ -182,12 +186,30 @@ class Run:
             shape = info.get("shape")
             fault = f"it misses {', '.join(absent)}" if absent else ""
             fault = fault or description_fault(info, shape if isinstance(shape, list) else ())
+            fault = fault or whitening_fault(header, info, shape or ())
             if fault:
                 raise RunError(f"{path} is not the label network of a run: {fault}.", RESTORE)
 
         tensors, info = read_tensors(path, check)
+        info["whitening"] = restored_whitening(path, tensors, info)
         theta = {k.removeprefix("theta."): v for k, v in tensors.items() if k.startswith("theta.")}
         return theta, tensors["W"], info
+
+    def save_whitening(self, whitening: Whitening | None) -> None:
+        """What networks see of the target, until the sets that hold it are made."""
+        if whitening is not None:
+            write_whitened(self.folder / WHITENING, {}, {"whitening": whitening})
+
+    def load_whitening(self) -> Whitening | None:
+        """What `save_whitening` kept, or else a finished set holds; RunError when the run whitens and neither is there."""
+        if self.has(WHITENING):
+            tensors, info = read_tensors(self.folder / WHITENING)
+            return restored_whitening(self.folder / WHITENING, tensors, info)
+        if self.ipcs():
+            return self.load_set(self.ipcs()[0]).whitening
+        if self.results()["facts"].get("whitening", "none") != "none":
+            raise RunError(f"{self.folder / WHITENING} is missing.", "Start the run again: `ddtool adapt … --force`.")
+        return None
 
     def save_pool(self, data: ImageData, indices: Tensor) -> None:
         """Z: the chosen real images as parquet."""
@@ -329,11 +351,6 @@ def strangers(folder: Path) -> list[str]:
     return sorted(name for path in below if not OURS.fullmatch(name := path.relative_to(folder).as_posix()))
 
 
-def score_key(score: dict[str, Any]) -> tuple:
-    """What makes two scores the same measurement."""
-    return tuple(score.get(k) for k in ("stage", "method", "ipc", "arch", "protocol", "dataset"))
-
-
 def environment(engine: Engine) -> dict[str, Any]:
     """Versions, device and time: what a reader needs to judge the numbers."""
     return {
@@ -375,13 +392,14 @@ def sweep(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- file formats
 
 
+SET_TENSORS = ("images", "labels", "hard")
 SET_HINT = "Make the set again: `ddtool generate RUN --ipc N --force`."
 
 
 def write_set(path: Path, synthetic: SyntheticSet) -> None:
-    """A synthetic set in the exact format: three tensors and JSON metadata in one safetensors file."""
-    info = {k: v for k, v in asdict(synthetic).items() if not isinstance(v, Tensor)}
-    write_tensors(path, {"images": synthetic.images, "labels": synthetic.labels, "hard": synthetic.hard}, info)
+    """A synthetic set in the exact format, one safetensors file: its tensors, those of its whitening, and JSON metadata."""
+    info = {f.name: getattr(synthetic, f.name) for f in fields(SyntheticSet) if f.name not in SET_TENSORS}
+    write_whitened(path, {name: getattr(synthetic, name) for name in SET_TENSORS}, info)
 
 
 def read_set(path: Path) -> SyntheticSet:
@@ -394,6 +412,7 @@ def read_set(path: Path) -> SyntheticSet:
     tensors, info = read_tensors(path, check)
     for name in ("class_names", "mean", "std"):
         info[name] = tuple(info[name])
+    info["whitening"] = restored_whitening(path, tensors, info)
     found = SyntheticSet(images=tensors["images"], labels=tensors["labels"], hard=tensors["hard"], **info)
     if not finite(found.images) or not finite(found.labels) or not labels_fit(found.hard, found.num_classes):
         raise RunError(f"{path} has values that are not finite, or labels that name no class.", SET_HINT)
@@ -402,20 +421,21 @@ def read_set(path: Path) -> SyntheticSet:
 
 def set_fault(header: Header, info: dict[str, Any]) -> str:
     """What is wrong with the header of a set's file; empty when it is one of ours."""
-    info.setdefault("factor", 1)  # files of version 0.1 have none
+    info.setdefault("factor", 1)  # files of version 0.1 have neither
+    info.setdefault("whitening", None)
     kinds: dict[str, tuple[type, ...]] = {"ipc": (int,), "label_scale": (int, float), "factor": (int,)}
     kinds |= dict.fromkeys(("method", "stage", "label_method", "label_convention"), (str,))
-    known = {f.name for f in fields(SyntheticSet)} - {"images", "labels", "hard"}
+    known = {f.name for f in fields(SyntheticSet)} - set(SET_TENSORS)
     if info.keys() != known:
         return f"its description is about {', '.join(sorted(info.keys() ^ known))}"
     if wrong := [name for name, kind in kinds.items() if type(info[name]) not in kind]:
         return f"'{wrong[0]}' is {info[wrong[0]]!r:.40}"
-    shapes = {name: shape for name, (_, shape) in header.items()}
+    shapes = {name: shape for name, (_, shape) in header.items() if not name.startswith("whitening.")}
     images, C = shapes.get("images", ()), len(info["class_names"]) if isinstance(info["class_names"], list) else 0
     m = info["ipc"] * C
     if len(images) != 4 or shapes != {"images": (m, *images[1:]), "labels": (m, C), "hard": (m,)} or m < 1:
         return f"ipc {info['ipc']} and {C} classes do not go with tensors {shapes}"
-    if {name: dtype for name, (dtype, _) in header.items()} != {"images": "F32", "labels": "F32", "hard": "I64"}:
+    if any(dtype != ("I64" if name == "hard" else "F32") for name, (dtype, _) in header.items()):
         return "its tensors are of other types"
     if not 1 <= info["factor"] <= min(LARGEST_FACTOR, *images[2:]):
         return f"'factor' is {info['factor']}"
@@ -423,7 +443,28 @@ def set_fault(header: Header, info: dict[str, Any]) -> str:
         return "'label_scale' is not positive"
     if info["label_convention"] != CENTRED or info["label_method"] not in LABEL_METHODS:
         return f"its labels are '{info['label_convention']:.40}', '{info['label_method']:.40}'"
-    return description_fault(info, images[1:])
+    return description_fault(info, images[1:]) or whitening_fault(header, info, images[1:])
+
+
+def whitening_fault(header: Header, info: dict[str, Any], image: Sequence[int]) -> str:
+    """What is wrong with the whitening of images of a shape (c, h, w); empty when nothing is. Files of version 0.1 have none."""
+    info.setdefault("whitening", None)
+    return whitening.fault(info["whitening"], {name: shape for name, (_, shape) in header.items()}, image)
+
+
+def restored_whitening(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> Whitening | None:
+    """The whitening that a file holds; RunError when it cannot be inverted."""
+    try:
+        return Whitening.restored(info["whitening"], tensors) if info["whitening"] else None
+    except DataError as error:
+        raise RunError(f"{path} is refused. {error.message}", RESTORE) from error
+
+
+def write_whitened(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+    """`write_tensors` of `info` with a whitening in it, which goes to tensors and a description."""
+    found: Whitening | None = info["whitening"]
+    described = info | {"whitening": None if found is None else found.description()}
+    write_tensors(path, tensors | ({} if found is None else found.tensors()), described)
 
 
 def description_fault(info: dict[str, Any], shape: Sequence[Any]) -> str:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from ddtool.data.images import (
     BalancedSampler,
     ImageData,
-    Normaliser,
     SyntheticSet,
     accuracy,
     draw_per_class,
@@ -18,6 +17,7 @@ from ddtool.data.images import (
     one_hot,
     real_images,
 )
+from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DataError, UsageError
 
 COUNTS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
@@ -54,35 +54,35 @@ def test_image_data_facts(toy: ImageData) -> None:
 
 
 def test_normaliser_is_the_affine_map_of_each_channel() -> None:
-    normalise = Normaliser((0.5, 0.25, 0.0), (0.25, 0.5, 1.0))
+    inputs = NetworkInput((0.5, 0.25, 0.0), (0.25, 0.5, 1.0))
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 5)
-    out = normalise(images)
+    out = inputs(images)
     assert out.dtype == torch.float32
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert out[1, :, 2, 3].tolist() == pytest.approx([-2.0, -0.1, 1.0])
-    assert torch.allclose(normalise(images.float() / 255), out)
+    assert torch.allclose(inputs(images.float() / 255), out)
 
 
 def test_normalised_training_images_have_zero_mean_and_unit_variance(toy: ImageData) -> None:
-    x = Normaliser(toy.mean, toy.std)(toy.images)
+    x = NetworkInput(toy.mean, toy.std)(toy.images)
     assert torch.allclose(x.mean((0, 2, 3)), torch.zeros(3), atol=0.01)
     assert torch.allclose(x.std((0, 2, 3)), torch.ones(3), atol=0.01)
 
 
 def test_normaliser_inverse(toy: ImageData) -> None:
-    normalise = Normaliser(toy.mean, toy.std)
+    inputs = NetworkInput(toy.mean, toy.std)
     pixels = toy.images.float() / 255
-    assert torch.allclose(normalise.inverse(normalise(toy.images)), pixels, atol=1e-6)
-    outside = normalise.inverse(normalise(pixels * 4 - 2))
+    assert torch.allclose(inputs.inverse(inputs(toy.images)), pixels, atol=1e-6)
+    outside = inputs.inverse(inputs(pixels * 4 - 2))
     assert torch.allclose(outside, (pixels * 4 - 2).clamp(0, 1), atol=1e-5)
 
 
 def test_bound_cuts_pixels_to_the_unit_interval(toy: ImageData) -> None:
-    normalise = Normaliser(toy.mean, toy.std)
+    inputs = NetworkInput(toy.mean, toy.std)
     pixels = torch.randn(5, 3, 4, 4, generator=rng()) + 0.5
     assert pixels.min() < 0
     assert pixels.max() > 1
-    assert torch.allclose(normalise.bound(normalise(pixels)), normalise(pixels.clamp(0, 1)), atol=1e-5)
+    assert torch.allclose(inputs.bound(inputs(pixels)), inputs(pixels.clamp(0, 1)), atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------ balanced batches

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddtool.data.images import ImageData, Normaliser, SyntheticSet, draw_per_class, one_hot, real_images
+from ddtool.data.images import ImageData, SyntheticSet, draw_per_class, one_hot, real_images
+from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DivergedError, UsageError
 from ddtool.evaluation import measure as evaluation
 from ddtool.evaluation.measure import (
@@ -283,7 +284,7 @@ def test_batches_are_epochs_in_random_order(untouched_global_rng: None) -> None:
 
 
 def test_predict_covers_every_image_in_any_chunk(toy_test: ImageData) -> None:
-    normalise, W = Normaliser(toy_test.mean, toy_test.std), torch.randn(12, 4, generator=rng())
+    inputs, W = NetworkInput(toy_test.mean, toy_test.std), torch.randn(12, 4, generator=rng())
     x = (toy_test.images.double() / 255 - torch.tensor(toy_test.mean).view(3, 1, 1)) / torch.tensor(toy_test.std).view(
         3, 1, 1
     )
@@ -293,8 +294,8 @@ def test_predict_covers_every_image_in_any_chunk(toy_test: ImageData) -> None:
 
     expected = x[:, :, ::8, ::8].flatten(1).float()
     for chunk in (7, 50, 1000):
-        assert torch.allclose(predict(forward, toy_test, normalise, chunk=chunk), expected, atol=1e-5)
-        assert torch.allclose(predict(forward, toy_test, normalise, W, chunk), expected @ W, atol=1e-4)
+        assert torch.allclose(predict(forward, toy_test, inputs, chunk=chunk), expected, atol=1e-5)
+        assert torch.allclose(predict(forward, toy_test, inputs, W, chunk), expected @ W, atol=1e-4)
 
 
 # -------------------------------------------------------------------------------------------------------- what is given

@@ -69,7 +69,7 @@ def test_each_class_is_compared_with_real_images_of_its_own(toy: ImageData, byst
     method_of("dm", task, real_batch=7).gradient(0)
     assert len(bystander.seen) == 4
     for c, (real, synthetic) in enumerate(bystander.seen):
-        own = task.real.normalise(toy.images[toy.labels == c]).flatten(1)
+        own = task.real.inputs(toy.images[toy.labels == c]).flatten(1)
         assert len(real) == 7
         assert (torch.cdist(real.flatten(1), own).amin(1) < 0.1).all()  # others are 35 away
         assert torch.equal(synthetic, task.start()[0][task.classes() == c])

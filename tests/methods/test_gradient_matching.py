@@ -74,7 +74,7 @@ def test_loss_and_image_gradient_by_brute_force(toy: ImageData) -> None:
     def loss_of(X: Tensor) -> float:
         total = 0.0
         for c in range(4):
-            T = task.real.normalise(toy.images[rows[c]]).double()
+            T = task.real.inputs(toy.images[rows[c]]).double()
             S = torch.stack([X[i] for i in range(8) if task.classes()[i] == c])
             total += cosine_by_loops(double_gradients(net, T, c), double_gradients(net, S, c))
         return total
@@ -218,7 +218,7 @@ def test_dc_starts_from_noise_and_dsa_from_real_images(toy: ImageData) -> None:
 
 def test_images_are_updated_by_sgd_with_momentum_within_pixels(toy: ImageData) -> None:
     method: Method = matching("dsa", toy, lr=0.3)
-    bound = method.task.real.normalise.bound
+    bound = method.task.real.inputs.bound
     expected, velocity = method.X.detach().clone(), torch.zeros_like(method.X)
     twin = matching("dsa", toy, lr=0.3)
     for step in range(3):

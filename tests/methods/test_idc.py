@@ -108,8 +108,8 @@ def test_starts_from_real_images_of_the_right_classes_the_tasks_own_first(toy: I
     shades = torch.arange(len(toy), dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
     flat = replace(toy, images=shades)
     method = idc_of(flat)
-    seen = method.task.real.normalise.inverse(decode(method.X.detach(), 2)).mean((1, 2, 3)).mul(255).round().long()
-    middle = method.task.real.normalise.inverse(decode(method.X.detach(), 2))[:, 0, 8, 8].mul(255).round().long()
+    seen = method.task.real.inputs.inverse(decode(method.X.detach(), 2)).mean((1, 2, 3)).mul(255).round().long()
+    middle = method.task.real.inputs.inverse(decode(method.X.detach(), 2))[:, 0, 8, 8].mul(255).round().long()
     assert torch.equal(seen, middle)
     assert torch.equal(middle[:8], method.task.rows)
     assert torch.equal(flat.labels[middle], method.task.classes().repeat(4))
@@ -136,7 +136,7 @@ def test_loss_and_image_gradient_by_brute_force(channels: int) -> None:
     def loss_of(X: Tensor) -> float:
         total = 0.0
         for c in range(4):
-            T = task.real.normalise(data.images[rows[c]]).double()
+            T = task.real.inputs(data.images[rows[c]]).double()
             S = torch.cat([decode(X[i : i + 1], 2) for i in range(8) if task.classes()[i] == c])
             assert len(S) == 8
             real, synthetic = double_gradients(net, T, c), double_gradients(net, S, c)
@@ -213,7 +213,7 @@ def test_one_pass_over_some_real_images_after_each_step_but_the_last(
 
 def test_the_network_learns_the_classes_of_real_images(toy: ImageData, toy_test: ImageData) -> None:
     method = idc_of(toy, inner=1000, real_images=160, net_batch=32, net_lr=0.05)
-    X, labels = method.task.real.normalise(toy_test.images), toy_test.labels
+    X, labels = method.task.real.inputs(toy_test.images), toy_test.labels
 
     def right() -> float:
         with torch.no_grad():

@@ -36,7 +36,7 @@ def test_gives_images_in_range_and_labels_of_its_kind(name: str, toy: ImageData,
     X, Y = method.result()
     assert X.shape == (8, 3, 16, 16)
     assert Y.shape == (8, 4)
-    pixels = X * task.real.normalise.std + task.real.normalise.mean
+    pixels = X * task.real.inputs.std + task.real.inputs.mean
     assert pixels.min() >= -1e-6
     assert pixels.max() <= 1 + 1e-6
     assert not X.requires_grad

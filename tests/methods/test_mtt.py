@@ -188,7 +188,7 @@ def test_an_epoch_is_plain_gradient_descent(toy: ImageData, monkeypatch: pytest.
     method.prepare()
     before, after = (method.experts.weights(0, e) for e in (0, 1))
     weights = {name: w.double().requires_grad_() for name, w in unflatten(before, method.net).items()}
-    X = method.task.real.normalise(toy.images).double()
+    X = method.task.real.inputs(toy.images).double()
     scores = plain_features(weights, X) @ weights["head.weight"].T + weights["head.bias"]
     slopes = torch.autograd.grad(F.cross_entropy(scores, toy.labels), list(weights.values()))
     expected = torch.cat([(w - 0.1 * g).flatten() for w, g in zip(weights.values(), slopes, strict=True)])

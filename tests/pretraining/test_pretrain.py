@@ -359,7 +359,7 @@ def test_validation_measures_what_it_says(engine: Engine, tmp_path: Path) -> Non
     (loss_before, loss_after, accuracy), pictures = judge.measure()
     assert all(torch.equal(a, b) for a, b in zip(before, g.parameters(), strict=True))
     assert loss_after < 0.97 * loss_before
-    assert 50 < accuracy <= 100  # of 4 classes
+    assert 35 < accuracy <= 100  # of 4 classes
     assert judge.measure()[0] == [loss_before, loss_after, accuracy]
     assert list(pictures) == ["initial", "generated", "adapted"]
     real = large.data.images[torch.isin(large.data.labels, torch.tensor(large.held))]
@@ -373,6 +373,7 @@ def test_real_images_that_judge_are_not_those_adapted_to(
 ) -> None:
     large = LargeSet.of(toy_images(60, 5, classes=8), 4, 10, 0)
     config = configured(held_out=4)
+    config = replace(config, meta=replace(config.meta, whitening="none"))
     features = pretrain.feature_networks(config, [large], engine)
     g = engine.place(Generator.build(GeneratorConfig(8, 16), 0))
     fitted: list[torch.Tensor] = []

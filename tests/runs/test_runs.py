@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from ddtool import api
 from ddtool.config import RunConfig, from_dict
-from ddtool.data.images import ImageData, Normaliser, SyntheticSet, one_hot
+from ddtool.data.images import ImageData, SyntheticSet, one_hot
+from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DDToolError, DivergedError, GeneratorError, RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
 from ddtool.hub import client as hub
@@ -30,6 +31,7 @@ from ddtool.methods.mgdd import analytical_labels
 from ddtool.models.generator import GeneratorConfig
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline import scoring
+from ddtool.pipeline.target import mirror_keeps_classes
 from ddtool.runs import run as runs
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -697,7 +699,7 @@ def test_without_networks_to_fit_on_labels_are_analytical(dataset: Path, tmp_pat
     initial, scale = run.load_set(2, "initial"), 4.0
     assert initial.label_method == "analytical"
     assert not any("fit" in phase for phase in run.results()["timings"])
-    solved = analytical_labels(features, W, Normaliser(info["mean"], info["std"])(initial.images))
+    solved = analytical_labels(features, W, NetworkInput(info["mean"], info["std"])(initial.images))
     assert torch.allclose(initial.labels, scale * solved, atol=1e-3)
 
 
@@ -800,7 +802,7 @@ def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: i
         bright[where] = 100
         images += torch.where(labels[:, None, None, None] == 0, bright, 100 - bright)
     data = ImageData(images.to(torch.uint8), labels, ("a", "b"), (0.4,), (0.2,))
-    keeps, kept = pipeline.mirror_keeps_classes(RunConfig(), mgdd.Real.of(data, tiny.ENGINE), tiny.ENGINE)
+    keeps, kept = mirror_keeps_classes(RunConfig(), mgdd.Real.of(data, tiny.ENGINE), tiny.ENGINE)
     assert keeps is (mirror or False)
     assert math.isnan(kept) if mirror is None else kept == pytest.approx(1.0 if mirror else 0.0, abs=0.1)
 
