@@ -50,7 +50,7 @@ ADAPT = AdaptConfig(steps=30, lr=3e-3, real_batch=64, seen_ipcs=(1, 2), ridge=1e
 REFINE = RefineConfig(steps=20, real_batch=64, ridge=1e-2, mirror=False)
 META = MetaConfig(
     iterations=6, meta_batch=1, inner_steps=1, ways=(3, 3), ipc=(2, 2), label_images=8, grey=0.0, flip=False, jitter=0.0,
-    fit=FitConfig(networks=0),
+    whitening="none", fit=FitConfig(networks=0),
     task=replace(ADAPT, real_batch=12),
 )  # fmt: skip
 

@@ -353,7 +353,7 @@ def test_a_missing_set_is_made_again(run: Run, made: Path) -> None:
     (run.folder / "results.json").unlink()
     resume(run.folder)
     assert tiny.all_bytes(run.folder) == tiny.all_bytes(made)
-    assert len(run.results()["scores"]) == 6
+    assert len(run.results()["scores"]) == 7
 
 
 def test_what_a_killed_process_left_is_swept_away(run: Run) -> None:
@@ -543,7 +543,7 @@ def test_damaged_results_are_named_and_can_be_made_again(text: str, run: Run) ->
     assert "Remove it" in caught.value.hint
     (run.folder / "results.json").unlink()
     resume(run.folder)
-    assert len(run.results()["scores"]) == 6
+    assert len(run.results()["scores"]) == 7
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"stepz": 1}', '{"ipc": "x"}'])
@@ -663,7 +663,7 @@ def test_a_set_that_is_there_is_replaced_only_by_force(run: Run, made: Path) -> 
     resume(run.folder)  # asks for what the configuration asks for
     assert run.load_set(2).stage == "refined"
     assert tiny.all_bytes(run.folder) == tiny.all_bytes(made)
-    assert len(run.results()["scores"]) == 6
+    assert len(run.results()["scores"]) == 7
 
 
 @pytest.mark.usefixtures("always_checkpoint")
@@ -811,12 +811,14 @@ def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: i
 
 
 def test_scores_are_kept_once_for_each_measurement(run: Run) -> None:
-    score = {"stage": "refined", "method": "mgdd", "ipc": 2, "arch": "a", "protocol": "p", "dataset": "d"}
+    score = {"stage": "refined", "method": "mgdd", "ipc": 2, "arch": "a", "protocol": "p", "dataset": "d", "seeds": 1}
     run.record(score=score | {"mean": 1})
     run.record(score=score | {"mean": 2})
     run.record(score=score | {"mean": 3, "dataset": "other"}, timings={"x": 1}, colour="grey")
+    for n, other in enumerate(({"seeds": 3}, {"pixels": "exact"}, {"inputs": "not whitened"}, {"arch": "b"})):
+        run.record(score=score | {"mean": 4 + n} | other)
     results = run.results()
-    assert [s["mean"] for s in results["scores"] if s["protocol"] == "p"] == [2, 3]
+    assert [s["mean"] for s in results["scores"] if s["protocol"] == "p"] == [2, 3, 4, 5, 6, 7]
     assert (results["timings"]["x"], results["facts"]["colour"]) == (1, "grey")
 
 
