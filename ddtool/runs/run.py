@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddtool.config import RunConfig, from_dict, to_dict, without_forgotten
+from ddtool.config import RunConfig, from_dict, to_dict
 from ddtool.data.images import CENTRED, LARGEST_FACTOR, ImageData, SyntheticSet
 from ddtool.errors import RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
@@ -97,7 +97,7 @@ class Run:
     def config(self) -> RunConfig:
         """The resolved configuration it was started with."""
         try:
-            return from_dict(RunConfig, without_forgotten(self.read_json("config.json")))
+            return from_dict(RunConfig, self.read_json("config.json"))
         except UsageError as error:
             hint = error.hint or "Undo the change to the file, or start a new run."
             raise RunError(f"{self.folder / 'config.json'}: {error.message}", hint) from error
