@@ -79,7 +79,8 @@ class Generator(nn.Module):
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps({"ddtool_generator": asdict(self.config)}, indent=2) + "\n")
+        text = json.dumps({"ddtool_generator": asdict(self.config)}, indent=2) + "\n"
+        (folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
         weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 

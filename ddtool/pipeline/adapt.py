@@ -129,8 +129,9 @@ def adapt(config: RunConfig, run: Run, engine: Engine, report: Report = silent) 
 
 def record_peak(run: Run, engine: Engine) -> None:
     """Record the peak of memory until the sets were there: what scoring takes is not the method's."""
-    peak = round(engine.peak_memory_mib())
-    run.record(peak_memory_mib=max(peak, run.results()["facts"].get("peak_memory_mib", 0)))
+    peak = engine.peak_memory_mib()
+    if peak is not None:
+        run.record(peak_memory_mib=max(round(peak), run.results()["facts"].get("peak_memory_mib", 0)))
 
 
 def finish(run: Run) -> None:

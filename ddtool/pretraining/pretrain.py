@@ -167,13 +167,14 @@ def plan(config: PretrainConfig, engine: Engine, ranks: Ranks = ALONE, report: R
     if len(sets) < len(looks):
         return out | {"seconds_an_iteration": None, "hours": None, "memory_mib": None}
     iteration = trial(replace(config.meta, meta_batch=shares), config, sets, engine)
+    peak = engine.peak_memory_mib()
     step = iteration / shares / (config.meta.inner_steps + config.meta.meta_test)
     validations = 2 + (config.meta.iterations - 1) // config.validate_every
     validating = validations * config.validate_tasks * (config.meta.inner_steps + config.validate_steps) * step
     return out | {
         "seconds_an_iteration": round(iteration, 2),
         "hours": round((config.meta.iterations * iteration + validating) / 3600, 2),
-        "memory_mib": round(engine.peak_memory_mib()),
+        "memory_mib": None if peak is None else round(peak),
     }
 
 

@@ -472,7 +472,9 @@ def read_tensors(
             if check:
                 slices = {name: file.get_slice(name) for name in list(file.keys())}
                 check({name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}, info)
-            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+            tensors = {
+                name: file.get_tensor(name).clone() for name in list(file.keys())
+            }  # copies: Windows replaces no mapped file
     except FileNotFoundError:
         hint = f"The run is incomplete: `ddtool adapt --resume {run_above(path) or 'RUN'}` finishes it."
         raise RunError(f"{path} is missing.", hint) from None
@@ -577,7 +579,8 @@ def decoded(png: bytes, first: Sequence[Any], rows: int) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n", "utf-8"))
+    text = json.dumps(value, indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 from ddtool.errors import DivergedError, RunError
 from ddtool.events import Done, Report, Step
 
-STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Ctrl-C, a polite kill, and a terminal that closes (Windows has no such signal)."""
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
+"""Ctrl-C, a polite kill, a terminal that closes (not on Windows), and Ctrl-Break (only there)."""
 Checkpoint = dict[str, Tensor]
 """Everything a loop needs to go on, flat: name → tensor (CPU)."""
 
