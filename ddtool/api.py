@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddtool.config import RunConfig, from_dict, merged, preset
+from ddtool.config import RunConfig, from_dict, layered, preset
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import UsageError
 from ddtool.evaluation.measure import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
-from ddtool.events import Event, Report, silent
+from ddtool.events import Event, Note, Report, silent
 from ddtool.hub import client as hub
 from ddtool.hub.client import Pushed
 from ddtool.pipeline import adapt as pipeline
@@ -52,7 +52,7 @@ def adapt(
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
-    config = resolve(engine, preset_name, settings or {}, chosen)
+    config = resolve(engine, preset_name, settings or {}, chosen, report=report)
     run = start(config, Path(out) if out else default_folder(config), engine, force, report)
     work(run, engine, report)
     if push_to:
@@ -181,12 +181,13 @@ def open_run(name: str | Path, report: Report = silent) -> Run:
         return receive.pulled_run(str(name), report)
 
 
-def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any]) -> RunConfig:
-    """defaults < preset < layers, left to right; UsageError for an unknown key, or one that the method does not use."""
-    values: dict[str, Any] = dict(preset(preset_name, engine.device.type))
-    for layer in layers:
-        values = merged(values, layer)
-    config = from_dict(RunConfig, values)
+def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any], report: Report = silent) -> RunConfig:
+    """defaults < preset < layers, left to right; UsageError for an unknown key, or one that the method does not use.
+
+    `report` hears of settings that are given by the name of an earlier version.
+    """
+    usual = preset(preset_name, engine.device.type)
+    config = from_dict(RunConfig, layered(usual, *layers, note=lambda text: report(Note(text))))
     if not config.dataset:
         raise UsageError("No dataset was given.", "For a first try: `ddtool adapt sample --ipc 10`.")
     pipeline.check_config(config)

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -216,22 +217,37 @@ def api_parts() -> Iterator[str]:
         node = source_of(thing)
         yield f"### ddtool.{name}"
         if inspect.isclass(thing):
-            yield from one_class(name, node)
+            yield from one_class(thing, node)
         else:
             yield f"```text\n{signature(node, f'ddtool.{name}')}\n```"
             yield prose(node, {arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)})
 
 
-def one_class(name: str, node: Any) -> Iterator[str]:
+def one_class(cls: type, node: Any) -> Iterator[str]:
     """A class: its docstring, fields, and the methods for users."""
-    fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+    name, fields = cls.__name__, [part for part in node.body if isinstance(part, ast.AnnAssign)]
     yield prose(node, {part.target.id for part in fields if isinstance(part.target, ast.Name)})
     if fields:
-        yield "```text\n" + "\n".join(map(ast.unparse, fields)) + "\n```"
+        yield "```text\n" + "\n".join(field_line(cls, field) for field in fields) + "\n```"
     methods = {part.name: part for part in node.body if isinstance(part, ast.FunctionDef)}
     wanted = SHOWN.get(name) or [m for m in methods if m[0] != "_" and ast.get_docstring(methods[m])]
     if wanted:
         yield "\n".join(one_method(name, methods[method]) for method in wanted)
+
+
+def field_line(cls: type, node: ast.AnnAssign) -> str:
+    """A field as it stands in the source, but that bounds of its type are left out."""
+    if dataclasses.is_dataclass(cls) and hasattr(cls, "__pydantic_fields__"):
+        hint = typing.get_type_hints(cls)[ast.unparse(node.target)]
+        node.annotation = ast.parse(plain_type(hint, cls.__module__), mode="eval").body
+    return ast.unparse(node)
+
+
+def plain_type(hint: Any, module: str) -> str:
+    """A type as one writes it in a module."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " | ".join(plain_type(part, module) for part in typing.get_args(hint))
+    return "None" if hint is type(None) else inspect.formatannotation(hint, module).replace("typing.", "")
 
 
 def one_method(owner: str, node: ast.FunctionDef) -> str:

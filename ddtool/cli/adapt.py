@@ -135,7 +135,7 @@ def command(
             if generator is not None or refine_steps is not None:
                 raise UsageError("--generator and --refine-steps are MGDD's.", "Leave them out, or leave --method out.")
             stages["baseline"] = stages.pop("adapt")
-        settings = api.resolve(engine, preset, *layers, stages, flags)
+        settings = api.resolve(engine, preset, *layers, stages, flags, report=output.listener)
         if settings.seconds is not None and (steps is not None or refine_steps):
             counted = "--refine-steps" if steps is None else "--steps"
             hint = f"Leave {counted} out, or the seconds."

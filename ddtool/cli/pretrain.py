@@ -94,7 +94,13 @@ def command(
                 finish(output, run, engine, ranks, machine)
             return
         settings = pretrain.resolve(
-            engine, preset, o.read_config_file(config), o.parse_settings(set_ or []), meta, flags
+            engine,
+            preset,
+            o.read_config_file(config),
+            o.parse_settings(set_ or []),
+            meta,
+            flags,
+            report=output.listener,
         )
         if ranks.world > 1 and out is None:
             raise UsageError("Several processes need one folder.", "Name it: --out DIR.")

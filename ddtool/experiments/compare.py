@@ -21,7 +21,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ddtool.config import MGDD_SETTINGS, RunConfig, from_dict, merged, preset, to_dict
+from ddtool.config import MGDD_SETTINGS, RunConfig, checked, from_dict, merged, preset, to_dict
 from ddtool.errors import RunError, UsageError, did_you_mean
 from ddtool.evaluation.measure import check_protocol
 from ddtool.events import Report, silent
@@ -59,7 +59,7 @@ def find_methods(names: Sequence[str]) -> list[str]:
 # ------------------------------------------------------------------------------------------------ what is asked for
 
 
-@dataclass(frozen=True)
+@checked
 class Request:
     """What all jobs of a comparison share; a folder holds the jobs of one request."""
 
@@ -99,7 +99,7 @@ class Request:
         return merged(everybody, self.own.get(method, {}))
 
 
-@dataclass(frozen=True)
+@checked
 class Job:
     """One method at one IPC, budget and seed. The budget is steps or seconds; a selection of real images has neither."""
 

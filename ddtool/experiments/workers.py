@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +23,28 @@ LAST_LINES, LAST_BYTES = 40, 2**16
 """What is kept of what a job said."""
 Command = Callable[[Job, int], list[str]]
 """The command of a job in one of the places where jobs run beside each other."""
+
+
+GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+"""What `start_new_session` is on Windows."""
+KILLED = 9
+"""The signal of a process that was ended for want of memory."""
+
+
+def interrupt(process: subprocess.Popen) -> None:
+    """Press Ctrl-C for a job (on Windows Ctrl-Break: there Ctrl-C reaches no other process group)."""
+    if sys.platform == "win32":
+        process.send_signal(signal.CTRL_BREAK_EVENT)
+    else:
+        process.send_signal(signal.SIGINT)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End a job at once, with the processes that it started (on Windows those notice, and end by themselves)."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,7 @@ class Workers:
     def pass_on(self) -> bool:
         """Press Ctrl-C for every job that runs."""
         for working in self.working.values():
-            working.process.send_signal(signal.SIGINT)
+            interrupt(working.process)
         return True
 
     def start(self, job: Job) -> None:
@@ -93,7 +116,7 @@ class Workers:
                 process = subprocess.Popen(
                     self.command(job, place), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                     env={name: value for name, value in os.environ.items() if name not in PLACES},
-                    start_new_session=True,
+                    start_new_session=True, creationflags=GROUP,
                 )  # fmt: skip
             except OSError as error:
                 self.folder.fail(job, f"It could not be started: {error}")
@@ -128,7 +151,7 @@ class Workers:
         """End what still runs, with the processes that it started."""
         for working in self.working.values():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(working.process.pid, signal.SIGKILL)
+                kill(working.process)
             working.process.wait()
         self.working.clear()
 
@@ -148,7 +171,7 @@ def why(said: Sequence[str], code: int) -> str:
     for line in reversed(said):
         if line.startswith("Error:"):
             return line.removeprefix("Error:").strip()
-    if code == -signal.SIGKILL:
+    if code == -KILLED:
         return "It was killed, perhaps because memory ran out."
     if code < 0:
         return f"It was ended by signal {-code}."

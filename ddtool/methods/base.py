@@ -7,14 +7,16 @@ The letters are those of `mgdd.py`. A method never sees a path, a terminal or th
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
+from pydantic import AfterValidator
 from torch import Tensor
 
+from ddtool.config import AtLeastOne, Count, checked
 from ddtool.events import Report, silent
 from ddtool.methods.mgdd import Real
-from ddtool.models.convnet import ConvNet, depth_for, initialise, pyramid
+from ddtool.models.convnet import ConvNet, depth_for, initialise, known_norm, pyramid
 from ddtool.runtime.engine import Engine, frozen_random_state, seeded_generator
 from ddtool.runtime.loop import Loop, Saver
 
@@ -80,24 +82,26 @@ class Task:
         return seeded_generator("cpu", self.seed, *purpose)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What all methods can be told. Each has a subclass with its published values as defaults."""
+Norm = Annotated[str, AfterValidator(known_norm)]
+"""The name of a norm layer."""
+Init = Literal["real", "noise"]
+"""What synthetic images are at the start."""
 
-    steps: int = 1000
+
+@checked
+class Settings:
+    """What all methods can be told. Each has a subclass, also `checked`, with its published values as defaults."""
+
+    steps: Count = 1000
     """Updates of the whole synthetic set."""
-    width: int = 128
+    width: AtLeastOne = 128
     """Channels of the distillation network: in every block, or of the last one with `pyramid`."""
     pyramid: bool = False
     """Half the channels in each earlier block (32-64-128), as MGDD's random networks have it. Ours: a third of the time."""
-    norm: str = "instance"
+    norm: Norm = "instance"
     """Norm layer of the distillation network: none, instance or batch."""
-    init: str = "real"
+    init: Init = "real"
     """The synthetic images at the start: real or noise."""
-
-
-LEAST: dict[str, float] = {"steps": 0, "width": 1}
-"""The smallest usable values of `Settings`; a subclass's own are in `Method.least`."""
 
 
 class Method(ABC):
@@ -112,9 +116,7 @@ class Method(ABC):
     """Ours: settings that do well in minutes, where the published ones take hours; `ddtool compare` uses them unless told
     otherwise. Chosen in up to a minute of one CPU thread, on images held out of the train splits of CIFAR-10 and, for learning
     rates, FashionMNIST (docs/log.md)."""
-    least: ClassVar[dict[str, float]] = {}
-    """The smallest usable values of its own settings."""
-    floor: ClassVar[float] = 1.0
+    min_lr_ratio: ClassVar[float] = 1.0
     """Where the half cosine of the learning rate ends, as a share of its start; 1: constant."""
     factor: int = 1
     """Each stored image holds factor x factor images of lower resolution (IDC)."""
@@ -249,7 +251,7 @@ def distil(
         return Spent(0, 0.0, prepared)
     loop = Loop(
         phase, method.config.steps, method.tensors(), method.optimiser, method.rng, report, saver,
-        floor=method.floor, limit=seconds,
+        min_lr_ratio=method.min_lr_ratio, limit=seconds,
     )  # fmt: skip
     synchronise, idle = method.task.engine.synchronise, type(method).between is Method.between
     for step in loop:

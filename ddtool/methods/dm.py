@@ -5,12 +5,12 @@ each step, A a random augmentation, the same for both sides, and T_c, S_c the re
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.augment import siamese
 from ddtool.methods.base import Method, Settings, Task
 from ddtool.methods.mgdd import in_chunks
@@ -20,17 +20,17 @@ PASS = 1024
 """Images of one pass with a graph, at most (a class at least): it bounds the memory, whatever the number of classes. Ours."""
 
 
-@dataclass(frozen=True)
+@checked
 class DMSettings(Settings):
     """The published ones."""
 
-    steps: int = 20_000
+    steps: Count = 20_000
     """Updates of the whole synthetic set, each under a fresh network."""
-    real_batch: int = 256
+    real_batch: AtLeastOne = 256
     """Real images per class and step."""
-    lr: float | None = None
+    lr: NotNegative | None = None
     """SGD's learning rate on the images; null: 1, from IPC 100 on 10."""
-    momentum: float = 0.5
+    momentum: NotNegative = 0.5
     """SGD's momentum."""
 
 
@@ -39,7 +39,6 @@ class DM(Method):
 
     name, title, settings = "dm", "DM (Zhao and Bilen, 2023)", DMSettings
     short: ClassVar[dict[str, Any]] = {"real_batch": 64}
-    least: ClassVar = {"real_batch": 1, "lr": 0, "momentum": 0}
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)

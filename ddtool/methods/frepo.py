@@ -9,40 +9,40 @@ one of them at random, moves S down the gradient of L, and then the network by o
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddtool.methods.base import Method, Settings, Student, Task
+from ddtool.config import AtLeastOne, Count, NotNegative, checked
+from ddtool.methods.base import Method, Norm, Settings, Student, Task
 from ddtool.methods.mgdd import balanced_part, mirrored, ridge_head
 
 
-@dataclass(frozen=True)
+@checked
 class FRePoSettings(Settings):
     """Published values, but for the width: the paper's networks are 128-256-512, ours the field's 128-128-128."""
 
-    steps: int = 500_000
+    steps: Count = 500_000
     """Updates of the whole synthetic set."""
-    norm: str = "batch"
+    norm: Norm = "batch"
     """Norm layer of the pool's networks, with the statistics of the batch at hand; evaluation has none."""
-    real_batch: int = 1024
+    real_batch: AtLeastOne = 1024
     """Real images a step, the same number of each class."""
-    synthetic_batch: int = 1000
+    synthetic_batch: AtLeastOne = 1000
     """Synthetic images a step at most, the same of every class (their mirror images come on top). Ours: it bounds memory."""
-    ridge: float = 1e-6
+    ridge: NotNegative = 1e-6
     """λ, relative to the mean of K_ss's diagonal."""
-    lr_images: float = 3e-4
+    lr_images: NotNegative = 3e-4
     """Adam's learning rate of the images."""
-    lr_labels: float = 3e-4
+    lr_labels: NotNegative = 3e-4
     """Adam's learning rate of the labels."""
-    networks: int = 10
+    networks: AtLeastOne = 10
     """Networks in the pool."""
-    lr_network: float = 3e-4
+    lr_network: NotNegative = 3e-4
     """Adam's learning rate of the networks."""
-    updates: int = 100
+    updates: AtLeastOne = 100
     """A network starts afresh after so many updates of its own."""
 
 
@@ -51,10 +51,7 @@ class FRePo(Method):
 
     name, title, settings = "frepo", "FRePo (Zhou et al., 2022)", FRePoSettings
     short: ClassVar[dict[str, Any]] = {"real_batch": 256, "lr_images": 0.03, "lr_labels": 0.01}
-    least = dict.fromkeys(("real_batch", "synthetic_batch", "networks", "updates"), 1.0) | dict.fromkeys(
-        ("ridge", "lr_images", "lr_labels", "lr_network"), 0.0
-    )
-    floor = 0.01
+    min_lr_ratio = 0.01
     soft = True
 
     def __init__(self, task: Task, settings: FRePoSettings, rng: torch.Generator) -> None:

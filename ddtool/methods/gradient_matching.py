@@ -9,15 +9,16 @@ Differentiable Siamese Augmentation", Zhao and Bilen, ICML 2021) adds A, the sam
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.augment import augmentation, siamese
-from ddtool.methods.base import Method, Settings, Student, Task
+from ddtool.methods.base import Init, Method, Settings, Student, Task
 
 Together = Callable[[Sequence[Tensor]], list[Tensor]]
 """Augments several batches with the same parameters."""
@@ -71,36 +72,36 @@ class GradientMatching(Method):
         return {"X": self.X} | self.student.tensors("student")
 
 
-@dataclass(frozen=True)
+@checked
 class DCSettings(Settings):
     """DC as published."""
 
-    steps: int = 10_000
+    steps: Count = 10_000
     """Updates of the whole synthetic set: 1000 networks x `outer`, here for IPC 10 (1 000 at IPC 1, 50 000 at IPC 50)."""
-    init: str = "noise"
+    init: Init = "noise"
     """The synthetic images at the start: real or noise."""
-    lr: float = 0.1
+    lr: NotNegative = 0.1
     """Of the images, by SGD, constant."""
-    momentum: float = 0.5
+    momentum: NotNegative = 0.5
     """Of the images' SGD."""
-    real_batch: int = 256
+    real_batch: AtLeastOne = 256
     """Real images of every class in a step."""
-    outer: int | None = None
+    outer: AtLeastOne | None = None
     """Steps on one network before a fresh one. By IPC: 1 at 1, 10 at 10, 50 at 50; ours in between, the IPC itself."""
-    inner: int | None = None
+    inner: Count | None = None
     """Epochs of that network on S after each of these steps but the last. By IPC: 50 at 10, 10 at 50 (none at 1); ours at
     others, 500 / IPC within 10 and 50."""
-    net_lr: float = 0.01
+    net_lr: NotNegative = 0.01
     """Of the network's plain SGD."""
-    net_batch: int = 256
+    net_batch: AtLeastOne = 256
     """Synthetic images in one update of the network."""
 
 
-@dataclass(frozen=True)
+@checked
 class DSASettings(DCSettings):
     """DSA as published."""
 
-    init: str = "real"
+    init: Init = "real"
     """The synthetic images at the start: real or noise."""
 
 
@@ -124,9 +125,6 @@ class DC(GradientMatching):
 
     name, title, settings = "dc", "DC (Zhao et al., 2021)", DCSettings
     short: ClassVar[dict[str, Any]] = {"init": "real", "real_batch": 64, "inner": 2, "lr": 3.0}
-    least: ClassVar[dict[str, float]] = {
-        "lr": 0, "momentum": 0, "real_batch": 1, "outer": 1, "inner": 0, "net_lr": 0, "net_batch": 1
-    }  # fmt: skip
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)

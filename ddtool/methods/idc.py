@@ -8,51 +8,52 @@ Kim et al., ICML 2022). There an update follows each class; here one update foll
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.augment import FAMILIES, Draw
-from ddtool.data.images import decode
+from ddtool.data.images import LARGEST_FACTOR, decode
 from ddtool.errors import UsageError
 from ddtool.methods.base import Settings, Student, Task
 from ddtool.methods.gradient_matching import GradientMatching, Together
 
 
-@dataclass(frozen=True)
+@checked
 class IDCSettings(Settings):
     """IDC as published; IDC-I is `factor` 1."""
 
-    steps: int = 200_000
+    steps: Count = 200_000
     """Updates of the whole synthetic set: 2000 networks x `inner`."""
-    factor: int = 2
+    factor: Annotated[int, Field(ge=1, le=LARGEST_FACTOR)] = 2
     """Each stored image holds factor x factor images that networks see at full size."""
-    lr: float | None = None
+    lr: NotNegative | None = None
     """Of the images' SGD, for pixels in [0, 1]. By case: 5e-3 · IPC/10 on colour, 1e-4 · IPC/10 on grey."""
-    lr_times: float = 1.0
+    lr_times: NotNegative = 1.0
     """Ours: a factor on the rate by case, for short budgets."""
-    momentum: float = 0.5
+    momentum: NotNegative = 0.5
     """Of the images' SGD."""
-    real_batch: int = 64
+    real_batch: AtLeastOne = 64
     """Real images of every class in a step."""
-    synthetic_batch: int = 128
+    synthetic_batch: AtLeastOne = 128
     """The most decoded images of every class in a step; of more, a random part."""
-    inner: int = 100
+    inner: AtLeastOne = 100
     """Steps on one network before a fresh one."""
-    real_images: int | None = None
+    real_images: Count | None = None
     """Real images in the network's one pass after each of these steps but the last. By case: 2000 on colour, 500 on grey."""
-    net_batch: int = 64
+    net_batch: AtLeastOne = 64
     """Real images in one update of the network."""
-    net_lr: float = 0.01
+    net_lr: NotNegative = 0.01
     """Of the network's SGD."""
-    net_momentum: float = 0.9
+    net_momentum: NotNegative = 0.9
     """Of the network's SGD."""
-    weight_decay: float = 5e-4
+    weight_decay: NotNegative = 5e-4
     """Of the network's SGD."""
-    cutmix: float = 0.5
+    cutmix: NotNegative = 0.5
     """How often a batch of the network's is mixed by CutMix."""
 
 
@@ -66,10 +67,6 @@ class IDC(GradientMatching):
     name, title, settings = "idc", "IDC (Kim et al., 2022)", IDCSettings
     factor = 2
     short: ClassVar[dict[str, Any]] = {"real_batch": 32, "real_images": 256, "lr_times": 60.0}
-    least: ClassVar[dict[str, float]] = {
-        "factor": 1, "lr": 0, "lr_times": 0, "momentum": 0, "real_batch": 1, "synthetic_batch": 1, "inner": 1, "real_images": 0,
-        "net_batch": 1, "net_lr": 0, "net_momentum": 0, "weight_decay": 0, "cutmix": 0,
-    }  # fmt: skip
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)

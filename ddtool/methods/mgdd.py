@@ -181,7 +181,7 @@ def adapt(
     optimiser = torch.optim.Adam(g.parameters(), lr=config.lr, betas=config.betas)
     loop = Loop(
         "adapt", config.steps, dict(g.named_parameters()), optimiser, rng, report, saver,
-        floor=config.lr_floor, limit=seconds,
+        min_lr_ratio=config.min_lr_ratio, limit=seconds,
     )  # fmt: skip
     run = engine.wrap(g)
     for step in loop:
@@ -221,7 +221,15 @@ def refine(
     groups = [{"params": [X], "lr": config.lr_pixels}, {"params": [Y], "lr": config.lr_labels}]
     optimiser = torch.optim.Adam(groups, betas=config.betas)
     loop = Loop(
-        phase, config.steps, {"X": X, "Y": Y}, optimiser, rng, report, saver, floor=config.lr_floor, limit=seconds
+        phase,
+        config.steps,
+        {"X": X, "Y": Y},
+        optimiser,
+        rng,
+        report,
+        saver,
+        min_lr_ratio=config.min_lr_ratio,
+        limit=seconds,
     )
     for _ in loop:
         X_t, Y_t = real.batch(config.real_batch, rng)
@@ -274,7 +282,14 @@ def meta_train(
     """
     outer = torch.optim.Adam(g.parameters(), lr=config.outer_lr, betas=config.outer_betas)
     loop = Loop(
-        "pretrain", config.iterations, dict(g.named_parameters()), outer, None, report, saver, floor=config.lr_floor
+        "pretrain",
+        config.iterations,
+        dict(g.named_parameters()),
+        outer,
+        None,
+        report,
+        saver,
+        min_lr_ratio=config.min_lr_ratio,
     )
     for i in loop:
         visit(loop)

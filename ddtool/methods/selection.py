@@ -1,25 +1,25 @@
 """Real images instead of synthetic ones: chosen at random, or by herding (Welling, ICML 2009)."""
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddtool.config import Count, checked
 from ddtool.events import Report, silent
-from ddtool.methods.base import Method, Settings, Task
+from ddtool.methods.base import Method, Norm, Settings, Task
 from ddtool.methods.mgdd import in_chunks
 from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
 
 
-@dataclass(frozen=True)
+@checked
 class SelectionSettings(Settings):
     """No steps."""
 
-    steps: int = 0
+    steps: Count = 0
     """There are none."""
-    norm: str = "none"
+    norm: Norm = "none"
     """Norm layer of the network whose features herding compares. Ours."""
     pyramid: bool = True
     """As MGDD's random networks. Ours: the literature takes a network trained on the whole dataset."""

@@ -36,6 +36,13 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+def known_norm(name: str) -> str:
+    """The name of a norm layer as it is; UsageError for an unknown one."""
+    if name not in NORMS:
+        raise UsageError(f"Unknown norm '{name}'.", did_you_mean(name, NORMS))
+    return name
+
+
 class ConvNet(nn.Module):
     """The field's ConvNet (Gidaris and Komodakis 2018): blocks of 3x3 conv → norm → ReLU → 2x2 average pool, then a linear head.
 
@@ -51,8 +58,7 @@ class ConvNet(nn.Module):
         norm: str = "instance",
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise UsageError(f"Unknown norm '{norm}'.", did_you_mean(norm, NORMS))
+        known_norm(norm)
         channels, height, width = shape
         self.first_padding = 3 if (height, width) == (28, 28) else 1
         grown = 2 * (self.first_padding - 1)

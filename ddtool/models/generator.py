@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddtool.config import GeneratorConfig
+from ddtool.config import GeneratorConfig, from_dict
 from ddtool.errors import GeneratorError, UsageError
 from ddtool.hub import client as hub
 from ddtool.runtime.engine import finite, frozen_random_state
@@ -79,7 +79,8 @@ class Generator(nn.Module):
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps({"ddtool_generator": asdict(self.config)}, indent=2) + "\n")
+        text = json.dumps({"ddtool_generator": asdict(self.config)}, indent=2) + "\n"
+        (folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
         weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
@@ -144,7 +145,7 @@ def read_config(path: Path) -> GeneratorConfig:
             raise GeneratorError(
                 f"{path} is of an earlier version's convolutional generator.", "Adapt or pre-train again."
             )
-        return GeneratorConfig.from_dict(values)
+        return from_dict(GeneratorConfig, values)
     except FileNotFoundError:
         raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.", hint) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

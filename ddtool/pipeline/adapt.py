@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddtool import methods
-from ddtool.config import MGDD_SETTINGS, AdaptConfig, RunConfig, check_values, to_dict
+from ddtool.config import MGDD_SETTINGS, AdaptConfig, RunConfig, to_dict
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DataError, HubError, RunError, UsageError, did_you_mean
@@ -19,7 +19,7 @@ from ddtool.evaluation.measure import check_protocol
 from ddtool.events import Done, Note, Report, silent
 from ddtool.hub import client as hub
 from ddtool.methods import mgdd
-from ddtool.models.convnet import NORMS, ConvNet, RandomFeatures, depth_for, pyramid
+from ddtool.models.convnet import ConvNet, RandomFeatures, depth_for, known_norm, pyramid
 from ddtool.models.generator import Generator, GeneratorConfig
 from ddtool.pipeline.scoring import load_target, score_run
 from ddtool.pipeline.target import measured_target
@@ -129,8 +129,9 @@ def adapt(config: RunConfig, run: Run, engine: Engine, report: Report = silent) 
 
 def record_peak(run: Run, engine: Engine) -> None:
     """Record the peak of memory until the sets were there: what scoring takes is not the method's."""
-    peak = round(engine.peak_memory_mib())
-    run.record(peak_memory_mib=max(peak, run.results()["facts"].get("peak_memory_mib", 0)))
+    peak = engine.peak_memory_mib()
+    if peak is not None:
+        run.record(peak_memory_mib=max(round(peak), run.results()["facts"].get("peak_memory_mib", 0)))
 
 
 def finish(run: Run) -> None:
@@ -615,14 +616,12 @@ def draw_preview(run: Run, ipc: int, path: Path | None = None, real: bool = True
 
 def check_config(config: RunConfig) -> None:
     """UsageError for values that no run can use, before anything is loaded."""
-    check_values(config)
     check_protocol(config.evaluate.protocol)
     if config.method != MGDD:
         methods.settings_of(config.method, config.baseline)
     elif config.baseline:
         raise UsageError("The settings of 'baseline' are those of other methods.", "Name one: --method dm.")
-    if config.features.norm not in NORMS:
-        raise UsageError(f"Unknown norm '{config.features.norm}'.", did_you_mean(config.features.norm, NORMS))
+    known_norm(config.features.norm)
 
 
 def check_given(method: str, *layers: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddtool.config import PretrainConfig, check_pretraining, from_dict, to_dict
+from ddtool.config import PretrainConfig, from_dict, to_dict
 from ddtool.errors import RunError, UsageError
 from ddtool.events import Event
 from ddtool.pretraining.tasks import LargeSet
@@ -66,11 +66,9 @@ class Pretraining:
     def config(self) -> PretrainConfig:
         """The resolved configuration it was started with."""
         try:
-            config = from_dict(PretrainConfig, self._read("config.json"))
-            check_pretraining(config)
+            return from_dict(PretrainConfig, self._read("config.json"))
         except UsageError as error:
             raise RunError(f"{self.folder / 'config.json'}: {error.message}", error.hint or RESTORE) from error
-        return config
 
     def check_same_data(self, sets: Sequence[LargeSet]) -> None:
         """RunError when a dataset is not the one that the pre-training was started with."""

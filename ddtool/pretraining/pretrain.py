@@ -12,16 +12,15 @@ from ddtool.config import (
     PRETRAIN_PRESETS,
     MetaConfig,
     PretrainConfig,
-    check_pretraining,
     from_dict,
-    merged,
+    layered,
     preset,
 )
 from ddtool.data.images import ImageData
-from ddtool.errors import UsageError, did_you_mean
-from ddtool.events import Report, silent
+from ddtool.errors import UsageError
+from ddtool.events import Note, Report, silent
 from ddtool.methods import mgdd
-from ddtool.models.convnet import NORMS, RandomFeatures, depth_for, pyramid
+from ddtool.models.convnet import RandomFeatures, depth_for, known_norm, pyramid
 from ddtool.models.generator import Generator
 from ddtool.pretraining.folder import Pretraining, RankSaver, check_free
 from ddtool.pretraining.tasks import LargeSet, task_source
@@ -34,12 +33,13 @@ from ddtool.sources import load as sources
 # -------------------------------------------------------------------------------------------------- beginning, resuming
 
 
-def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any]) -> PretrainConfig:
-    """defaults < preset < layers, left to right; UsageError for an unknown key or a value that cannot be used."""
-    values: dict[str, Any] = dict(preset(preset_name, engine.device.type, PRETRAIN_PRESETS))
-    for layer in layers:
-        values = merged(values, layer)
-    config = from_dict(PretrainConfig, values)
+def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any], report: Report = silent) -> PretrainConfig:
+    """defaults < preset < layers, left to right; UsageError for an unknown key or a value that cannot be used.
+
+    `report` hears of settings that are given by the name of an earlier version.
+    """
+    usual = preset(preset_name, engine.device.type, PRETRAIN_PRESETS)
+    config = from_dict(PretrainConfig, layered(usual, *layers, note=lambda text: report(Note(text))))
     check_config(config)
     return config
 
@@ -49,9 +49,7 @@ def check_config(config: PretrainConfig) -> None:
     if not config.datasets:
         hint = "For example: `ddtool pretrain zh-plus/tiny-imagenet --resolution 32 --out DIR`."
         raise UsageError("No dataset was given.", hint)
-    check_pretraining(config)
-    if config.features.norm not in NORMS:
-        raise UsageError(f"Unknown norm '{config.features.norm}'.", did_you_mean(config.features.norm, NORMS))
+    known_norm(config.features.norm)
 
 
 def start(
@@ -169,13 +167,14 @@ def plan(config: PretrainConfig, engine: Engine, ranks: Ranks = ALONE, report: R
     if len(sets) < len(looks):
         return out | {"seconds_an_iteration": None, "hours": None, "memory_mib": None}
     iteration = trial(replace(config.meta, meta_batch=shares), config, sets, engine)
+    peak = engine.peak_memory_mib()
     step = iteration / shares / (config.meta.inner_steps + config.meta.meta_test)
     validations = 2 + (config.meta.iterations - 1) // config.validate_every
     validating = validations * config.validate_tasks * (config.meta.inner_steps + config.validate_steps) * step
     return out | {
         "seconds_an_iteration": round(iteration, 2),
         "hours": round((config.meta.iterations * iteration + validating) / 3600, 2),
-        "memory_mib": round(engine.peak_memory_mib()),
+        "memory_mib": None if peak is None else round(peak),
     }
 
 

@@ -121,13 +121,13 @@ class Validation:
             losses = [mgdd.training_loss(run, f, real, pool, plan.ipc, task, rng) for _ in range(4)]
             return torch.stack(losses).mean().item()
 
-        def adapted(steps: int, floor: float) -> Generator:
+        def adapted(steps: int, min_lr_ratio: float) -> Generator:
             g, rng = copy.deepcopy(self.g), engine.rng(seed, "validate adapt", k)
-            mgdd.adapt(g, f, real, pool, replace(task, steps=steps, lr_floor=floor), engine, rng)
+            mgdd.adapt(g, f, real, pool, replace(task, steps=steps, min_lr_ratio=min_lr_ratio), engine, rng)
             return g
 
         before, after = loss(self.g), loss(adapted(self.config.meta.inner_steps, 1.0))
-        final = adapted(self.config.validate_steps, task.lr_floor)
+        final = adapted(self.config.validate_steps, task.min_lr_ratio)
         made = {
             "initial": pool.X_s,
             "generated": mgdd.generate(self.g, pool.X_s, real.inputs, engine),

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddtool.config import RunConfig, from_dict, to_dict, without_forgotten
+from ddtool.config import RunConfig, from_dict, to_dict
 from ddtool.data import whitening
 from ddtool.data.images import CENTRED, LARGEST_FACTOR, ImageData, SyntheticSet
 from ddtool.data.whitening import Whitening
@@ -101,7 +101,7 @@ class Run:
     def config(self) -> RunConfig:
         """The resolved configuration it was started with."""
         try:
-            return from_dict(RunConfig, without_forgotten(self.read_json("config.json")))
+            return from_dict(RunConfig, self.read_json("config.json"))
         except UsageError as error:
             hint = error.hint or "Undo the change to the file, or start a new run."
             raise RunError(f"{self.folder / 'config.json'}: {error.message}", hint) from error
@@ -513,7 +513,9 @@ def read_tensors(
             if check:
                 slices = {name: file.get_slice(name) for name in list(file.keys())}
                 check({name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}, info)
-            tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+            tensors = {
+                name: file.get_tensor(name).clone() for name in list(file.keys())
+            }  # copies: Windows replaces no mapped file
     except FileNotFoundError:
         hint = f"The run is incomplete: `ddtool adapt --resume {run_above(path) or 'RUN'}` finishes it."
         raise RunError(f"{path} is missing.", hint) from None
@@ -618,7 +620,8 @@ def decoded(png: bytes, first: Sequence[Any], rows: int) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """A JSON file, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n", "utf-8"))
+    text = json.dumps(value, indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

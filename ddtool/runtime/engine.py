@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import platform
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,10 +73,17 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def peak_memory_mib(self) -> float:
-        """The device's peak allocation so far, or the process's peak resident size on the CPU, in MiB."""
+    def peak_memory_mib(self) -> float | None:
+        """The device's peak allocation so far, or the process's peak resident size on the CPU, in MiB.
+
+        None on a CPU under Windows, which has no such count.
+        """
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
+        if sys.platform == "win32":
+            return None
+        import resource  # of POSIX systems only
+
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from ddtool.errors import DivergedError, RunError
 from ddtool.events import Done, Report, Step
 
-STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Ctrl-C, a polite kill, and a terminal that closes (Windows has no such signal)."""
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
+"""Ctrl-C, a polite kill, a terminal that closes (not on Windows), and Ctrl-Break (only there)."""
 Checkpoint = dict[str, Tensor]
 """Everything a loop needs to go on, flat: name → tensor (CPU)."""
 
@@ -48,7 +48,7 @@ class Loop:
     """Iterate over the steps of one phase; call `update(loss)` once in each.
 
     tensors: what is being learned, by name;  optimiser: over those tensors, its lr scaled by a half cosine that falls to
-    `floor` of the start over `steps` (1 keeps it constant);  rng: the one source of randomness, saved and restored; None
+    `min_lr_ratio` of the start over `steps` (1 keeps it constant);  rng: the one source of randomness, saved and restored; None
     when every step has a stream of its own;  seconds: time spent in the phase so far, over all sittings;  limit: a wall clock
     in seconds that decides, in place of `steps`, when to end and where on the cosine a step is.
     Where several processes share the steps, they decide together when to stop: `stopping` is set in each step to whether
@@ -67,13 +67,13 @@ class Loop:
         report: Report,
         saver: Saver | None = None,
         *,
-        floor: float = 1.0,
+        min_lr_ratio: float = 1.0,
         limit: float | None = None,
         reports: int = 100,
         checkpoint_seconds: float = 30.0,
     ) -> None:
         self.phase, self.steps, self.tensors, self.optimiser, self.rng = phase, steps, tensors, optimiser, rng
-        self.report, self.saver, self.floor, self.limit = report, saver or NoSaver(), floor, limit
+        self.report, self.saver, self.min_lr_ratio, self.limit = report, saver or NoSaver(), min_lr_ratio, limit
         self.every, self.checkpoint_seconds = max(1, math.ceil(steps / reports)), checkpoint_seconds
         self._told, self._told_every = 0.0, (limit or 0.0) / reports
         self.step, self._losses = 0, []  # type: tuple[int, list[Tensor]]
@@ -149,7 +149,7 @@ class Loop:
     def _schedule(self) -> None:
         half_cosine = 0.5 * (1 + math.cos(math.pi * self.done))
         for group, lr in zip(self.optimiser.param_groups, self._base_lrs, strict=True):
-            group["lr"] = lr * (self.floor + (1 - self.floor) * half_cosine)
+            group["lr"] = lr * (self.min_lr_ratio + (1 - self.min_lr_ratio) * half_cosine)
 
     def _due(self) -> bool:
         if self.limit is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ddtool.config import RunConfig, from_dict, to_dict
+from ddtool.config import RunConfig, from_dict, most_from_hub, to_dict
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import DDToolError, HubError, NotOnHubError, RunError, UsageError
 from ddtool.evaluation.measure import Score
@@ -54,9 +54,8 @@ MOST_OF_SETS = 2**32
 WIDEST, MOST_CLASSES, MOST_IPCS, MOST_DIGITS = 4096, 100_000, 1000, 20
 """Bounds on what a description may hold: pixels a side, classes, sets, and digits of a number."""
 
-MOST = {"features.width": 4096, "labels.width": 4096, "fit.networks": 1024, "fit.real_batch": 2**14}
 MOST_ELSE = 10**7
-"""The largest values of settings that a run from the Hub may have."""
+"""The largest value of a setting that a run from the Hub may have, where the setting itself does not declare another."""
 
 _IPC = re.compile(r"[1-9][0-9]{0,5}")
 _METHOD = re.compile("[a-z][a-z0-9-]{0,30}")
@@ -231,9 +230,10 @@ def run_config(found: Found) -> RunConfig:
     for name, value in (("dataset", config.dataset), ("generator", config.generator)):
         if not (hub.parse(value) or _PLAIN.fullmatch(value)):
             raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: its {name} '{value:.60}' is a path.", HINT)
+    declared = most_from_hub(RunConfig)
     for name, size in sizes(to_dict(config)):
-        most = MOST.get(name, MOST_ELSE)
-        if not 0 <= size <= most and name != "seed":
+        most = declared.get(name, MOST_ELSE)
+        if not 0 <= size <= most:
             raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: {name} is {size:,}, of {most:,} at most.", HINT)
     if not config.ipc or min(config.ipc) < 1:
         raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: its run made no set.", HINT)

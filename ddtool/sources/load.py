@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddtool.config import Number, checked
 from ddtool.data.images import ImageData
 from ddtool.errors import DataError, UsageError
 from ddtool.events import Note, Report, silent
@@ -27,7 +28,7 @@ from ddtool.sources.origins import ALIASES, Origin
 __all__ = ["ALIASES", "DataOptions", "Outlook", "Target", "load", "look"]
 
 
-@dataclass(frozen=True)
+@checked
 class DataOptions:
     """How to read a dataset; None means: find out."""
 
@@ -52,7 +53,7 @@ class DataOptions:
     resolution: int | None = None
     """Side of the square images, in pixels: the shorter side is resized, the centre cropped. None: native size."""
 
-    test_fraction: float = 0.1
+    test_fraction: Number = 0.1
     """Share of every class held out of the training split when there is no labelled test split."""
 
     seed: int = 0

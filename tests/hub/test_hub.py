@@ -935,9 +935,9 @@ def picture(side: int, mode: str = "RGB") -> bytes:
 
 
 MODEL_TRICKS: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = {
-    "absurd size": (lambda f: {"config.json": b'{"ddtool_generator": {"slots": 1000000000, "side": 16}}'}, "slots must be"),
+    "absurd size": (lambda f: {"config.json": b'{"ddtool_generator": {"slots": 1000000000, "side": 16}}'}, "'slots' must be"),
     "large, other weights": (lambda f: {"config.json": b'{"ddtool_generator": {"slots": 8192, "side": 44}}'}, "tensor 'keys'"),
-    "unknown setting": (lambda f: {"config.json": b'{"ddtool_generator": {"depth": 1}}'}, "Unknown generator setting"),
+    "unknown setting": (lambda f: {"config.json": b'{"ddtool_generator": {"depth": 1}}'}, "Unknown setting 'depth'"),
     "no JSON": (lambda f: {"config.json": b"[" * 100_000}, "not a generator's configuration"),
     "large config": (lambda f: {"config.json": b" " * 2**20 + b"{}"}, "config.json of 'ann/c10' is refused: 1,048,578 bytes"),
     "wrong shape": (lambda f: {"model.safetensors": tensors(f["model.safetensors"], put("keys", torch.ones(9)))}, "'keys' is (9,)"),

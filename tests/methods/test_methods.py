@@ -111,7 +111,7 @@ def test_settings_are_checked() -> None:
         settings_of("random", {"lr_images": 1})
     with pytest.raises(UsageError, match=r"'baseline\.width' must be at least 1"):
         settings_of("random", {"width": 0})
-    with pytest.raises(UsageError, match="real or noise"):
+    with pytest.raises(UsageError, match=r"'baseline\.init' must be 'real' or 'noise', got 'zeros'"):
         settings_of("random", {"init": "zeros"})
     with pytest.raises(UsageError, match="Unknown norm"):
         settings_of("random", {"norm": "layer"})

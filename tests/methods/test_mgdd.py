@@ -410,7 +410,7 @@ def test_adaptation_sees_the_given_ipcs_in_turn_and_a_fresh_network_in_each_step
 
 def test_adaptation_uses_its_optimiser_settings(real: Real, f: RandomFeatures, pool: Pool, engine: Engine) -> None:
     """Adam's first step moves each weight with a gradient by the learning rate; the next follows from its moments."""
-    g, config = new_generator(engine, shake=0.1), replace(ADAPT, steps=2, betas=(0.7, 0.8), lr=1e-3, lr_floor=0.5)
+    g, config = new_generator(engine, shake=0.1), replace(ADAPT, steps=2, betas=(0.7, 0.8), lr=1e-3, min_lr_ratio=0.5)
     expected, stream = copy.deepcopy(g), rng(3)
     m = v = torch.zeros(len(flat(g.parameters())))
     for step, lr in enumerate((1e-3, 0.75e-3), 1):
@@ -650,16 +650,16 @@ def test_phases_have_their_names_and_schedules(
     made: list[tuple[str, int, float]] = []
     original = mgdd.Loop
 
-    def spy(name: str, steps: int, *arguments: Any, floor: float, **limit: Any) -> Any:
-        made.append((name, steps, floor))
-        return original(name, steps, *arguments, floor=floor, **limit)
+    def spy(name: str, steps: int, *arguments: Any, min_lr_ratio: float, **limit: Any) -> Any:
+        made.append((name, steps, min_lr_ratio))
+        return original(name, steps, *arguments, min_lr_ratio=min_lr_ratio, **limit)
 
     monkeypatch.setattr(mgdd, "Loop", spy)
     World(phase, real, pool, engine).run(0)
     name = phase.split(",")[0]
-    floor = {"adapt": ADAPT, "refine": REFINE, "pretrain": META}[name].lr_floor
-    assert made == [(name, 6, floor)]
-    assert ADAPT.lr_floor != META.lr_floor != REFINE.lr_floor
+    ratio = {"adapt": ADAPT, "refine": REFINE, "pretrain": META}[name].min_lr_ratio
+    assert made == [(name, 6, ratio)]
+    assert ADAPT.min_lr_ratio != META.min_lr_ratio != REFINE.min_lr_ratio
 
 
 @pytest.mark.parametrize("phase", PHASES)

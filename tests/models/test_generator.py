@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ddtool.config import from_dict
 from ddtool.errors import GeneratorError, UsageError
 from ddtool.models.generator import Generator, GeneratorConfig, averaged, bilinear, resampled
 
@@ -164,20 +165,22 @@ def test_build_leaves_the_gpus_random_state_alone(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["slots", "side"])
 @pytest.mark.parametrize("value", [4, 10**9, 64.0, True, "64", None])
 def test_values_out_of_range_are_refused(name: str, value: object) -> None:
-    with pytest.raises(UsageError, match=f"Generator {name} must be a whole number from 8 to"):
-        GeneratorConfig.from_dict({name: value})
+    with pytest.raises(UsageError, match=f"'{name}' must be (at least 8|at most|of type int)"):
+        from_dict(GeneratorConfig, {name: value})
+    with pytest.raises(UsageError, match=f"'{name}' must be (at least 8|at most|of type int)"):
+        GeneratorConfig(**{name: value})  # type: ignore[arg-type]
 
 
 def test_settings() -> None:
-    assert GeneratorConfig.from_dict({}) == GeneratorConfig(512, 32)
-    assert GeneratorConfig.from_dict({"slots": 8192, "side": 44}) == GeneratorConfig(8192, 44)
-    with pytest.raises(UsageError, match="Generator side must be even, got 33"):
+    assert from_dict(GeneratorConfig, {}) == GeneratorConfig(512, 32)
+    assert from_dict(GeneratorConfig, {"slots": 8192, "side": 44}) == GeneratorConfig(8192, 44)
+    with pytest.raises(UsageError, match="'side' must be a multiple of 2, got 33"):
         GeneratorConfig(side=33)
     assert GeneratorConfig(256, 256).slots == 256
     with pytest.raises(UsageError, match="slots times side² must be at most 16777216, got 16842752"):
         GeneratorConfig(257, 256)
-    with pytest.raises(UsageError, match="Unknown generator setting 'slot'") as caught:
-        GeneratorConfig.from_dict({"slot": 8})
+    with pytest.raises(UsageError, match="Unknown setting 'slot'") as caught:
+        from_dict(GeneratorConfig, {"slot": 8})
     assert "'slots'" in caught.value.hint
 
 
@@ -273,8 +276,8 @@ WEIGHTS = {
 CONFIG = {
     "other slots": (setting(slots=16), "model.safetensors"),
     "other side": (setting(side=8), "model.safetensors"),
-    "unknown key": (setting(depth=3), "Unknown generator setting 'depth'"),
-    "text": (setting(slots="8"), "slots must be a whole number"),
+    "unknown key": (setting(depth=3), "Unknown setting 'depth'"),
+    "text": (setting(slots="8"), "'slots' must be of type int"),
     "not JSON": (config("slots: 8"), "not a generator's configuration"),
     "not text": (config(b"\xff\xfe\x00{"), "not a generator's configuration"),
     "a list": (config("[1, 2]"), "not a generator's configuration"),
@@ -313,7 +316,7 @@ def test_an_absurd_size_is_refused_before_anything_is_built(folder: Path, monkey
         raise AssertionError("a generator was built")
 
     monkeypatch.setattr(Generator, "__init__", build)
-    with pytest.raises(GeneratorError, match=r"config\.json: Generator slots must be a whole number from 8 to 8192"):
+    with pytest.raises(GeneratorError, match=r"config\.json: Setting 'slots' must be at most 8192"):
         Generator.load(folder)
 
 

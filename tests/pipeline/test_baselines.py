@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tiny import done, refused
 from torch import Tensor
 
 from ddtool import api, methods
+from ddtool.config import Count, NotNegative, checked
 from ddtool.data.images import ImageData, SyntheticSet, decode, draw_pool, real_images
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation import measure as evaluation
@@ -30,20 +30,20 @@ from ddtool.runtime.loop import Interrupted
 SCORED = ["--precision", "fp32", "--set", "evaluate.kernel_ridge=false"]
 
 
-@dataclass(frozen=True)
+@checked
 class MeansSettings(Settings):
     """Of `Means`."""
 
-    steps: int = 5
+    steps: Count = 5
     """Updates."""
-    lr: float = 0.5
+    lr: NotNegative = 0.5
     """Of the pixels."""
 
 
 class Means(Method):
     """Pixels pulled to the mean of some real images of their class: the least that learns."""
 
-    name, title, settings, least = "means", "Means (Nobody, 2026)", MeansSettings, {"lr": 0}
+    name, title, settings = "means", "Means (Nobody, 2026)", MeansSettings
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)

@@ -114,11 +114,11 @@ def test_loss_is_not_asked_for_between_reports(monkeypatch: pytest.MonkeyPatch) 
     assert len(asked) == 4
 
 
-@pytest.mark.parametrize(("floor", "expected"), [(0.0, [1, 0.8535534, 0.5, 0.1464466]), (1.0, [1, 1, 1, 1])])
-def test_half_cosine(floor: float, expected: list[float]) -> None:
-    problem = Problem(4, floor=floor)
+@pytest.mark.parametrize(("min_lr_ratio", "expected"), [(0.0, [1, 0.8535534, 0.5, 0.1464466]), (1.0, [1, 1, 1, 1])])
+def test_half_cosine(min_lr_ratio: float, expected: list[float]) -> None:
+    problem = Problem(4, min_lr_ratio=min_lr_ratio)
     problem.optimiser.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 2.0})
-    problem.loop = Loop("toy", 4, {}, problem.optimiser, problem.rng, silent, floor=floor)
+    problem.loop = Loop("toy", 4, {}, problem.optimiser, problem.rng, silent, min_lr_ratio=min_lr_ratio)
     seen = []
     for _ in problem.loop:
         seen.append([group["lr"] for group in problem.optimiser.param_groups])
@@ -126,8 +126,8 @@ def test_half_cosine(floor: float, expected: list[float]) -> None:
     assert [b for _, b in seen] == pytest.approx([2.0 * e for e in expected])
 
 
-def test_half_cosine_ends_near_the_floor() -> None:
-    problem = Problem(1000, floor=0.05).run()
+def test_half_cosine_ends_near_its_ratio() -> None:
+    problem = Problem(1000, min_lr_ratio=0.05).run()
     assert problem.optimiser.param_groups[0]["lr"] == pytest.approx(0.1 * 0.05, rel=1e-3)
 
 
@@ -174,12 +174,12 @@ def test_checkpoint_is_flat_tensors_on_the_cpu(saver: Any) -> None:
 
 
 def test_six_steps_are_three_and_three(saver: Any, interrupt_at: Callable) -> None:
-    whole = Problem(6, floor=0.1).run()
-    first = Problem(6, floor=0.1, saver=saver, report=interrupt_at(3))
+    whole = Problem(6, min_lr_ratio=0.1).run()
+    first = Problem(6, min_lr_ratio=0.1, saver=saver, report=interrupt_at(3))
     with pytest.raises(Interrupted):
         first.run()
     assert saver.saves == 1
-    second = Problem(6, seed=5, floor=0.1, saver=saver).run()  # another start and stream: the checkpoint decides
+    second = Problem(6, seed=5, min_lr_ratio=0.1, saver=saver).run()  # another start and stream: the checkpoint decides
     assert torch.equal(second.x, whole.x)
     assert torch.equal(second.rng.get_state(), whole.rng.get_state())
     assert [e.step for e in second.reports] == [4, 5, 6]
@@ -367,7 +367,7 @@ def test_works_off_the_main_thread() -> None:
 
 @pytest.mark.parametrize("steps", [0, 3, 10**9])
 def test_a_limit_decides_in_place_of_the_steps(steps: int, clock: Clock) -> None:
-    problem = Problem(steps, limit=10.0, floor=0.2)
+    problem = Problem(steps, limit=10.0, min_lr_ratio=0.2)
     rates = []
     for _ in problem.loop:
         rates.append(problem.optimiser.param_groups[0]["lr"])

@@ -6,8 +6,9 @@ import json
 import math
 import types
 import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,22 @@ from hypothesis import strategies as st
 from ddtool import api
 from ddtool.cli.options import given as options_given
 from ddtool.cli.options import parse_settings, read_config_file
-from ddtool.config import MetaConfig, PretrainConfig, RunConfig, from_dict, merged, preset, to_dict
+from ddtool.config import (
+    AdaptConfig,
+    MetaConfig,
+    PretrainConfig,
+    RunConfig,
+    from_dict,
+    merged,
+    most_from_hub,
+    preset,
+    settings,
+    to_dict,
+)
+from ddtool.config.layers import EARLIER
 from ddtool.errors import UsageError
+from ddtool.events import Event, Note
+from ddtool.methods import METHODS
 from ddtool.models.generator import GeneratorConfig
 from ddtool.runtime.engine import Engine
 
@@ -30,14 +45,51 @@ TREES = st.recursive(
 MAPPINGS = st.dictionaries(NAMES, TREES, max_size=4)
 
 
+RANGES = st.tuples(st.integers(2, 20), st.integers(0, 20)).map(lambda pair: (pair[0], sum(pair)))
+IPCS = st.lists(st.integers(1), min_size=1, max_size=4, unique=True).map(tuple)
+OWN: dict[Any, Callable[[], st.SearchStrategy]] = {
+    GeneratorConfig: lambda: st.builds(
+        GeneratorConfig, slots=st.integers(8, 256), side=st.integers(4, 128).map(lambda n: 2 * n)
+    )
+}
+OWN_FIELDS: dict[Any, dict[str, st.SearchStrategy]] = {
+    RunConfig: {"ipc": IPCS, "seconds": st.none()},
+    MetaConfig: {"ways": RANGES, "ipc": RANGES, "label_images": st.integers(40)},
+}
+"""Fields that are bounded together with others."""
+
+
+def bounded(kind: Any, extras: Sequence[Any]) -> st.SearchStrategy:
+    """Values of a type within the bounds that its annotation declares."""
+    bounds = {k: v for e in extras for part in getattr(e, "metadata", ()) for k, v in vars_of(part).items()}
+    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    if kind is int:
+        return st.integers(low, high if "lt" not in bounds else high - 1)
+    if kind is float:
+        limits = {"exclude_min": "gt" in bounds, "exclude_max": "lt" in bounds}
+        return st.floats(low, high, allow_nan=False, allow_infinity=False, **limits)
+    return strategy(kind)
+
+
+def vars_of(part: Any) -> dict[str, Any]:
+    """The attributes of a bound, such as {"ge": 0}."""
+    return {name: getattr(part, name) for name in ("ge", "gt", "le", "lt") if hasattr(part, name)}
+
+
 def strategy(hint: Any) -> st.SearchStrategy:
     """Values of a config field's type, configs included."""
-    if hint is GeneratorConfig:
-        return st.builds(GeneratorConfig, slots=st.integers(8, 256), side=st.integers(4, 128).map(lambda n: 2 * n))
+    if hint in OWN:
+        return OWN[hint]()
     if dataclasses.is_dataclass(hint):
-        return st.builds(hint, **{name: strategy(t) for name, t in typing.get_type_hints(hint).items()})
+        own = OWN_FIELDS.get(hint, {})
+        hints = typing.get_type_hints(hint, include_extras=True)
+        return st.builds(hint, **{name: strategy(t) for name, t in hints.items()} | own)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
+    if origin is Annotated:
+        return bounded(args[0], args[1:])
+    if origin is typing.Literal:
+        return st.sampled_from(args)
+    if origin in (types.UnionType, typing.Union):
         return st.one_of(*(st.none() if a is types.NoneType else strategy(a) for a in args))
     if origin is tuple and args[-1] is Ellipsis:
         return st.lists(strategy(args[0]), max_size=4).map(tuple)
@@ -73,7 +125,7 @@ def test_what_is_not_given_keeps_its_default() -> None:
 
 def test_every_setting_is_explained() -> None:
     """A string follows every field of every dataclass."""
-    tree = ast.parse((Path(api.__file__).parent / "config.py").read_text())
+    tree = ast.parse(Path(settings.__file__).read_text(encoding="utf-8"))
     pairs = [
         pair
         for node in tree.body
@@ -107,8 +159,8 @@ def test_every_setting_is_explained() -> None:
         ({"ipc": [1, None]}, "'ipc' must be of type int", ""),
         ({"mirror": "yes"}, "'mirror' must be of type bool", ""),
         ({"data": ["a"]}, "'data' must be of type dict", ""),
-        ({"architecture": {"side": 13}}, "must be even", ""),
-        ({"architecture": {"slots": 9999}}, "from 8 to 8192", ""),
+        ({"architecture": {"side": 13}}, "'architecture.side' must be a multiple of 2", "architecture.side=32"),
+        ({"architecture": {"slots": 9999}}, "'architecture.slots' must be at most 8192", "architecture.slots=512"),
         ({3: 4}, "Unknown setting '3'", ""),
         ([1], "must be a mapping", ""),
     ],
@@ -122,8 +174,98 @@ def test_a_wrong_setting_is_named(values: Any, message: str, hint: str) -> None:
 
 def test_numbers_are_read_as_people_write_them() -> None:
     """YAML reads 1e-3 as text; a list of one is written as the one; whole numbers are floats too."""
-    config = from_dict(RunConfig, {"adapt": {"lr": "1e-3", "lr_floor": 0, "seen_ipcs": 4}, "ipc": 10})
-    assert (config.adapt.lr, config.adapt.lr_floor, config.adapt.seen_ipcs, config.ipc) == (1e-3, 0.0, (4,), (10,))
+    config = from_dict(RunConfig, {"adapt": {"lr": "1e-3", "min_lr_ratio": 0, "seen_ipcs": 4}, "ipc": 10})
+    assert (config.adapt.lr, config.adapt.min_lr_ratio, config.adapt.seen_ipcs, config.ipc) == (1e-3, 0.0, (4,), (10,))
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "message", "hint"),
+    [
+        (AdaptConfig, {"steps": -1}, "'steps' must be at least 0, got -1", "steps=1000, its default"),
+        (AdaptConfig, {"betas": (0.9, 1.0)}, "'betas' must be less than 1, got 1.0", "betas=[0.9, 0.99], its default"),
+        (AdaptConfig, {"stepz": 1}, "Unknown setting 'stepz'", "Did you mean 'steps'?"),
+        (AdaptConfig, {"lr": True}, "'lr' must be a finite number", ""),
+        (RunConfig, {"ipc": (1, 2), "seconds": 1.0}, "for one set", ""),
+        (
+            MetaConfig,
+            {"outer": "reptil"},
+            "'outer' must be 'maml' or 'reptile', got 'reptil'",
+            "Did you mean 'reptile'?",
+        ),
+        (
+            MetaConfig,
+            {"ways": (1, 3)},
+            "'ways' must be a range from at least 2, got (1, 3)",
+            "ways=[5, 20], its default",
+        ),
+        (MetaConfig, {"ipc": (1, 300)}, "'meta.label_images' must be at least the largest IPC", "label_images=300"),
+    ],
+)
+def test_a_config_with_a_wrong_value_cannot_be_made(cls: type, values: dict, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        cls(**values)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_a_change_is_checked_too() -> None:
+    with pytest.raises(UsageError, match="'steps' must be at least 0"):
+        dataclasses.replace(AdaptConfig(), steps=-1)
+
+
+@pytest.mark.parametrize("config", [RunConfig(), PretrainConfig(), *(method.settings() for method in METHODS.values())])
+def test_defaults_are_within_their_bounds(config: Any) -> None:
+    """pydantic does not check a default."""
+    assert from_dict(type(config), to_dict(config)) == config
+
+
+def test_settings_that_are_no_json_are_refused() -> None:
+    circle: dict[str, Any] = {}
+    circle["data"] = circle
+    for values in (circle, {"dataset": "\ud800"}):
+        with pytest.raises(UsageError, match="configuration") as caught:
+            from_dict(RunConfig, values)
+        assert caught.value.hint
+
+
+def test_what_takes_memory_declares_the_most_that_a_repo_may_ask_for() -> None:
+    most = most_from_hub(RunConfig)
+    assert most["features.width"] == most["labels.width"] == 4096
+    assert {"fit.networks", "fit.real_batch", "seed"} <= most.keys()
+
+
+# --------------------------------------------------------------------------------------------------- earlier versions
+
+
+@pytest.mark.parametrize("old", [name for name, new in EARLIER.items() if new])
+def test_an_earlier_name_is_read_with_a_note(old: str) -> None:
+    new, notes = EARLIER[old], []
+    cls = PretrainConfig if old.startswith("meta.") else RunConfig
+    config = from_dict(cls, parse_settings([f"{old}=0.5"]), note=notes.append)
+    assert config == from_dict(cls, parse_settings([f"{new}=0.5"]))
+    assert config != cls()
+    assert notes == [f"Setting '{old}' is now called '{new}'."]
+
+
+@pytest.mark.parametrize("old", [name for name, new in EARLIER.items() if new is None])
+def test_a_setting_that_means_nothing_any_more_is_left_out_with_a_note(old: str) -> None:
+    notes: list[str] = []
+    assert from_dict(RunConfig, parse_settings([f"{old}=3"]), note=notes.append) == RunConfig()
+    assert notes == [f"Setting '{old}' no longer means anything, and is left out."]
+
+
+def test_an_earlier_name_and_the_present_one_exclude_each_other_in_one_place_only(engine: Engine) -> None:
+    old, new = {"adapt": {"lr_floor": 0.5}}, {"adapt": {"min_lr_ratio": 0.25}}
+    with pytest.raises(UsageError, match="and both are given"):
+        from_dict(RunConfig, merged(old, new))
+    events: list[Event] = []
+    above = api.resolve(engine, "auto", {"dataset": "sample"}, old, new, report=events.append)
+    below = api.resolve(engine, "auto", {"dataset": "sample"}, new, old)
+    assert (above.adapt.min_lr_ratio, below.adapt.min_lr_ratio) == (0.25, 0.5)
+    assert [event.text for event in events if isinstance(event, Note)] == [
+        "Setting 'adapt.lr_floor' is now called 'adapt.min_lr_ratio'."
+    ]
+    assert old == {"adapt": {"lr_floor": 0.5}}
 
 
 # ------------------------------------------------------------------------------------------------------------- layers

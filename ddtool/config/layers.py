@@ -1,0 +1,77 @@
+"""Settings before they are checked: on top of each other, and those of earlier versions under their present names."""
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ddtool.errors import UsageError
+
+Notes = Callable[[str], None]
+"""Hears, in a sentence for people, what was read in another way than it was written."""
+
+EARLIER: dict[str, str | None] = {
+    "adapt.lr_floor": "adapt.min_lr_ratio",
+    "refine.lr_floor": "refine.min_lr_ratio",
+    "meta.lr_floor": "meta.min_lr_ratio",
+    "meta.task.lr_floor": "meta.task.min_lr_ratio",
+    "architecture.width": None,
+    "architecture.blocks": None,
+    "refine.uses": None,
+}
+"""The full name of a setting in an earlier version → its present one; None: it no longer means anything. Until version 1.0."""
+
+_ABSENT = object()
+
+
+def unheard(note: str) -> None:
+    """Ignore a note."""
+
+
+def up_to_date(values: Mapping[str, Any], note: Notes = unheard) -> dict[str, Any]:
+    """A copy of nested settings with the present names; `note` hears of each other name that was found.
+
+    Raises UsageError when both names of a setting are given.
+    """
+    present = copy.deepcopy(dict(values))
+    for old, new in EARLIER.items():
+        value = _taken(present, old)
+        if value is _ABSENT:
+            continue
+        if new is None:
+            note(f"Setting '{old}' no longer means anything, and is left out.")
+            continue
+        if not _put(present, new, value):
+            raise UsageError(f"Setting '{old}' is now called '{new}', and both are given.", f"Leave '{old}' out.")
+        note(f"Setting '{old}' is now called '{new}'.")
+    return present
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, key by key through nested mappings."""
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out
+
+
+def layered(*layers: Mapping[str, Any], note: Notes = unheard) -> dict[str, Any]:
+    """Settings on top of each other, first to last, each by its present name."""
+    return functools.reduce(merged, (up_to_date(layer, note) for layer in layers), {})
+
+
+def _taken(values: Any, name: str) -> Any:
+    """Remove the setting a.b from nested values, and return what it was."""
+    *sections, last = name.split(".")
+    for section in sections:
+        values = values.get(section) if isinstance(values, dict) else None
+    return values.pop(last, _ABSENT) if isinstance(values, dict) else _ABSENT
+
+
+def _put(values: Any, name: str, value: Any) -> bool:
+    """Set a.b in nested values; False when it is there already."""
+    *sections, last = name.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+    return values.setdefault(last, value) is value
