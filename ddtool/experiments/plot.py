@@ -5,6 +5,7 @@ SVG looks alike in a browser, an editor and a printer. matplotlib is imported wh
 """
 
 import io
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ def draw(
     import matplotlib
 
     out = io.BytesIO()
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a letter that no font here has is an empty box
         matplotlib.rcdefaults()  # the file does not depend on the user's own matplotlibrc
         matplotlib.rcParams.update(settings(paper))
         figure = sheet(panels, x_name, y_name, paper)

@@ -109,6 +109,11 @@ def test_the_users_own_settings_change_nothing_and_stay() -> None:
         assert matplotlib.rcParams["font.size"] == 30
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_letter_that_no_font_has_is_no_trouble() -> None:
+    assert draw([panel("猫", "猫 $1"), panel("dog")], *NAMES) != draw([panel("x", "$1"), panel("dog")], *NAMES)
+
+
 def test_a_picture_that_is_right_outside_browsers() -> None:
     text = draw([panel("x$_1$ <&>", "$y$"), panel("z")], *NAMES, paper=DARK).decode()
     ElementTree.fromstring(text)
