@@ -25,7 +25,7 @@ from ddtool import api
 from ddtool.config import RunConfig
 from ddtool.data.images import SyntheticSet, draw_pool, real_images
 from ddtool.evaluation.measure import kernel_ridge, train_and_test
-from ddtool.experiments.plot import Level, Line, Panel, Point, draw
+from ddtool.experiments.plot import STYLES, Level, Line, Panel, Point, draw
 from ddtool.hub.client import generator_folder
 from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures
@@ -37,8 +37,6 @@ from ddtool.runs.run import write_json
 from ddtool.runtime.engine import Engine
 
 FIGURES = ("quick", "kernel-ridge")
-COLOURS = (("#dc2626", "#f87171"), ("#2563eb", "#60a5fa"), ("#0d9488", "#2dd4bf"), ("#ea8a00", "#fbbf24"))
-"""Of a plot's lines, on light and on dark paper."""
 
 
 class Bench:
@@ -188,18 +186,17 @@ def plot(files: list[Path], out: Path) -> None:
         several = [(name, rows) for name, rows in curves.items() if len(rows) > 1]
         lines = tuple(line_of(name, rows, i) for i, (name, rows) in enumerate(several))
         levels = tuple(Level(name, rows[0]["quick"]) for name, rows in curves.items() if len(rows) == 1)
-        panels.append(Panel(f"{said['dataset']}, {said['ipc']} images per class", lines, levels))
-    out.write_text(draw(panels, "steps (logarithmic; none at 1)", "test accuracy, %"), encoding="utf-8")
+        panels.append(Panel(said["dataset"], f"{said['ipc']} images per class", lines, levels))
+    out.write_bytes(draw(panels, "steps (logarithmic; none at 1)", "test accuracy, %"))
 
 
 def line_of(name: str, rows: list[dict[str, Any]], i: int) -> Line:
-    light, dark = COLOURS[i % len(COLOURS)]
-    marks = [
-        Point(max(r["steps"], 1), r["quick"], r["quick std"], f"{name}, {r['steps']} steps: {r['quick']}")
-        for r in sorted(rows, key=lambda r: r["steps"])
-    ]
+    style = list(STYLES.values())[i % len(STYLES)]
+    points = tuple(
+        Point(max(r["steps"], 1), r["quick"], r["quick std"]) for r in sorted(rows, key=lambda r: r["steps"])
+    )
     short = name.removesuffix(", fitted labels")
-    return Line(short, tuple(marks), light, dark, strong=i == 0, apart=name.startswith("refined"))
+    return Line(short, points, style, dashed=name.startswith("refined"))
 
 
 def main() -> None:

@@ -5,7 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ddtool.experiments.compare import Folder, Job, adapt_method
+from ddtool.experiments.folder import Folder
+from ddtool.experiments.grid import Job, Request, adapt_method
+
+REQUEST = Request("sample")
+A, B, C = (Job("random", 1, None, None, seed) for seed in range(3))
 
 SCRIPT = """
 import json, os, pathlib, signal, sys, time
@@ -39,6 +43,11 @@ if "exit" in then:
 (folder / "results.json").write_text(results)
 """
 """What a fake job does; it starts in a few hundredths of a second."""
+
+
+def job(method: str, steps: int | None = 100, seed: int = 0, ipc: int = 10) -> Job:
+    """A job; a selection of real images has no steps."""
+    return Job(method, ipc, None if method in ("random", "herding") else steps, None, seed)
 
 
 def config(job: Job) -> str:

@@ -156,7 +156,7 @@ def test_the_hub_has_its_rooms() -> None:
 
 
 def test_cards_have_one_writer_that_knows_facts_only() -> None:
-    assert importers("jinja2") == rooms("sharing.cards")
+    assert importers("jinja2") == rooms("sharing.cards", "experiments.report")
     assert inner_imports("ddtool.sharing.cards") == set()
 
 
@@ -178,10 +178,15 @@ def test_a_report_knows_results_only() -> None:
     assert not {
         m
         for m in ("torch", "subprocess")
-        for room in rooms("experiments.report", "experiments.plot")
+        for room in rooms("experiments.report", "experiments.words", "experiments.plot")
         if room in importers(m)
     }
     assert inner_imports("ddtool.experiments.plot") == set()
+
+
+def test_matplotlib_has_its_rooms_and_pyplot_none() -> None:
+    assert importers("matplotlib") <= rooms("experiments.plot", "runs.preview")
+    assert not [m for m in MODULES if any(name.startswith("matplotlib.pyplot") for name in imports(m))]
 
 
 def test_nobody_below_imports_the_command_line() -> None:

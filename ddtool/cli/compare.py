@@ -16,7 +16,9 @@ from ddtool.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ddtool.experiments.compare import Comparison, Folder, Job, Request
+    from ddtool.experiments.folder import Folder
+    from ddtool.experiments.grid import Job, Request
+    from ddtool.experiments.table import Comparison
     from ddtool.runtime.distributed import Ranks
     from ddtool.runtime.engine import Engine
 
@@ -93,32 +95,34 @@ def command(
     """
     from ddtool.cli.machine import engine_for
     from ddtool.config import merged
-    from ddtool.experiments import compare
+    from ddtool.experiments.folder import Folder
+    from ddtool.experiments.grid import Request, find_methods, jobs_of
+    from ddtool.experiments.jobs import check, pinned
     from ddtool.runtime.distributed import Ranks
 
     ranks = Ranks.from_environment()
     with Output(json_, quiet) as output:
-        chosen = compare.find_methods(methods or ["all"])
+        chosen = find_methods(methods or ["all"])
         if any(not 0 < clock < 1e9 for clock in seconds or []):
             raise UsageError("--seconds must be positive.", "For example --seconds 60.")
-        jobs = compare.jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
+        jobs = jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
         data = o.given(
             image_column=image_column, label_column=label_column, config=dataset_config, train_split=train_split,
             test_split=test_split, revision=revision, resolution=resolution,
         )  # fmt: skip
         settings = merged(o.read_config_file(config), o.parse_settings(set_ or []))
-        request = compare.Request(
+        request = Request(
             dataset, protocol, networks, published, generator, preset, precision, compile_, data, settings,
             settings_of_methods(set_for or []),
         )  # fmt: skip
-        folder = compare.Folder(out or default_folder(dataset))
+        folder = Folder(out or default_folder(dataset))
         begun = folder.continued(request)
         request = begun or request
         folder.check(request)
         engine = ranks.engine(engine_for(device, precision, compile_, threads, output))
         with one_voice(ranks):
-            source = compare.check(request, jobs, engine.device.type, output.listener)
-            request = begun or compare.pinned(request, source)
+            source = check(request, jobs, engine.device.type, output.listener)
+            request = begun or pinned(request, source)
             places = places_of(engine, device, threads, workers, ranks)
             if dry_run:
                 show_plan(output, folder, request, jobs, places)
@@ -161,7 +165,7 @@ def work(
     engine: "Engine",
 ) -> None:  # fmt: skip
     """Run the jobs (this process's share of them) and show what came out; an interruption says how to go on."""
-    from ddtool.experiments import compare
+    from ddtool.experiments import jobs as one_job
     from ddtool.experiments.report import PAGE, render
     from ddtool.experiments.workers import Workers
 
@@ -172,7 +176,7 @@ def work(
     folder.add(request, jobs, shared)
     mine = [jobs[k] for k in ranks.share(len(jobs))]
     team = Workers(
-        folder, request, lambda job, place: compare.command(request, job, folder.run(job), places[place]),
+        folder, request, lambda job, place: one_job.command(request, job, folder.run(job), places[place]),
         len(places), output.listener, lambda: render(folder),
     )  # fmt: skip
     try:
@@ -193,18 +197,19 @@ def work(
 
 def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, alone: bool) -> None:
     """Show the tables. Failed jobs make the exit code 1, unless that would make a launcher end the other processes."""
-    from ddtool.experiments.report import PAGE, notes, to_json
+    from ddtool.experiments.report import PAGE, to_json
+    from ddtool.experiments.words import count, notes
 
     page = folder.path / PAGE
     data = {"folder": str(folder.path), "page": str(page), "failed": failed, **to_json(found)}
-    tables = rows_tables(found) + ([factors_table(found)] if found.factors else [])
+    tables = rows_tables(found) + ([speedups_table(found)] if found.speedups else [])
     output.result(data, str(folder.path), tables)
     for note in notes(found):
         output.say(f"- {note}")
     output.say(f"Report: {page}; the same as JSON, CSV and Markdown beside it.")
     if failed:
         output.say(
-            f"{failed} jobs failed; what they said is in {folder.path / 'jobs'}. The same command tries them again."
+            f"{count(failed, 'job')} failed; the last lines are in {folder.path / 'jobs'}. The same command tries again."
         )
     best = max((r for r in found.rows if r.accuracy is not None), key=lambda r: r.accuracy or 0.0, default=None)
     if best:
@@ -217,7 +222,7 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
 
 def rows_tables(found: "Comparison") -> "list[Table]":
     """A table for each IPC, MGDD's rows last and bold, with a rule between groups; methods by the names that are typed."""
-    from ddtool.experiments.report import columns, line, per_class
+    from ddtool.experiments.words import columns, line, per_class
 
     headers, tables = columns(found), []
     for ipc in found.ipcs():
@@ -230,12 +235,12 @@ def rows_tables(found: "Comparison") -> "list[Table]":
     return tables
 
 
-def factors_table(found: "Comparison") -> "Table":
+def speedups_table(found: "Comparison") -> "Table":
     """How much sooner MGDD is as accurate."""
-    from ddtool.experiments.report import FACTOR_HEADERS, factor_cells
+    from ddtool.experiments.words import SPEEDUP_HEADERS, speedup_cells
 
-    lines = [(factor_cells(factor), None, False) for factor in found.factors]
-    return table("until MGDD is as accurate", FACTOR_HEADERS, lines)
+    lines = [(speedup_cells(one), None, False) for one in found.speedups]
+    return table("until MGDD is as accurate", SPEEDUP_HEADERS, lines)
 
 
 def table(title: str, headers: Sequence[str], lines: "Sequence[Line]") -> "Table":
@@ -260,16 +265,17 @@ def show_plan(output: Output, folder: "Folder", request: "Request", jobs: "list[
     """--dry-run: every job, how far it is, and its command."""
     import shlex
 
-    from ddtool.experiments import compare
+    from ddtool.experiments import jobs as one_job
+    from ddtool.experiments.words import count
 
     plan = []
     for k, job in enumerate(jobs):
-        words = compare.command(request, job, folder.run(job), places[k % len(places)])
+        words = one_job.command(request, job, folder.run(job), places[k % len(places)])
         state = folder.outcome(job, request).state
         plan.append({"job": job.name, "state": state, "command": shlex.join(["ddtool", *words[3:]])})
     lines = [((one["job"], one["state"]), None, False) for one in plan]
     short = "\n".join(one["command"] for one in plan)
     output.result({"out": str(folder.path), "jobs": plan}, short, [table("jobs", ("job", "state"), lines)])
     finished = sum(one["state"] == "finished" for one in plan)
-    output.say(f"{len(jobs)} jobs into {folder.path}; {finished} are finished. With --quiet: their commands.")
+    output.say(f"{count(len(jobs), 'job')} into {folder.path}; {finished} finished. With --quiet: the commands.")
     output.next_step("the same command without --dry-run")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddtool.events import Note, Report
-from ddtool.experiments.compare import Folder, Job, Outcome, Request
+from ddtool.experiments.folder import Folder, Outcome
+from ddtool.experiments.grid import Job, Request
 from ddtool.runtime.distributed import PLACES
 from ddtool.runtime.loop import deferred_interrupt
 

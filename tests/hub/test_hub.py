@@ -39,7 +39,8 @@ from tiny import done, refused
 import ddtool as package
 from ddtool import api, load_set
 from ddtool.errors import DDToolError, HubError, UsageError
-from ddtool.experiments.compare import Folder, Request
+from ddtool.experiments.folder import Folder
+from ddtool.experiments.grid import Request
 from ddtool.hub import client as hub
 from ddtool.models.generator import Generator
 from ddtool.runs.run import Run

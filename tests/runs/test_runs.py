@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -185,15 +184,6 @@ def test_the_configuration_is_the_resolved_one(made: Path, dataset: Path) -> Non
         tiny.ENGINE, "auto", tiny.SETTINGS, {"dataset": str(dataset), "ipc": [2], "generator": "scratch", "seed": 0}
     )
     assert config == expected == from_dict(RunConfig, json.loads((made / "config.json").read_text()))
-
-
-@pytest.mark.parametrize(("ipc", "rows"), [(2, 2), (8, 3)])
-def test_the_picture_shows_three_stages(ipc: int, rows: int, dataset: Path, tmp_path: Path) -> None:
-    run = tiny.adapt(dataset, tmp_path / "run", ipc=ipc)
-    with Image.open(run.folder / "preview.png") as picture:
-        assert picture.format == "PNG"
-        assert picture.size == (24 * 2 + 104 + 3 * 76, 24 * 2 + 56 + 3 * (rows * 76 + 18))
-        assert picture.convert("L").getextrema()[0] < 60  # there is ink on it
 
 
 # ------------------------------------------------------------------------------------------------- making and opening

@@ -22,14 +22,12 @@ import yaml
 from huggingface_hub.repocard_data import EvalResult
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from ddtool import api
 from ddtool.cli.app import app
 from ddtool.config import RunConfig, to_dict
 from ddtool.data.images import SyntheticSet
 from ddtool.evaluation.measure import PROTOCOLS
-from ddtool.runs.preview import left_out, preview
 from ddtool.runs.run import write_parquet, write_set
 from ddtool.sharing import cards
 from ddtool.sources.origins import ALIASES
@@ -456,23 +454,6 @@ def test_a_long_command_is_broken_at_options_and_means_the_same(command: str) ->
 
 def test_a_command_whose_quotation_does_not_end_stays_as_it_is() -> None:
     assert cards.broken("ddtool adapt 'x --y" + " --z" * 50) == ["ddtool adapt 'x --y" + " --z" * 50]
-
-
-def test_a_preview_says_what_it_leaves_out(tmp_path: Path) -> None:
-    names = tuple("abcdefghijkl")
-    small = SyntheticSet(
-        images=torch.rand(24, 1, 8, 8), labels=torch.zeros(24, 12), hard=torch.arange(24) % 12, ipc=2,
-        class_names=names, mean=(0.5,), std=(0.2,),
-    )  # fmt: skip
-    assert left_out(small, 10, 3) == "10 of 12 classes"
-    assert left_out(small, 10, 1) == "10 of 12 classes, 1 of 2 images each"
-    assert left_out(small, 12, 1) == "1 of 2 images each"
-    assert left_out(small, 12, 2) == ""
-    for columns in (11, 12):
-        preview({"generated": small}, "", tmp_path / f"{columns}.png", columns=columns)
-    part, whole = (Image.open(tmp_path / f"{n}.png").convert("L").crop((0, 36, 140, 56)) for n in (11, 12))
-    assert min(part.tobytes()) < 200  # there is text
-    assert set(whole.tobytes()) == {255}
 
 
 @pytest.mark.parametrize("protocol", [*PROTOCOLS, "kernel-ridge"])

@@ -1,0 +1,39 @@
+"""Accuracy over seconds of finished comparisons on one sheet, a row of panels for each dataset, a panel for each IPC.
+
+python benchmarks/compare_plot.py docs/images/compare.png benchmarks/results/compare-cifar10.json
+
+Each file is the results.json of a `ddtool compare`, of version 0.1 too. The ending of the first name says which kind of file is
+written: .png or .svg.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from ddtool.experiments.folder import REQUEST
+from ddtool.experiments.plot import draw
+from ddtool.experiments.report import AXES, panels
+from ddtool.experiments.table import Comparison, Row
+
+ROWS = TypeAdapter(tuple[Row, ...])
+
+
+def read(file: Path) -> Comparison:
+    """The rows of a results.json, as a comparison without its remarks."""
+    said = json.loads(file.read_text(encoding="utf-8"))
+    return Comparison(REQUEST.validate_python(said["request"]), ROWS.validate_python(said["rows"]), (), (), (), False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("results", type=Path, nargs="+")
+    args = parser.parse_args()
+    shown = panels(*(read(file) for file in args.results))
+    args.out.write_bytes(draw(shown, *AXES, "png" if args.out.suffix == ".png" else "svg"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""The folder of a comparison: its file names, and what the run directories of its jobs say.
+
+compare.json             the request that all jobs share, and the jobs
+jobs/NAME/               a job's run directory
+jobs/NAME.log            the last lines that it said
+jobs/NAME.failed         why it failed; gone when it is tried again
+report.html, results.json, results.csv, results.md, accuracy-over-seconds.svg and .png
+                         the report, a pure function of what is above (`report`)
+"""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+
+from ddtool.config import RunConfig
+from ddtool.errors import RunError, UsageError
+from ddtool.evaluation.measure import AS_STATED, EXACT, NOT_STATED
+from ddtool.experiments.grid import MGDD, Grid, Job, Request, Values, adapt_method
+from ddtool.methods import METHODS
+from ddtool.pipeline import adapt as pipeline
+from ddtool.pipeline import distil as baselines
+from ddtool.runs.run import Run, is_run, write_atomically, write_json
+
+REQUEST, GRID = TypeAdapter(Request), TypeAdapter(Grid)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a set took, as results.json of its run says."""
+
+    steps: int
+    step_seconds: FiniteFloat
+    outside_seconds: FiniteFloat
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts of a job's run that a comparison reads."""
+
+    finished: bool = False
+    spent: dict[str, Spent] = field(default_factory=dict)
+    """By set, as ipc10."""
+    pretraining_seconds: FiniteFloat | None = None
+    peak_memory_mib: FiniteFloat | None = None
+    factor: int | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One of the scores of a job's run."""
+
+    stage: str
+    method: str
+    ipc: int
+    protocol: str
+    dataset: str
+    seeds: int
+    """Networks whose accuracies the mean is of."""
+    mean: FiniteFloat
+    """In percent of the test split."""
+    std: FiniteFloat
+    pixels: str = NOT_STATED
+    inputs: str = AS_STATED
+
+    @property
+    def usual(self) -> bool:
+        """Whether the set was used as people load it."""
+        return self.pixels != EXACT and self.inputs == AS_STATED
+
+
+@dataclass(frozen=True)
+class Results:
+    """The part of a job's results.json that a comparison reads; whatever else it holds is passed over."""
+
+    scores: tuple[Score, ...]
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The part of a job's env.json that a comparison reads."""
+
+    device: str = ""
+
+
+RESULTS, ENVIRONMENT = TypeAdapter(Results), TypeAdapter(Environment)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job's folder says. The figures are there when it is finished."""
+
+    job: Job
+    state: Literal["finished", "failed", "begun", "missing"]
+    reason: str = ""
+    """Why it failed."""
+    accuracy: float = 0.0
+    """In percent of the test split."""
+    std: float = 0.0
+    """Over the job's networks."""
+    steps: int = 0
+    step_seconds: float = 0.0
+    outside_seconds: float = 0.0
+    """Experts, networks trained between the steps, labels."""
+    pretraining_seconds: float | None = None
+    peak_memory_mib: float | None = None
+    factor: int = 1
+    """Each stored image holds factor x factor images."""
+    device: str = ""
+
+    @property
+    def total_seconds(self) -> float:
+        return self.step_seconds + self.outside_seconds
+
+
+class Folder:
+    """A comparison's folder: the one place that knows its names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> Grid:
+        """What the comparison was asked for so far; RunError for a folder that says something else."""
+        try:
+            return GRID.validate_json((self.path / "compare.json").read_bytes())
+        except FileNotFoundError:
+            raise RunError(f"No comparison at {self.path}.", "Make one with `ddtool compare DATASET`.") from None
+        except (OSError, ValueError) as error:
+            hint = "Restore the file, or choose another --out."
+            raise RunError(f"{self.path / 'compare.json'} is damaged: {fault(error)}.", hint) from error
+
+    def is_begun(self) -> bool:
+        """Whether a comparison was begun here."""
+        return (self.path / "compare.json").exists()
+
+    def continued(self, request: Request) -> Request | None:
+        """The request at the revision that the comparison here was begun with, unless it names one; None: begin anew."""
+        if not self.is_begun():
+            return None
+        before = self.read().request
+        if before.dataset != request.dataset or "revision" in request.data or "revision" not in before.data:
+            return request
+        return replace(request, data=request.data | {"revision": before.data["revision"]})
+
+    def check(self, request: Request) -> None:
+        """RunError unless jobs of this request may be here: the folder is free, or its request is the same."""
+        if not self.is_begun():
+            # hidden files are those of other processes, which may be beginning the comparison
+            if self.path.is_file() or any(self.path.glob("[!.]*")):
+                raise RunError(f"{self.path} exists already and is not a comparison.", "Choose another --out.")
+            return
+        before = values_of(self.read().request)
+        changed = [name for name, value in values_of(request).items() if value != before[name]]
+        if changed:
+            was = "; ".join(f"{name} {json.dumps(before[name])}" for name in changed)
+            raise UsageError(
+                f"{self.path} holds a comparison of another request. There it is: {was:.300}.",
+                "Only methods, IPCs, seeds and budgets can be added to it. Ask as before, or choose another --out.",
+            )
+
+    def add(self, request: Request, jobs: Sequence[Job], shared: bool) -> None:
+        """Write down the request, and the jobs beside those that are there. Raises as `check`."""
+        self.check(request)
+        before = self.read() if self.is_begun() else Grid(request, (), False)
+        grid = Grid(request, tuple(dict.fromkeys([*before.jobs, *jobs])), shared or before.shared)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "compare.json", GRID.dump_python(grid, mode="json"))
+        (self.path / "jobs").mkdir(exist_ok=True)
+
+    def run(self, job: Job) -> Path:
+        """A job's run directory."""
+        return self.path / "jobs" / job.name
+
+    def log(self, job: Job) -> Path:
+        """The file of what a job says on stderr."""
+        return self.path / "jobs" / f"{job.name}.log"
+
+    def failed(self, job: Job) -> Path:
+        """The file that says why a job failed."""
+        return self.path / "jobs" / f"{job.name}.failed"
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Write down why a job failed."""
+        write_atomically(self.failed(job), lambda temporary: temporary.write_text(printable(reason) + "\n", "utf-8"))
+
+    def finished(self) -> set[str]:
+        """The names of the jobs that are finished; RunError when it is no comparison's."""
+        grid = self.read()
+        return {job.name for job in grid.jobs if self.outcome(job, grid.request).state == "finished"}
+
+    def outcome(self, job: Job, request: Request) -> Outcome:
+        """What is known of a job."""
+        run = self.run(job)
+        if is_run(run):
+            try:
+                results = RESULTS.validate_python(Run(run).results())
+                if results.facts.finished:
+                    return finished(job, request, Run(run), results)
+            except (RunError, LookupError, ValueError) as error:
+                return Outcome(job, "failed", printable(f"its results cannot be used: {fault(error)}"))
+        with contextlib.suppress(FileNotFoundError):
+            return Outcome(job, "failed", printable(self.failed(job).read_text(encoding="utf-8", errors="replace")))
+        return Outcome(job, "begun" if is_run(run) else "missing")
+
+
+def values_of(request: Request) -> Values:
+    """A request as plain JSON values."""
+    return REQUEST.dump_python(request, mode="json")
+
+
+def finished(job: Job, request: Request, run: Run, results: Results) -> Outcome:
+    """The figures of a finished job. LookupError or ValueError when its results miss one."""
+    facts, score = results.facts, final_score(results.scores, job, request, run.config())
+    spent = facts.spent[f"ipc{job.ipc}"]
+    return Outcome(
+        job=job,
+        state="finished",
+        accuracy=score.mean,
+        std=score.std,
+        steps=spent.steps,
+        step_seconds=spent.step_seconds,
+        outside_seconds=spent.outside_seconds,
+        pretraining_seconds=facts.pretraining_seconds if job.method in MGDD else None,
+        peak_memory_mib=facts.peak_memory_mib,
+        factor=published_factor(job.method) if facts.factor is None else facts.factor,
+        device=ENVIRONMENT.validate_python(run.read_json("env.json")).device,
+    )
+
+
+def published_factor(method: str) -> int:
+    """How many images a stored one of this method holds, each way, by its publication."""
+    return METHODS[method].factor if method in METHODS else 1
+
+
+def final_score(scores: Sequence[Score], job: Job, request: Request, config: RunConfig) -> Score:
+    """The score of a job's final set as the request asks for it; `config` is that of its run.
+
+    ValueError when there is none: `ddtool evaluate` keeps another one in its place.
+    """
+    stage = pipeline.final_stage(config) if job.method in MGDD else baselines.STAGE
+    wanted = (stage, adapt_method(job.method), job.ipc, request.protocol, config.dataset, request.networks)
+    fitting = [s for s in scores if s.usual and (s.stage, s.method, s.ipc, s.protocol, s.dataset, s.seeds) == wanted]
+    if not fitting:
+        networks = f"{request.networks} network{'s' if request.networks > 1 else ''}"
+        raise ValueError(
+            f"its set has no score by {request.protocol} with {networks} on {config.dataset}, perhaps because "
+            "`ddtool evaluate` has put another in its place; the same `ddtool compare` measures it again"
+        )
+    return fitting[-1]
+
+
+def fault(error: Exception) -> str:
+    """What is wrong, in one line: of values that do not fit, the first one's place and complaint."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def printable(text: str) -> str:
+    """One line without control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500]

@@ -1,0 +1,97 @@
+"""A job as a command: its `ddtool adapt`, and what it would refuse, found out before the first job begins."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from ddtool.config import RunConfig, from_dict, merged, preset
+from ddtool.errors import UsageError, did_you_mean
+from ddtool.evaluation.measure import check_protocol
+from ddtool.events import Report, silent
+from ddtool.experiments.grid import MGDD, Job, Request, Values, adapt_method, known_methods, plain
+from ddtool.pipeline import adapt as pipeline
+from ddtool.runs.run import is_run
+
+FORCED: Values = {"evaluate": {"baseline": False, "kernel_ridge": False, "without_whitening": False}}
+"""What no job does: random real images are a method of their own here."""
+
+
+def check(request: Request, jobs: Sequence[Job], device_type: str, report: Report = silent) -> Values:
+    """Refuse what any job would refuse at its start; this leaves the dataset decoded, too.
+
+    Returns what the dataset is, as `ImageData.source`. Raises the job's UsageError or DataError."""
+    check_protocol(request.protocol)
+    for name in request.own:
+        if name not in known_methods():
+            raise UsageError(f"Unknown method '{name}'.", did_you_mean(name, known_methods()))
+    config = RunConfig()
+    for method in dict.fromkeys(job.method for job in jobs):
+        config = checked_config(request, method, device_type)
+    ipcs = tuple(sorted({job.ipc for job in jobs}))
+    config = replace(config, dataset=request.dataset, ipc=ipcs, data=request.data, generator=request.generator)
+    return pipeline.check_start(config, report).train.source
+
+
+def checked_config(request: Request, method: str, device_type: str) -> RunConfig:
+    """The configuration of a method's jobs; UsageError, beginning with the method's name, for settings it cannot use."""
+    values = request.settings_for(method) | {"method": adapt_method(method)}
+    try:
+        config = from_dict(RunConfig, merged(preset(request.preset, device_type), values))
+        pipeline.check_config(config)
+        pipeline.check_given(config.method, values)
+    except UsageError as error:
+        error.message = f"{method}: {error.message}"
+        error.hint = f"{error.hint} A setting for one method alone: --set-for {method}:NAME=VALUE.".lstrip()
+        raise
+    return config
+
+
+def pinned(request: Request, source: Mapping[str, JsonValue]) -> Request:
+    """The request with its Hub dataset at the commit that was read, unless it names a revision: all jobs see the same data."""
+    if source.get("kind") != "hub" or source.get("converted") or "revision" in request.data or "@" in request.dataset:
+        return request
+    return replace(request, data=request.data | {"revision": source["revision"]})
+
+
+def command(request: Request, job: Job, folder: Path, machine: Sequence[str]) -> list[str]:
+    """The `ddtool adapt` of a job, or the one that goes on with its run. machine: device and threads, as options."""
+    start = [sys.executable, "-m", "ddtool", "adapt"]
+    last = [*machine, "--precision", request.precision, *["--compile"] * request.compiled, "--quiet"]
+    if is_run(folder):
+        return [*start, "--resume", str(folder), *last]
+    words = ["--method", adapt_method(job.method), *budget_options(job)]
+    words += ["--ipc", str(job.ipc), "--seed", str(job.seed), "--out", str(folder), "--preset", request.preset]
+    words += ["--protocol", request.protocol, "--eval-seeds", str(request.networks)]
+    if job.method in MGDD:
+        words += ["--generator", request.generator]
+    for name, value in request.data.items():
+        words += [f"--{'dataset-config' if name == 'config' else name.replace('_', '-')}", str(value)]
+    for pair in flat(merged(request.settings_for(job.method), FORCED)):
+        words += ["--set", pair]
+    return [*start, request.dataset, *words, *last]
+
+
+def budget_options(job: Job) -> list[str]:
+    """A job's budget as options of `ddtool adapt`. With seconds, the pipeline shares them out between MGDD's stages."""
+    alone = ["--refine-steps", "0"] if job.method == "mgdd-generator" else []
+    if job.seconds is not None:
+        return ["--seconds", plain(job.seconds), *alone]
+    if job.steps is None:
+        return []
+    if job.method == "mgdd":
+        adapting = job.steps // 5
+        return ["--steps", str(adapting), "--refine-steps", str(job.steps - adapting)]
+    return ["--steps", str(job.steps), *alone]
+
+
+def flat(values: Mapping[str, JsonValue], above: str = "") -> Iterator[str]:
+    """Nested settings as NAME=JSON."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}={json.dumps(value)}"

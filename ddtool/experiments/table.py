@@ -1,0 +1,196 @@
+"""What a comparison has come to: rows of means over seeds, and how much sooner MGDD is as accurate as a baseline."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from ddtool.experiments.folder import Folder, Outcome, published_factor
+from ddtool.experiments.grid import MGDD, Request, known_methods
+from ddtool.methods import METHODS
+
+PLAIN, OURS = "plain pixels", "MGDD"
+"""The groups of a table beside those of methods that store several images in the place of one."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one IPC and budget: means over the seeds that are finished, None where there is none."""
+
+    method: str
+    title: str
+    group: str
+    """Methods whose images take the same storage stand together."""
+    ipc: int
+    budget: str
+    seeds: int
+    """Finished ones, n of the mean."""
+    failed: int
+    waiting: int
+    """Jobs that are not finished and have not failed."""
+    accuracy: float | None = None
+    std: float | None = None
+    """Over seeds; over the networks of the one seed."""
+    steps: float | None = None
+    step_seconds: float | None = None
+    outside_seconds: float | None = None
+    total_seconds: float | None = None
+    """In steps and outside; pre-training is not in it."""
+    pretraining_seconds: float | None = None
+    """The whole of it."""
+    pretraining_share: float | None = None
+    """Divided by the MGDD jobs of the table."""
+    peak_memory_mib: float | None = None
+    """The largest of the seeds."""
+    jobs: tuple[str, ...] = ()
+    """Their folders."""
+
+    @property
+    def ours(self) -> bool:
+        return self.method in MGDD
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How much sooner MGDD is as accurate as a baseline ever is here."""
+
+    baseline: Row
+    """At the budget where it is most accurate, the shortest if there are several."""
+    mgdd: Row | None
+    """The first of MGDD's budgets, by seconds, whose accuracy is at least the same; None: not reached."""
+    speedup: float | None
+    """The baseline's seconds over MGDD's, in steps and outside."""
+    at_least: bool
+    """It is MGDD's smallest budget: a smaller one might do as well."""
+    with_pretraining: float | None
+    """The same with the whole pre-training in MGDD's seconds; None: its seconds are not known, or there was none."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a folder says."""
+
+    request: Request
+    rows: tuple[Row, ...]
+    """By IPC, group, method and budget; MGDD last."""
+    speedups: tuple[Speedup, ...]
+    failures: tuple[tuple[str, str], ...]
+    """Job and reason."""
+    devices: tuple[str, ...]
+    """Where the finished jobs ran."""
+    shared: bool
+    """Whether jobs ran beside each other on one device."""
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that are not finished and have not failed."""
+        return sum(row.waiting for row in self.rows)
+
+    def ipcs(self) -> list[int]:
+        return sorted({row.ipc for row in self.rows})
+
+
+def gather(folder: Folder) -> Comparison:
+    """What the jobs in a folder have come to so far; RunError when it is no comparison's."""
+    grid = folder.read()
+    outcomes = [folder.outcome(job, grid.request) for job in grid.jobs]
+    done = [outcome for outcome in outcomes if outcome.state == "finished"]
+    mgdd_jobs = sum(outcome.job.method in MGDD for outcome in done)
+    factors = {outcome.job.method: outcome.factor for outcome in done}
+
+    def cell(outcome: Outcome) -> tuple:
+        job = outcome.job
+        factor = factors.get(job.method, published_factor(job.method))
+        return job.ipc, job.method in MGDD, factor, order(job.method), job.steps or 0, job.seconds or 0.0
+
+    outcomes.sort(key=lambda outcome: (*cell(outcome), outcome.job.seed))
+    rows = tuple(row_of(list(members), key[2], mgdd_jobs) for key, members in groupby(outcomes, cell))
+    failures = tuple((o.job.words, o.reason) for o in outcomes if o.state == "failed")
+    devices = tuple(sorted({outcome.device for outcome in done}))
+    return Comparison(grid.request, rows, tuple(speedups_of(rows)), failures, devices, grid.shared)
+
+
+def order(method: str) -> tuple[int, str]:
+    """Where a method stands in a table; one of another version stands last."""
+    known = known_methods()
+    return (known.index(method) if method in known else len(known), method)
+
+
+def title_of(method: str) -> str:
+    """The title of a method, with its authors and year where it has some; the name of one that is not known."""
+    return MGDD.get(method) or (METHODS[method].title if method in METHODS else method)
+
+
+def row_of(outcomes: Sequence[Outcome], factor: int, mgdd_jobs: int) -> Row:
+    """The row of the jobs of one cell, which differ in their seed."""
+    job, done = outcomes[0].job, [outcome for outcome in outcomes if outcome.state == "finished"]
+    failed = sum(outcome.state == "failed" for outcome in outcomes)
+    group = OURS if job.method in MGDD else PLAIN if factor == 1 else f"{factor**2} images in the place of one"
+    row = Row(
+        method=job.method,
+        title=title_of(job.method),
+        group=group,
+        ipc=job.ipc,
+        budget=job.budget,
+        seeds=len(done),
+        failed=failed,
+        waiting=len(outcomes) - len(done) - failed,
+        jobs=tuple(outcome.job.name for outcome in outcomes),
+    )
+    return with_means(row, done, mgdd_jobs) if done else row
+
+
+def with_means(row: Row, done: Sequence[Outcome], mgdd_jobs: int) -> Row:
+    """The row with the figures of its finished jobs."""
+    pretraining = [o.pretraining_seconds for o in done if o.pretraining_seconds is not None]
+    peaks = [o.peak_memory_mib for o in done if o.peak_memory_mib is not None]
+    whole = max(pretraining, default=None)
+    accuracies = [outcome.accuracy for outcome in done]
+    return replace(
+        row,
+        accuracy=statistics.fmean(accuracies),
+        std=statistics.stdev(accuracies) if len(done) > 1 else done[0].std,
+        steps=statistics.fmean(outcome.steps for outcome in done),
+        step_seconds=statistics.fmean(outcome.step_seconds for outcome in done),
+        outside_seconds=statistics.fmean(outcome.outside_seconds for outcome in done),
+        total_seconds=statistics.fmean(outcome.total_seconds for outcome in done),
+        pretraining_seconds=whole,
+        pretraining_share=None if whole is None else whole / mgdd_jobs,
+        peak_memory_mib=max(peaks, default=None),
+    )
+
+
+def speedups_of(rows: Sequence[Row]) -> Iterator[Speedup]:
+    """A `Speedup` for each method with a budget and each IPC, where both sides have a score."""
+    scored = [row for row in rows if row.accuracy is not None]
+    best: dict[tuple[int, str], Row] = {}
+    for row in scored:
+        rival = best.get((row.ipc, row.method))
+        if row.budget and not row.ours and (rival is None or merit(row) > merit(rival)):
+            best[row.ipc, row.method] = row
+    for baseline in best.values():
+        ours = sorted((r for r in scored if r.ours and r.ipc == baseline.ipc), key=seconds_of)
+        if ours:
+            yield speedup_over(baseline, ours)
+
+
+def speedup_over(baseline: Row, ours: Sequence[Row]) -> Speedup:
+    """MGDD's speed-up over a baseline. ours: MGDD's rows with a score at that IPC, by seconds."""
+    first = next((row for row in ours if (row.accuracy or 0.0) >= (baseline.accuracy or 0.0)), None)
+    if first is None:
+        return Speedup(baseline, None, None, False, None)
+    smallest = next(row for row in ours if row.method == first.method)
+    ratio = seconds_of(baseline) / max(seconds_of(first), 1e-9)
+    cost = first.pretraining_seconds
+    whole = None if cost is None else seconds_of(baseline) / max(seconds_of(first) + cost, 1e-9)
+    return Speedup(baseline, first, ratio, first is smallest, whole)
+
+
+def merit(row: Row) -> tuple[float, float]:
+    """A key that is larger for a more accurate row, then for a sooner one."""
+    return row.accuracy or 0.0, -seconds_of(row)
+
+
+def seconds_of(row: Row) -> float:
+    """Seconds in steps and outside of a row that has some."""
+    return row.total_seconds or 0.0

@@ -1,0 +1,174 @@
+"""A comparison in words: the title, the cells of its tables, and the notes that a reader needs."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ddtool.experiments.grid import Request, known_methods
+from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, Speedup
+
+HEADERS = ("method", "IPC", "budget", "accuracy, %", "steps", "s in steps", "s outside", "pre-training, s", "peak MiB")
+SPEEDUP_HEADERS = ("IPC", "baseline", "its accuracy, %", "its s", "reached by", "accuracy, %", "s", "speedup")
+
+
+def dataset_name(request: Request) -> str:
+    """The dataset as it was asked for; of a folder on this disk its last part alone."""
+    name = request.dataset
+    return Path(name).name if name[:1] in ("/", ".", "~") else name
+
+
+def title(found: Comparison) -> str:
+    """What is compared."""
+    return f"Dataset distillation on {dataset_name(found.request)}"
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things, as '1 job' and '2 jobs'."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def per_class(ipc: int) -> str:
+    """An IPC in words."""
+    return f"{count(ipc, 'image')} per class"
+
+
+def lead(found: Comparison) -> str:
+    """One line on the conditions."""
+    request = found.request
+    return f"Protocol {request.protocol}, {networks(request)} a job; {', '.join(found.devices) or 'nothing is finished yet'}."
+
+
+def networks(request: Request) -> str:
+    """How many networks a job's score is the mean of."""
+    return count(request.networks, "fresh network")
+
+
+def number(value: float | None) -> str:
+    """A figure with the digits that matter; a dash for none."""
+    if value is None:
+        return "–"
+    return f"{value:,.1f}" if 0 < abs(value) < 10 else f"{value:,.0f}"
+
+
+def accuracy(row: Row) -> str:
+    """Mean ± std (n), or what became of the jobs."""
+    troubles = [f"{row.failed} failed"] * (row.failed > 0) + [f"{row.waiting} to go"] * (row.waiting > 0)
+    if row.accuracy is None:
+        return "failed" if not row.waiting else "to go" if not row.failed else ", ".join(troubles)
+    spread = f" ± {row.std:.1f}" if row.std else ""
+    return f"{row.accuracy:.1f}{spread} ({', '.join([f'n={row.seeds}', *troubles])})"
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as text, by `HEADERS`."""
+    share = "" if row.pretraining_seconds is None else f" ({number(row.pretraining_share)})"
+    steps = "–" if row.steps is None else f"{row.steps:,.0f}"
+    return (
+        row.title, str(row.ipc), row.budget or "–", accuracy(row), steps, number(row.step_seconds),
+        number(row.outside_seconds), number(row.pretraining_seconds) + share, number(row.peak_memory_mib),
+    )  # fmt: skip
+
+
+def columns(found: Comparison) -> list[str]:
+    """The headers of the table of one IPC: those that say something here. Where all budgets are steps, `steps` is enough."""
+    left_out = {"IPC"}
+    if not any(row.budget.endswith(" s") for row in found.rows):
+        left_out.add("budget")
+    if all(row.pretraining_seconds is None for row in found.rows):
+        left_out.add("pre-training, s")
+    return [name for name in HEADERS if name not in left_out]
+
+
+def line(row: Row, headers: Sequence[str]) -> list[str]:
+    """A row as text under some of `HEADERS`; the steps asked for where none were taken."""
+    shown = dict(zip(HEADERS, cells(row), strict=True))
+    if row.steps is None and "budget" not in headers:
+        shown["steps"] = f"{int(row.budget.split()[0]):,}" if row.budget else "–"
+    return [shown[name] for name in headers]
+
+
+def speedup_cells(found: Speedup) -> tuple[str, ...]:
+    """A speed-up as text, by `SPEEDUP_HEADERS`."""
+    base, first = found.baseline, found.mgdd
+    start = (str(base.ipc), base.title, f"{base.accuracy or 0:.1f}", number(base.total_seconds))
+    if first is None or found.speedup is None:
+        return (*start, "not reached", "–", "–", "–")
+    times = f"{'≥ ' if found.at_least else ''}{found.speedup:.3g}"
+    who = f"{first.title}, {first.budget}"
+    return (*start, who, f"{first.accuracy or 0:.1f}", number(first.total_seconds), times)
+
+
+def overview(found: Comparison) -> Iterator[tuple[Row, list[str]]]:
+    """The paper's table: each method's accuracy at its largest budget, by IPC."""
+    largest: dict[tuple[str, int], Row] = {}
+    for row in found.rows:
+        rival = largest.get((row.method, row.ipc))
+        if rival is None or (row.total_seconds or 0.0) >= (rival.total_seconds or 0.0):
+            largest[row.method, row.ipc] = row
+    methods = {row.method: row for row in sorted(largest.values(), key=place)}
+    for method, row in methods.items():
+        there = [largest.get((method, ipc)) for ipc in found.ipcs()]
+        yield row, ["–" if cell is None else accuracy(cell) for cell in there]
+
+
+def place(row: Row) -> tuple[bool, bool, int]:
+    """Where a method stands in the paper's table."""
+    known = known_methods()
+    return row.ours, row.group != PLAIN, known.index(row.method) if row.method in known else len(known)
+
+
+def notes(found: Comparison) -> list[str]:
+    """What one has to know to read the tables, and what went wrong."""
+    return [*of_columns(found), *of_settings(found), *of_jobs(found)]
+
+
+def of_columns(found: Comparison) -> Iterator[str]:
+    """Notes on what the columns hold."""
+    yield (
+        f"Accuracy: percent of the test split, of {networks(found.request)} a job. ± is the standard deviation over n seeds; "
+        "over the networks where there is one seed."
+    )
+    yield (
+        "s outside: work of the method that is not a step: experts, networks trained between the steps, labels. "
+        "Data, scores and the start of the process are in no column."
+    )
+    if any(row.budget.endswith(" s") and row.method == "mtt" for row in found.rows):
+        yield "A budget in seconds is for steps and the work between them: MTT's experts come on top of it."
+    if any(row.pretraining_seconds is not None for row in found.rows):
+        yield (
+            "Pre-training: the whole of it, once for all targets, and in brackets its share, divided by the MGDD jobs of "
+            "this table. It is neither in the plot's seconds nor in the speed-ups; results.json has the speed-ups with the "
+            "whole of it."
+        )
+    if found.speedups:
+        yield (
+            "Speedup: the seconds of a baseline at the budget where it is most accurate, divided by those of MGDD's first "
+            "budget with at least that mean accuracy. ≥: that is MGDD's smallest budget, a smaller one might do."
+        )
+
+
+def of_settings(found: Comparison) -> Iterator[str]:
+    """Notes on what the methods have in common and where they differ."""
+    if found.request.published:
+        yield (
+            "Every method has the network and the settings of its publication, but for what docs/methods.md lists as ours: "
+            "widths differ, MGDD's is 32-64-128."
+        )
+    else:
+        yield (
+            "Distillation networks have 32-64-128 channels for all, unless a setting says otherwise, and the norm layer of each "
+            "method (FRePo batch, MGDD and herding none, the others instance). Settings suit minutes; they were chosen on images "
+            "held out of CIFAR-10, learning rates also on FashionMNIST, at IPC 1 and 10."
+        )
+    for group in dict.fromkeys(row.group for row in found.rows if row.group not in (PLAIN, OURS)):
+        yield f"{group[:1].upper()}{group[1:]}: smaller ones, stored at the same size; not the storage of the others."
+
+
+def of_jobs(found: Comparison) -> Iterator[str]:
+    """Notes on where the jobs ran and what became of them."""
+    if found.shared:
+        yield "Jobs ran beside each other on one device: seconds are longer than those of a job alone."
+    if len(found.devices) > 1:
+        yield f"Seconds are from different devices: {'; '.join(found.devices)}."
+    yield from (f"Failed: {job}. {reason}" for job, reason in found.failures)
+    if found.waiting:
+        yield f"{count(found.waiting, 'job')} still to do."

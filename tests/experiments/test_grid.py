@@ -1,0 +1,144 @@
+"""What `ddtool compare` is asked for, and the `ddtool adapt` of each job."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from fake_jobs import REQUEST, A, finish, job
+
+from ddtool.cli.app import app
+from ddtool.errors import UsageError
+from ddtool.experiments import jobs
+from ddtool.experiments.folder import Folder
+from ddtool.experiments.grid import Job, Request, find_methods, jobs_of
+from ddtool.methods import METHODS
+
+
+def test_methods_are_found_by_name() -> None:
+    assert find_methods(["mgdd, dm", "random"]) == ["random", "dm", "mgdd"]
+    assert find_methods(["all"]) == [*METHODS, "mgdd-generator", "mgdd"]
+    with pytest.raises(UsageError) as refusal:
+        find_methods(["mgdd-generater"])
+    assert refusal.value.hint == "Did you mean 'mgdd-generator'?"
+    with pytest.raises(UsageError):
+        find_methods([","])
+
+
+def test_a_selection_is_one_job_whatever_the_budgets() -> None:
+    jobs = jobs_of(["random", "dm", "mgdd"], [10, 1], [300, 100, 100], [], 2)
+    assert len(jobs) == len(set(jobs)) == len({j.name for j in jobs}) == 2 * 2 * (1 + 2 + 2)
+    assert [j.seed for j in jobs] == [0] * 10 + [1] * 10  # something of everything first
+    assert jobs[0] == Job("random", 1, None, None, 0)
+    assert jobs[0].name == "random-ipc1-seed0"
+    assert jobs[1].name == "dm-ipc1-100steps-seed0"
+    assert jobs[1].words == "dm, IPC 1, 100 steps, seed 0"
+
+
+def test_budgets_are_of_one_kind() -> None:
+    jobs = jobs_of(["dm"], [1], [], [60, 2.5], 1)
+    assert [j.name for j in jobs] == ["dm-ipc1-2.5s-seed0", "dm-ipc1-60s-seed0"]
+    with pytest.raises(UsageError):
+        jobs_of(["dm"], [1], [10], [60], 1)
+
+
+def options_of(request: Request, wanted: Job) -> dict[str, Any]:
+    """A job's command as {option: value}, `--set` as a mapping."""
+    words = jobs.command(request, wanted, Path("runs/x/jobs/y"), ["--device", "cpu"])
+    assert words[1:5] == ["-m", "ddtool", "adapt", request.dataset]
+    assert words[-1] == "--quiet"
+    pairs = list(zip(words[5:-1:2], words[6:-1:2], strict=True))
+    return dict(pairs) | {"--set": dict(value.split("=", 1) for name, value in pairs if name == "--set")}
+
+
+def test_each_method_gets_its_budget_and_the_same_network() -> None:
+    dm = options_of(REQUEST, job("dm", 1003))
+    assert (dm["--method"], dm["--steps"], dm["--ipc"], dm["--seed"]) == ("dm", "1003", "10", "0")
+    forced = {"evaluate.baseline": "false", "evaluate.kernel_ridge": "false"}
+    assert dm["--set"] == {"baseline.pyramid": "true"} | forced
+    assert "--refine-steps" not in dm
+    assert dm["--device"] == "cpu"
+    assert (dm["--protocol"], dm["--eval-seeds"], dm["--precision"]) == ("quick", "1", "auto")
+    refined, alone = (options_of(REQUEST, job(method, 1003)) for method in ("mgdd", "mgdd-generator"))
+    assert (refined["--method"], refined["--steps"], refined["--refine-steps"]) == ("mgdd", "200", "803")
+    assert (alone["--method"], alone["--steps"], alone["--refine-steps"]) == ("mgdd", "1003", "0")
+    short = {"labels.images": "4000", "fit.networks": "8"}
+    assert refined["--set"] == short | forced
+    assert not {"--steps", "--seconds"} & options_of(REQUEST, job("random")).keys()
+
+
+def test_settings_for_minutes_unless_the_published_ones_are_asked_for() -> None:
+    ours = {f"baseline.{name}": json.dumps(value) for name, value in METHODS["dsa"].short.items()}
+    forced = {"evaluate.baseline": "false", "evaluate.kernel_ridge": "false"}
+    assert ours
+    assert options_of(REQUEST, job("dsa"))["--set"] == {"baseline.pyramid": "true"} | ours | forced
+    assert options_of(replace(REQUEST, published=True), job("dsa"))["--set"] == forced
+    assert options_of(replace(REQUEST, published=True), job("mgdd"))["--set"] == forced
+
+
+def test_a_budget_in_seconds_is_left_to_the_pipeline() -> None:
+    timed = {m: options_of(REQUEST, Job(m, 10, None, 60.0, 0)) for m in ("dm", "mgdd", "mgdd-generator")}
+    assert {options["--seconds"] for options in timed.values()} == {"60"}
+    assert not any("--steps" in options for options in timed.values())
+    assert [m for m, options in timed.items() if "--refine-steps" in options] == ["mgdd-generator"]
+
+
+def test_settings_reach_whom_they_are_for() -> None:
+    request = Request(
+        "x", published=True, data={"config": "a", "train_split": "t"},
+        settings={"baseline": {"width": 64}, "refine": {"ridge": 0.5}}, own={"dm": {"baseline": {"width": 32, "init": "noise"}}},
+    )  # fmt: skip
+    forced = {"evaluate.baseline": "false", "evaluate.kernel_ridge": "false"}
+    dm = options_of(request, job("dm"))
+    assert dm["--set"] == {"baseline.width": "32", "baseline.init": '"noise"'} | forced
+    assert (dm["--dataset-config"], dm["--train-split"]) == ("a", "t")
+    assert options_of(request, job("idc"))["--set"]["baseline.width"] == "64"
+    assert options_of(request, job("mgdd"))["--set"] == {"refine.ridge": "0.5"} | forced
+
+
+def test_a_begun_job_is_resumed(folder: Folder) -> None:
+    folder.add(REQUEST, [A], False)
+    run = folder.run(A)
+    assert "--resume" not in jobs.command(REQUEST, A, run, [])
+    finish(folder, A, 50.0, finished=False)
+    words = jobs.command(replace(REQUEST, compiled=True), A, run, ["--device", "cpu"])
+    assert words[3:] == [
+        "adapt",
+        "--resume",
+        str(run),
+        "--device",
+        "cpu",
+        "--precision",
+        "auto",
+        "--compile",
+        "--quiet",
+    ]
+
+
+@pytest.mark.parametrize("method", ["random", "dm", "mgdd", "mgdd-generator"])
+@pytest.mark.parametrize("seconds", [None, 60.0])
+def test_adapt_knows_the_options_of_a_job(method: str, seconds: float | None) -> None:
+    wanted = Job(method, 10, None if seconds else 10, seconds, 0)
+    words = jobs.command(Request("sample", data={"config": "a"}, compiled=True), wanted, Path("x"), ["--threads", "1"])
+    group: Any = typer.main.get_command(app)
+    group.commands["adapt"].make_context("adapt", words[4:])
+
+
+def test_what_a_job_would_refuse_is_refused_before_the_first(data: Path) -> None:
+    jobs.check(replace(REQUEST, dataset=str(data)), [A, job("mgdd", ipc=1)], "cpu")
+    cases: list[tuple[Request, str]] = [
+        (replace(REQUEST, own={"random": {"baseline": {"wdth": 3}}}), "random: Unknown setting 'baseline.wdth'"),
+        (replace(REQUEST, settings={"adapt": {"lr": -1}}), "adapt.lr"),
+        (replace(REQUEST, protocol="quik"), "protocol"),
+        (replace(REQUEST, own={"mtd": {}}), "Unknown method 'mtd'"),
+        (replace(REQUEST, preset="tpu"), "tpu"),
+    ]
+    for request, words in cases:
+        with pytest.raises(UsageError) as refusal:
+            jobs.check(request, [A, job("mgdd", ipc=1)], "cpu")
+        assert words in refusal.value.message
+        assert refusal.value.hint
+    with pytest.raises(UsageError, match="--ipc 9"):
+        jobs.check(replace(REQUEST, dataset=str(data)), [Job("random", 9, None, None, 0)], "cpu")

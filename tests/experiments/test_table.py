@@ -1,0 +1,57 @@
+"""Rows and speed-ups of a comparison."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from fake_jobs import REQUEST, A, finish, job
+
+from ddtool.experiments.folder import Folder
+from ddtool.experiments.table import gather, speedups_of
+
+
+def test_rows_are_means_over_seeds_by_group(full: Folder) -> None:
+    found = gather(full)
+    rows = {(row.method, row.budget): row for row in found.rows}
+    assert [(row.method, row.budget) for row in found.rows][-6:] == [
+        ("idc", "100 steps"), ("idc", "200 steps"), ("mgdd-generator", "100 steps"), ("mgdd-generator", "200 steps"),
+        ("mgdd", "100 steps"), ("mgdd", "200 steps"),
+    ]  # fmt: skip
+    assert {row.method: row.group for row in found.rows} == {
+        "random": "plain pixels", "herding": "plain pixels", "dm": "plain pixels",
+        "idc": "4 images in the place of one", "mgdd": "MGDD", "mgdd-generator": "MGDD",
+    }  # fmt: skip
+    row = rows["dm", "200 steps"]
+    assert (row.accuracy, row.seeds, row.total_seconds, row.peak_memory_mib) == (44, 2, 24, 101)
+    assert row.std == pytest.approx(2**0.5)  # of 43 and 45
+    assert row.pretraining_seconds is None
+    assert (rows["mgdd", "100 steps"].pretraining_seconds, rows["mgdd", "100 steps"].pretraining_share) == (800, 100)
+    assert (rows["idc", "100 steps"].accuracy, rows["idc", "100 steps"].failed) == (None, 1)
+    assert rows["herding", ""].waiting == found.waiting == 1
+    assert found.failures == (("idc, IPC 10, 100 steps, seed 0", "Out of <b>memory</b> | or `worse`."),)
+
+
+def test_speedups_until_the_same_accuracy(full: Folder) -> None:
+    dm, idc = gather(full).speedups
+    # DM's 44.0 takes 24 s. MGDD by seconds: 41 in 3 s, 43 in 4 s, 45 in 6 s.
+    assert (dm.baseline.method, dm.baseline.budget) == ("dm", "200 steps")
+    assert dm.mgdd is not None
+    assert (dm.mgdd.method, dm.mgdd.budget, dm.speedup, dm.at_least) == ("mgdd-generator", "200 steps", 4.0, False)
+    assert dm.with_pretraining == pytest.approx(24 / 806)
+    assert (idc.baseline.method, idc.mgdd, idc.speedup) == ("idc", None, None)
+    row = replace(dm.mgdd, pretraining_seconds=None)
+    assert [s.with_pretraining for s in speedups_of([dm.baseline, row])] == [None]  # not as if it were for nothing
+    for seed in (0, 1):
+        finish(full, job("dm", 200, seed), 40.5, 20.0, 4.0)
+    dm = gather(full).speedups[0]
+    assert dm.mgdd is not None
+    assert (dm.mgdd.budget, dm.speedup, dm.at_least) == ("100 steps", 8.0, True)
+
+
+def test_one_seed_has_the_spread_of_its_networks(folder: Folder) -> None:
+    folder.add(REQUEST, [A], False)
+    finish(folder, A, 50.0)
+    said = json.loads((folder.run(A) / "results.json").read_text())
+    said["scores"][0] |= {"std": 1.25}
+    (folder.run(A) / "results.json").write_text(json.dumps(said))
+    assert [(row.accuracy, row.std) for row in gather(folder).rows] == [(50.0, 1.25)]
