@@ -12,8 +12,8 @@ from ddtool.data.images import SyntheticSet
 from ddtool.errors import UsageError
 from ddtool.evaluation.measure import Score
 from ddtool.events import Event, Report, silent
-from ddtool.hub import client as hub
-from ddtool.hub.client import Pushed
+from ddtool.hub import download, generators, names
+from ddtool.hub.upload import Pushed
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline import distil as baselines
 from ddtool.pipeline import scoring
@@ -116,8 +116,8 @@ def evaluate(
     scoring.check_request(stage, protocol)
     engine = engine or Engine.choose()
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
-    if not path.exists() and hub.parse(str(run_or_set)):
-        with hub.or_local(str(run_or_set)):
+    if not path.exists() and names.parse(str(run_or_set)):
+        with download.or_local(str(run_or_set)):
             run, sets = None, receive.sets_of(str(run_or_set), ipc, stage, report)
     else:
         run, sets = scoring.find_sets(path, ipc, stage)
@@ -170,9 +170,9 @@ def load_set(repo: str, ipc: int | None = None) -> SyntheticSet:
 
 def open_run(name: str | Path, report: Report = silent) -> Run:
     """A run by its folder, or by the Hub repo of an adapted generator, pulled to runs/NAME. RunError or HubError."""
-    if Path(name).expanduser().exists() or not hub.parse(str(name)):
+    if Path(name).expanduser().exists() or not names.parse(str(name)):
         return Run.open(Path(name).expanduser())
-    with hub.or_local(str(name)):
+    with download.or_local(str(name)):
         return receive.pulled_run(str(name), report)
 
 
@@ -197,7 +197,7 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     Raises RunError, before any data is loaded, when the folder is taken and `force` does not replace it.
     """
     check_free(folder, force)
-    config = replace(config, generator=hub.pinned_generator(config.generator))
+    config = replace(config, generator=generators.pinned_generator(config.generator))
     target = pipeline.check_start(config, report)
     return Run.create(folder, pipeline.pinned(config, target.train.source), engine, force)
 

@@ -13,7 +13,7 @@ from ddtool.errors import DDToolError, UsageError
 
 if TYPE_CHECKING:
     from ddtool.config import RunConfig
-    from ddtool.hub.client import Pushed
+    from ddtool.hub.upload import Pushed
     from ddtool.runs.run import Run
     from ddtool.runtime.engine import Engine
 

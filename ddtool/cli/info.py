@@ -11,6 +11,7 @@ from rich.table import Table
 from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
+from ddtool.text import printable
 
 
 @handled
@@ -44,10 +45,10 @@ def command(
 def describe_repo(name: str, output: Output) -> bool:
     """What a repo of ddtool says of itself; False when `name` is no such repo (but a dataset's, say)."""
     from ddtool.errors import NotOnHubError
-    from ddtool.hub import client as hub
+    from ddtool.hub import names
     from ddtool.sharing import pull as receive
 
-    if hub.parse(name) is None:
+    if names.parse(name) is None:
         return False
     try:
         found = receive.find(name)
@@ -96,7 +97,7 @@ def describe_run(path: Path, output: Output) -> None:
 
 
 def describe_generator(name: str, output: Output) -> None:
-    from ddtool.hub.client import generator_folder
+    from ddtool.hub.generators import generator_folder
     from ddtool.models.generator import Generator
 
     folder = generator_folder(name)
@@ -153,6 +154,5 @@ def fact_table(facts: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-        table.add_row(escape(name), escape(printable))
+        table.add_row(escape(name), escape(printable(text)))
     return table

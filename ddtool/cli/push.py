@@ -12,7 +12,7 @@ from ddtool.cli.output import Output
 from ddtool.errors import UsageError
 
 if TYPE_CHECKING:
-    from ddtool.hub.client import Pushed
+    from ddtool.hub.upload import Pushed
     from ddtool.sharing.push import Parcel
 
 

@@ -21,8 +21,10 @@ from ddtool.data.images import SyntheticSet
 from ddtool.errors import DDToolError, HubError, NotOnHubError, RunError, UsageError
 from ddtool.evaluation.measure import Score
 from ddtool.events import Note, Report, silent
-from ddtool.hub import client as hub
-from ddtool.hub.client import DATASET, FACTS, MODEL, MOST_FACTS, Pinned
+from ddtool.hub import download, generators, upload
+from ddtool.hub import names as hub_names
+from ddtool.hub.generators import FACTS, MOST_FACTS
+from ddtool.hub.names import DATASET, MODEL, Pinned
 from ddtool.models.generator import Generator
 from ddtool.pipeline import adapt as pipeline
 from ddtool.runs.run import (
@@ -102,7 +104,7 @@ def find(name: str, first: str = MODEL) -> Found:
 
     Raises NotOnHubError when there is neither, HubError when it is not of ddtool or its facts are refused.
     """
-    ref = hub.parse(name)
+    ref = hub_names.parse(name)
     if ref is None:
         raise HubError(f"'{name}' is not the name of a Hub repo.", "It is namespace/name, or namespace/name@revision.")
     if ref.repo.endswith("-ddtool"):
@@ -111,7 +113,7 @@ def find(name: str, first: str = MODEL) -> Found:
     errors: list[HubError] = []
     for kind in kinds:
         try:
-            repo = hub.resolve(kind, ref)
+            repo = download.resolve(kind, ref)
             return Found(repo, facts_of(repo) or bare_facts(repo))
         except (NotOnHubError, NotOursError) as error:
             errors.append(error)
@@ -120,9 +122,9 @@ def find(name: str, first: str = MODEL) -> Found:
 
 def facts_of(repo: Pinned) -> dict[str, Any] | None:
     """The facts in a repo's ddtool.json, checked; None when it has none."""
-    if FACTS not in hub.listing(repo, [FACTS]):
+    if FACTS not in download.listing(repo, [FACTS]):
         return None
-    path = hub.fetch(repo, {FACTS: LIMITS[FACTS]}) / FACTS
+    path = download.fetch(repo, {FACTS: LIMITS[FACTS]}) / FACTS
     try:
         facts = json.loads(path.read_text(encoding="utf-8"), parse_int=whole)
         json.dumps(facts, ensure_ascii=False).encode()  # half a character could not be written again
@@ -142,7 +144,10 @@ def whole(digits: str) -> int:
 
 def bare_facts(repo: Pinned) -> dict[str, Any]:
     """Of a repo that holds a generator and says nothing more; HubError for any other one."""
-    if repo.kind != MODEL or hub.GENERATOR_FILES.keys() - hub.listing(repo, hub.GENERATOR_FILES).keys():
+    if (
+        repo.kind != MODEL
+        or generators.GENERATOR_FILES.keys() - download.listing(repo, generators.GENERATOR_FILES).keys()
+    ):
         raise NotOursError(
             f"The {repo.kind} '{repo.repo}' is not a repo of ddtool: it has no {FACTS}.",
             "A generator's repo holds config.json and model.safetensors; a pickle (pytorch_model.bin) is never read.",
@@ -167,7 +172,7 @@ def facts_fault(facts: Any, repo_kind: str) -> str:
     if not isinstance(method, dict) or not _METHOD.fullmatch(str(method.get("name"))):
         return "its method is not named as ddtool does"
     for key in ("model_repo", "dataset_repo"):
-        if facts.get(key) is not None and hub.parse(str(facts[key])) != hub.Ref(facts[key]):
+        if facts.get(key) is not None and hub_names.parse(str(facts[key])) != hub_names.Ref(facts[key]):
             return f"'{key}' is not a repo"
     if facts["kind"] == META:
         return "a meta generator has no sets" if sets else source_fault(facts["source"]) if facts.get("source") else ""
@@ -190,7 +195,7 @@ def source_fault(source: Any) -> str:
         return "its source has values of other types"
     kind, name = source.get("kind"), str(source.get("name"))
     if kind == "hub":
-        ref = hub.parse(str(source.get("id")))
+        ref = hub_names.parse(str(source.get("id")))
         named = source.get("id") in (name, ALIASES.get(name))
         if ref is None or ref.revision or not named or not re.fullmatch("[0-9a-f]{40}", str(source.get("revision"))):
             return "its source names no dataset on the Hub"
@@ -229,7 +234,7 @@ def run_config(found: Found) -> RunConfig:
         message = f"{FACTS} of '{found.repo.repo}' is refused: its method '{config.method:.40}' adapts no generator."
         raise HubError(message, HINT)
     for name, value in (("dataset", config.dataset), ("generator", config.generator)):
-        if not (hub.parse(value) or _PLAIN.fullmatch(value)):
+        if not (hub_names.parse(value) or _PLAIN.fullmatch(value)):
             raise HubError(f"{FACTS} of '{found.repo.repo}' is refused: its {name} '{value:.60}' is a path.", HINT)
     for name, size in sizes(to_dict(config)):
         most = MOST.get(name, MOST_ELSE)
@@ -271,11 +276,11 @@ def load_sets(found: Found, ipc: int | None = None, report: Report = silent) -> 
 
 def fetch_sets(found: Found, names: list[str], report: Report) -> Path:
     """The folder with these files of sets; HubError, before a download, when they are too much together."""
-    total = sum(file.size for file in hub.listing(found.repo, names).values())
+    total = sum(file.size for file in download.listing(found.repo, names).values())
     if total > MOST_OF_SETS:
         message = f"The sets of '{found.repo.repo}' are refused: {total:,} bytes are more than {MOST_OF_SETS:,}."
         raise HubError(message, "Nothing was downloaded. `ddtool evaluate REPO --ipc N` takes one of the sets.")
-    return hub.fetch(found.repo, {name: LIMITS[name.split("/")[1]] for name in names}, report)
+    return download.fetch(found.repo, {name: LIMITS[name.split("/")[1]] for name in names}, report)
 
 
 def exact_set(found: Found, folder: Path, ipc: int) -> SyntheticSet:
@@ -396,17 +401,17 @@ def same_run(run: Run, found: Found) -> bool:
     """Whether a run was pulled from this repo, and has the generator, labels and pool that the repo has now."""
     if str(run.results()["facts"].get("pulled")).partition("@")[0] != found.repo.repo:
         return False
-    files = {name: run.folder / "generator" / name for name in (*hub.GENERATOR_FILES, LABELS)}
-    files |= {name: run.folder / name for name in hub.listing(found.repo, [POOL])}
-    return all(file.is_file() for file in files.values()) and not hub.changes(found.repo, files)
+    files = {name: run.folder / "generator" / name for name in (*generators.GENERATOR_FILES, LABELS)}
+    files |= {name: run.folder / name for name in download.listing(found.repo, [POOL])}
+    return all(file.is_file() for file in files.values()) and not upload.changes(found.repo, files)
 
 
 def bring_run(found: Found, folder: Path, report: Report) -> None:
     """A run directory with generator, labels and pool, as the run that was pushed had them."""
     config = run_config(found)
-    there = hub.listing(found.repo, [POOL])
-    limits = {**hub.GENERATOR_FILES, LABELS: LIMITS[LABELS], **dict.fromkeys(there, LIMITS[POOL])}
-    files = hub.fetch(found.repo, limits, report)
+    there = download.listing(found.repo, [POOL])
+    limits = {**generators.GENERATOR_FILES, LABELS: LIMITS[LABELS], **dict.fromkeys(there, LIMITS[POOL])}
+    files = download.fetch(found.repo, limits, report)
     made = found.facts["sets"][str(found.ipcs[-1])]
     numbers = {phase: s for phase, s in made["timings"].items() if type(s) in (int, float) and math.isfinite(s)}
     timings = {phase: s for phase, s in numbers.items() if "ipc" not in phase}
@@ -414,7 +419,7 @@ def bring_run(found: Found, folder: Path, report: Report) -> None:
     facts = stated | {"pulled": str(found.repo)}
     with staged_folder(folder, replacing=True) as temporary:
         run = Run(temporary)
-        copy(files, temporary / "generator", (*hub.GENERATOR_FILES, LABELS))
+        copy(files, temporary / "generator", (*generators.GENERATOR_FILES, LABELS))
         copy(files, temporary, there)
         run.write_json("config.json", to_dict(config))
         run.write_json("env.json", made["env"])
@@ -447,12 +452,12 @@ def check_run(run: Run, found: Found) -> None:
 
 def bring_generator(found: Found, folder: Path, report: Report) -> None:
     """A generator folder, with what its repo says of its pre-training."""
-    files = hub.fetch(found.repo, hub.GENERATOR_FILES, report)
+    files = download.fetch(found.repo, generators.GENERATOR_FILES, report)
     with staged_folder(folder, replacing=True) as temporary:
-        copy(files, temporary, hub.GENERATOR_FILES)
+        copy(files, temporary, generators.GENERATOR_FILES)
         write_json(temporary / FACTS, found.facts)
         if isinstance(found.facts.get("pretraining"), dict):
-            write_json(temporary / hub.PRETRAINING, found.facts["pretraining"])
+            write_json(temporary / generators.PRETRAINING, found.facts["pretraining"])
         with named(temporary, found.repo.repo):
             Generator.load(temporary)
 

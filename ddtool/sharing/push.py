@@ -25,8 +25,10 @@ from ddtool.config import MGDD_SETTINGS, PRESETS, RunConfig, from_dict, merged, 
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import HubError, RunError, UsageError
 from ddtool.events import Note, Report, silent
-from ddtool.hub import client as hub
-from ddtool.hub.client import DATASET, MODEL, Pinned, Pushed
+from ddtool.hub import download, generators, upload
+from ddtool.hub import names as hub_names
+from ddtool.hub.names import DATASET, MODEL, Pinned
+from ddtool.hub.upload import Pushed
 from ddtool.models.generator import WEIGHTS_FILE, Generator
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline.adapt import MGDD
@@ -75,7 +77,7 @@ class Options:
             raise UsageError(f"--only takes generator or dataset, got '{self.only}'.", "Leave it out to push both.")
         if self.branch and self.create_pr:
             raise UsageError("--revision and --create-pr exclude each other.", "A pull request is made on main.")
-        if self.branch is not None and not hub.is_branch(self.branch):
+        if self.branch is not None and not hub_names.is_branch(self.branch):
             hint = "Letters, digits and . _ - / make one, for example v2; no commit, no refs/…."
             raise UsageError(f"'{self.branch}' is not a name for a branch.", hint)
 
@@ -106,11 +108,11 @@ class Parcel:
 
     def states(self) -> dict[str, str]:
         """new, changed or same, for each file; removed for one that goes."""
-        there = hub.listing(self.base, self.files) if self.base else {}
-        changed = hub.changes(self.base, self.files)
+        there = download.listing(self.base, self.files) if self.base else {}
+        changed = upload.changes(self.base, self.files)
         states = {name: "new" if name not in there else "same" for name in self.files}
         states |= {name: "changed" for name in changed if name in there}
-        return states | dict.fromkeys(hub.listing(self.base, self.removed) if self.base else (), "removed")
+        return states | dict.fromkeys(download.listing(self.base, self.removed) if self.base else (), "removed")
 
 
 # --------------------------------------------------------------------------------------------------------------- push
@@ -125,7 +127,7 @@ def push(parcels: list[Parcel], options: Options, again: str, report: Report = s
     done: list[Pushed] = []
     for parcel in parcels:
         try:
-            made = hub.commit(
+            made = upload.commit(
                 parcel.kind, parcel.repo, parcel.base, parcel.files, parcel.removed, message=parcel.title,
                 private=parcel.private, branch=options.branch, create_pr=options.create_pr, report=report,
             )  # fmt: skip
@@ -163,14 +165,14 @@ def of_run(run: Run, repo: str, options: Options, temporary: Path, report: Repor
     options = options.by_method(method)
     names = repos(repo, options)
     siblings = repos(repo, replace(options, only=None)) if method == MGDD else names
-    heads = {k: base_of(k, name, options) if k in names else hub.find(k, name) for k, name in siblings.items()}
+    heads = {k: base_of(k, name, options) if k in names else upload.find(k, name) for k, name in siblings.items()}
     linked = {kind: name for kind, name in siblings.items() if kind in names or heads[kind]}
     pooled = options.pool and run.has(POOL)
     known = run_facts(run) | {"pool": real_images(run) if options.pool else 0}
     head = heads.get(MODEL)
-    if not pooled and MODEL in names and head and hub.listing(head, [POOL]):
+    if not pooled and MODEL in names and head and download.listing(head, [POOL]):
         said = "keeps the real images that were pushed before: only a repo that is deleted and made anew is without."
-        report(Note(f"The history of {hub.web(MODEL, head.repo)} {said}"))
+        report(Note(f"The history of {hub_names.web(MODEL, head.repo)} {said}"))
     make = {MODEL: model_parcel, DATASET: dataset_parcel}
     private = options.private or any(head.private for head in heads.values() if head)
     return [replace(make[k](run, linked, heads[k], known, options, temporary), private=private) for k in names]
@@ -182,8 +184,8 @@ def of_generator(name: str, repo: str, options: Options, report: Report) -> Parc
         raise UsageError(
             "A meta generator has one repo and no pool.", "Leave out --only, --dataset-repo and --no-pool."
         )
-    name = hub.pinned_generator(name)
-    folder = hub.generator_folder(name, report)
+    name = generators.pinned_generator(name)
+    folder = generators.generator_folder(name, report)
     Generator.load(folder)
     repo = repo_name(repo)
     base = base_of(MODEL, repo, options)
@@ -197,7 +199,7 @@ def of_generator(name: str, repo: str, options: Options, report: Report) -> Parc
         "pretraining": pretraining(folder),
         "sets": {},
     }
-    files: Files = {file: folder / file for file in hub.GENERATOR_FILES}
+    files: Files = {file: folder / file for file in generators.GENERATOR_FILES}
     there = old_facts(base, files, options)
     check_same(base, {WEIGHTS_FILE: folder / WEIGHTS_FILE}, there, "another generator", options)
     removed = [LABELS, POOL, PREVIEW] if there and there["kind"] == ADAPTED else []
@@ -215,7 +217,7 @@ def check_target(repo: str, options: Options, generator: str | None = None) -> N
     """HubError, before any long work, unless the login may write to the repos and nothing of others is in the way."""
     names = repos(repo, options, generator)
     for namespace in sorted({name.partition("/")[0] for name in names.values()}):
-        hub.check_may_write(namespace, anywhere=options.create_pr)
+        upload.check_may_write(namespace, anywhere=options.create_pr)
     for kind, name in names.items():
         old_facts(base_of(kind, name, options), (WEIGHTS_FILE, PREVIEW), options)
 
@@ -230,7 +232,7 @@ def repos(repo: str, options: Options, generator: str | None = None) -> dict[str
 
 def repo_name(name: str) -> str:
     """A repo to push to; UsageError for anything else."""
-    ref = hub.parse(name)
+    ref = hub_names.parse(name)
     if ref is None or ref.repo != name:
         hint = "It is NAMESPACE/NAME, your user name or organisation first; a branch goes with --revision."
         raise UsageError(f"'{name}' is not a repo to push to.", hint)
@@ -239,9 +241,9 @@ def repo_name(name: str) -> str:
 
 def base_of(kind: str, repo: str, options: Options) -> Pinned | None:
     """The head that a push starts from, None for a new repo; HubError when --private was asked for and it is public."""
-    base = hub.find(kind, repo, options.branch)
+    base = upload.find(kind, repo, options.branch)
     if base and options.private and not base.private:
-        page = hub.web(kind, repo)
+        page = hub_names.web(kind, repo)
         raise HubError(f"{page} is public, and stays so.", "Make it private in its settings, or leave --private out.")
     return base
 
@@ -253,7 +255,7 @@ def model_parcel(
     run: Run, names: dict[str, str], base: Pinned | None, known: dict[str, Any], options: Options, temporary: Path
 ) -> Parcel:
     """The adapted generator with its labels and pool."""
-    files: Files = {file: run.folder / "generator" / file for file in hub.GENERATOR_FILES}
+    files: Files = {file: run.folder / "generator" / file for file in generators.GENERATOR_FILES}
     files[LABELS] = without_paths(run.folder / "generator" / LABELS, temporary / LABELS)
     there = old_facts(base, files, options)
     same = holds_generator(base, files)
@@ -298,7 +300,7 @@ def dataset_parcel(
         if not options.force:
             same_method = of_method(old) == of_method(known)
             other = "other data, or of another revision of it" if same_method else "another method"
-            message = f"{hub.web(DATASET, names[DATASET])} holds sets of {other}."
+            message = f"{hub_names.web(DATASET, names[DATASET])} holds sets of {other}."
             hint = "Push to another repo: --dataset-repo NAMESPACE/OTHER-NAME; `ddtool push … --force` replaces all of them."
             raise HubError(message, hint)
         removed, kept = [f"ipc{n}/{file}" for n in kept for file in (PARQUET, EXACT)], {}
@@ -355,7 +357,7 @@ def old_facts(base: Pinned | None, files: Iterable[str], options: Options) -> di
     if there is not None and ours and not options.force:
         check_same(base, {CARD: card(base.kind, there)}, there, f"a {CARD} that was changed by hand", options)
     if there is None and not options.force and (theirs := like_ours(base, files)):
-        page = hub.web(base.kind, base.repo)
+        page = hub_names.web(base.kind, base.repo)
         message = f"{page} was not made by ddtool and holds {', '.join(sorted(theirs)[:3])}."
         raise HubError(message, "Push to another name; `ddtool push … --force` replaces these files.")
     return there
@@ -363,7 +365,7 @@ def old_facts(base: Pinned | None, files: Iterable[str], options: Options) -> di
 
 def like_ours(base: Pinned, files: Iterable[str]) -> list[str]:
     """Files of others that a push would overwrite; a card that is all that a repo has was made with it."""
-    there = hub.filenames(base) - {".gitattributes"}
+    there = download.filenames(base) - {".gitattributes"}
     return sorted(there & {*files, CARD}) if there != {CARD} else []
 
 
@@ -373,24 +375,24 @@ def check_same(
     """HubError when the repo holds other content than `files` under their names, unless `force` replaces it."""
     if base is None or there is None or options.force:
         return
-    if any(name in hub.listing(base, files) for name in hub.changes(base, files)):
+    if any(name in download.listing(base, files) for name in upload.changes(base, files)):
         hint = (
             f"`ddtool push … --force` replaces it; the history keeps the old one. Or push to another name{otherwise}."
         )
-        raise HubError(f"{hub.web(base.kind, base.repo)} holds {what}.", hint)
+        raise HubError(f"{hub_names.web(base.kind, base.repo)} holds {what}.", hint)
 
 
 def holds_generator(base: Pinned | None, files: Files) -> bool:
     """Whether the repo has the weights and the label network of `files`, whatever is noted beside the tensors."""
-    if base is None or hub.changes(base, {WEIGHTS_FILE: files[WEIGHTS_FILE]}):
+    if base is None or upload.changes(base, {WEIGHTS_FILE: files[WEIGHTS_FILE]}):
         return False
-    if not hub.changes(base, {LABELS: files[LABELS]}):
+    if not upload.changes(base, {LABELS: files[LABELS]}):
         return True
-    if not hub.listing(base, [LABELS]):
+    if not download.listing(base, [LABELS]):
         return False
     ours = read_tensors(Path(str(files[LABELS])))[0]
     try:
-        theirs = read_tensors(hub.fetch(base, {LABELS: LIMITS[LABELS]}) / LABELS)[0]
+        theirs = read_tensors(download.fetch(base, {LABELS: LIMITS[LABELS]}) / LABELS)[0]
     except RunError:
         return False
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -400,7 +402,7 @@ def picture(run: Run, base: Pinned | None, old: Mapping[str, Any], known: Mappin
     """The run's preview; for a run without one that of the repo stays, or one is drawn. Without a pool: no real images."""
     if known["pool"] and run.has(PREVIEW):
         return {PREVIEW: run.folder / PREVIEW}
-    if known["pool"] and base and old.get("pool") and hub.listing(base, [PREVIEW]):
+    if known["pool"] and base and old.get("pool") and download.listing(base, [PREVIEW]):
         return {}
     pipeline.draw_preview(run, max(run.ipcs()), temporary / PREVIEW, real=bool(known["pool"]))
     return {PREVIEW: temporary / PREVIEW}
@@ -508,7 +510,7 @@ def public_source(source: Mapping[str, Any]) -> dict[str, Any]:
 
 def public_generator(name: str) -> str:
     """A generator as others may see it: a repo only at its commit, as every run records it; of a path the end."""
-    return name if hub.is_pinned(name) else last_part(name)
+    return name if hub_names.is_pinned(name) else last_part(name)
 
 
 def public_test_set(name: str, config: RunConfig, source: Mapping[str, Any]) -> str:
@@ -546,7 +548,7 @@ def real_images(run: Run) -> int:
 
 def pretraining(folder: Path) -> dict[str, Any] | None:
     """The facts beside a meta generator; HubError when the file is not JSON."""
-    path = folder / hub.PRETRAINING
+    path = folder / generators.PRETRAINING
     if not path.is_file():
         return None
     try:

@@ -34,7 +34,7 @@ from tiny import done, refused
 
 from ddtool import api
 from ddtool.errors import HubError, UsageError
-from ddtool.hub import client as hub
+from ddtool.hub import client, generators, upload
 from ddtool.sharing import push as publish
 
 CARD = "README.md"
@@ -52,7 +52,7 @@ def second(pushed: HubServer) -> Iterator[Path]:
 
 def test_a_path_of_two_parts_stays_here(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.image_folder(tmp_path / "customers-acme" / "clothes")
-    shutil.copytree(hub.bundled_folder(), tmp_path / "secret-gens" / "mine")
+    shutil.copytree(generators.bundled_folder(), tmp_path / "secret-gens" / "mine")
     settings = {key: value for key, value in tiny.SETTINGS.items() if key != "architecture"}
     tiny.adapt(Path("customers-acme/clothes"), tmp_path / "run", generator="secret-gens/mine", settings=settings)
     done("push", tmp_path / "run", "ann/clothes")
@@ -95,7 +95,7 @@ def test_the_test_set_of_a_score(made: Made, tested: str, published: str) -> Non
 
 
 def test_a_meta_generator_of_a_folder_and_of_the_hub(server: HubServer) -> None:
-    shutil.copytree(hub.bundled_folder(), Path("secret-gens", "mine"))
+    shutil.copytree(generators.bundled_folder(), Path("secret-gens", "mine"))
     done("push", "--generator", "secret-gens/mine", "ann/meta")
     assert facts(server, "model", "ann/meta")["generator"] == "mine"
     sha = server.commits("model", "ann/meta")[0].sha
@@ -288,7 +288,7 @@ def test_a_commit_is_tried_again_after_a_slow_upload(
     create, clock = huggingface_hub.HfApi.create_commit, [0.0]
 
     def slow(self: Any, *arguments: Any, **options: Any) -> Any:
-        clock[0] += 10 * hub.PATIENCE
+        clock[0] += 10 * client.PATIENCE
         return create(self, *arguments, **options)
 
     monkeypatch.setattr("ddtool.hub.client.time.monotonic", lambda: clock[0])
@@ -330,7 +330,7 @@ def test_an_organisation_in_other_letters(server: HubServer, monkeypatch: pytest
     monkeypatch.setattr(huggingface_hub.HfApi, "whoami", lambda self: answer)
     for name in ("Lab", "lab"):
         with pytest.raises(HubError, match="may only read"):
-            hub.check_may_write(name)
+            upload.check_may_write(name)
 
 
 # ------------------------------------------------------------------------------------------------------------ the talk

@@ -35,7 +35,7 @@ from test_hub import (  # noqa: F401  fixtures among them
 
 from ddtool import api, load_set
 from ddtool.errors import DDToolError, RunError, UsageError
-from ddtool.hub import client as hub
+from ddtool.hub import generators, names
 from ddtool.runs import run as runs
 from ddtool.runs.run import Run
 from ddtool.sharing import pull as receive
@@ -76,7 +76,7 @@ def test_a_note_sends_nothing_to_the_terminal(pushed: HubServer) -> None:  # noq
 
 @pytest.mark.parametrize("name", [f"ann/c10@main{EVIL}", "ann/c10@a b", "ann/c10@", "ann/c10@v1;x", "ann/c10@a\n"])
 def test_what_is_no_revision(name: str) -> None:
-    assert hub.parse(name) is None
+    assert names.parse(name) is None
 
 
 # ---------------------------------------------------------------------------------------------------- facts and config
@@ -148,7 +148,7 @@ def test_a_meta_generator_with_tricky_facts(
     said: str,
 ) -> None:
     stated = {"format": 1, "kind": "meta-generator", "sets": {}} | facts
-    files = {name: made.model[name] for name in hub.GENERATOR_FILES} | {FACTS: json.dumps(stated).encode()}
+    files = {name: made.model[name] for name in generators.GENERATOR_FILES} | {FACTS: json.dumps(stated).encode()}
     pushed.seed("model", "eve/meta", files)
     if said:
         assert said in refused(1, "info", "eve/meta")
