@@ -999,7 +999,7 @@ MODEL_TRICKS: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], st
         lambda f: {"ddtool.json": changed(f["ddtool.json"], sets={"../../evil": json.loads(f["ddtool.json"])["sets"]["1"]})},
         "not named by their images per class",
     ),
-    "facts: no set": (lambda f: {"ddtool.json": changed(f["ddtool.json"], sets={"1": 7})}, "set 1 is not described"),
+    "facts: no set": (lambda f: {"ddtool.json": changed(f["ddtool.json"], sets={"1": 7})}, "'sets.1': input should be"),
     "facts: another repo": (lambda f: {"ddtool.json": changed(f["ddtool.json"], dataset_repo="../../x")}, "not a repo"),
     "facts: a path": (lambda f: {"ddtool.json": changed(f["ddtool.json"], source={"kind": "local", "name": "/etc"})}, "is a path"),
     "config: a path": (lambda f: {"ddtool.json": config_of(f["ddtool.json"], dataset="/etc")}, "dataset '/etc' is a path"),

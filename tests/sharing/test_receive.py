@@ -38,7 +38,7 @@ from ddtool.errors import DDToolError, RunError, UsageError
 from ddtool.hub import generators, names
 from ddtool.runs import run as runs
 from ddtool.runs.run import Run
-from ddtool.sharing import pull as receive
+from ddtool.sharing import files
 
 FACTS = "ddtool.json"
 TABLE = "ipc1/train.parquet"
@@ -137,8 +137,9 @@ def test_the_dataset_is_that_of_the_source(pushed: HubServer, made: Made) -> Non
     ("facts", "said"),
     [
         ({"source": [1]}, "its source is described"),
-        ({"sets": {"1": None}}, "is not described"),
-        ({"class_names": 7}, ""),
+        ({"sets": {"1": None}}, "'sets.1'"),
+        ({"class_names": 7}, "'class_names'"),
+        ({"class_names": [], "shape": None}, ""),
     ],
 )
 def test_a_meta_generator_with_tricky_facts(
@@ -253,12 +254,12 @@ def test_sets_are_not_too_much_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = sum(len(made.sets[name]) for name in (EXACT, TABLE))
-    monkeypatch.setattr(receive, "MOST_OF_SETS", one - 1)
+    monkeypatch.setattr(files, "MOST_OF_SETS", one - 1)
     shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE, ignore_errors=True)
     pushed.requests.clear()
     assert "are more than" in refused(1, "pull", "ann/c10-ddtool")
     assert not [request for request in pushed.requests if "/resolve/" in request.path and "ipc1" in request.path]
-    monkeypatch.setattr(receive, "MOST_OF_SETS", one)
+    monkeypatch.setattr(files, "MOST_OF_SETS", one)
     done("pull", "ann/c10-ddtool")
 
 
