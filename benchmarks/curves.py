@@ -26,7 +26,7 @@ from ddtool.config import RunConfig
 from ddtool.data.images import SyntheticSet, draw_pool, real_images
 from ddtool.evaluation.measure import kernel_ridge, train_and_test
 from ddtool.experiments.plot import STYLES, Level, Line, Panel, Point, draw
-from ddtool.hub.client import generator_folder
+from ddtool.hub.generators import generator_folder
 from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator

@@ -12,15 +12,19 @@ from ddtool.data.images import SyntheticSet
 from ddtool.errors import UsageError
 from ddtool.evaluation.measure import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
 from ddtool.events import Event, Note, Report, silent
-from ddtool.hub import client as hub
-from ddtool.hub.client import Pushed
+from ddtool.hub import download, generators, names
+from ddtool.hub.upload import Pushed
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline import distil as baselines
 from ddtool.pipeline import scoring
 from ddtool.runs.run import Run, check_free
 from ddtool.runtime.engine import Engine
-from ddtool.sharing import pull as receive
-from ddtool.sharing import push as publish
+from ddtool.sharing import pull as pulling
+from ddtool.sharing import push as pushing
+from ddtool.sharing import sets as shared_sets
+from ddtool.sharing.options import Options
+from ddtool.sharing.parcels import PlannedRepo
+from ddtool.sharing.pull import Pulled
 
 
 def adapt(
@@ -48,7 +52,7 @@ def adapt(
     Raises DDToolError (its message and hint say what to do).
     """
     if push_to:
-        publish.check_target(push_to, publish.Options().by_method(method))
+        pushing.check_target(push_to, Options().by_method(method))
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
@@ -121,9 +125,9 @@ def evaluate(
     wanted = scoring.Measurement(protocol, seeds, EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     engine = engine or Engine.choose()
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
-    if not path.exists() and hub.parse(str(run_or_set)):
-        with hub.or_local(str(run_or_set)):
-            run, sets = None, receive.sets_of(str(run_or_set), ipc, stage, report)
+    if not path.exists() and names.parse(str(run_or_set)):
+        with download.or_local(str(run_or_set)):
+            run, sets = None, shared_sets.sets_of(str(run_or_set), ipc, stage, report)
     else:
         run, sets = scoring.find_sets(path, ipc, stage)
     return scoring.evaluate(run, sets, on, wanted, seed, baseline, engine, report)
@@ -147,14 +151,21 @@ def push(
 
     A run of another method than mgdd has no generator, and makes the dataset repo alone. One commit a repo; pushing the
     same again changes nothing, another IPC is added to what is there. Raises HubError, with nothing half-made: the same
-    call repeats safely. The other options are those of `publish.Options`: private, create_pr, revision (a branch), pool,
-    only ('generator' or 'dataset'), dataset_repo and force.
+    call repeats safely.
+
+    private: make new repos private;  create_pr: propose the commit as a pull request;  revision: a branch to push to;
+    pool: push the initial samples, real images, too;  only: 'generator' or 'dataset', that repo alone;
+    dataset_repo: where the sets go;  force: replace another generator, other sets, or files that are not of ddtool.
     """
-    options = publish.Options(private, revision, create_pr, pool, only, dataset_repo, force)
-    options = publish.options_for(run, options)
-    publish.check_target(repo, options, generator)
-    with publish.parcels(run, generator, repo, options, report) as parcels:
-        return publish.push(parcels, options, publish.again(run, generator, repo, options), report)
+    options = Options(private, revision, create_pr, pool, only, dataset_repo, force)
+    return pushing.push(run, generator, repo, options, report)
+
+
+def plan_push(
+    run: str | Path | Run | None, repo: str, *, generator: str | None = None, report: Report = silent, **options: Any
+) -> list[PlannedRepo]:
+    """What `push` with the same options would bring to each repo; nothing is sent."""
+    return pushing.plan(run, generator, repo, Options(**options), report)
 
 
 def pull(repo: str, *, out: str | Path | None = None, force: bool = False, report: Report = silent) -> Path:
@@ -162,7 +173,12 @@ def pull(repo: str, *, out: str | Path | None = None, force: bool = False, repor
 
     out: default runs/NAME, generators/NAME or sets/NAME. Everything in it is checked; HubError for what is refused.
     """
-    return receive.pull(repo, Path(out) if out else None, force, report)[1]
+    return pulled(repo, out=out, force=force, report=report).path
+
+
+def pulled(repo: str, *, out: str | Path | None = None, force: bool = False, report: Report = silent) -> Pulled:
+    """As `pull`; says also what was brought: its kind, commit and sets."""
+    return pulling.pull(repo, Path(out) if out else None, force, report)
 
 
 def load_set(repo: str, ipc: int | None = None) -> SyntheticSet:
@@ -170,15 +186,15 @@ def load_set(repo: str, ipc: int | None = None) -> SyntheticSet:
 
     Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused.
     """
-    return receive.load_set(repo, ipc)
+    return shared_sets.load_set(repo, ipc)
 
 
 def open_run(name: str | Path, report: Report = silent) -> Run:
     """A run by its folder, or by the Hub repo of an adapted generator, pulled to runs/NAME. RunError or HubError."""
-    if Path(name).expanduser().exists() or not hub.parse(str(name)):
+    if Path(name).expanduser().exists() or not names.parse(str(name)):
         return Run.open(Path(name).expanduser())
-    with hub.or_local(str(name)):
-        return receive.pulled_run(str(name), report)
+    with download.or_local(str(name)):
+        return pulling.pulled_run(str(name), report)
 
 
 def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any], report: Report = silent) -> RunConfig:
@@ -203,7 +219,7 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     Raises RunError, before any data is loaded, when the folder is taken and `force` does not replace it.
     """
     check_free(folder, force)
-    config = replace(config, generator=hub.pinned_generator(config.generator))
+    config = replace(config, generator=generators.pinned_generator(config.generator))
     target = pipeline.check_start(config, report)
     return Run.create(folder, pipeline.pinned(config, target.train.source), engine, force)
 

@@ -145,19 +145,28 @@ def test_only_the_command_line_talks_to_the_terminal(library: str) -> None:
 
 def test_datasets_has_its_rooms() -> None:
     assert importers("datasets") <= rooms(
-        "sources.load", "sources.decode", "sources.schema", "sources.origins", "runs.run", "hub.client"
+        "sources.load", "sources.decode", "sources.schema", "sources.origins", "runs.run"
     )
 
 
 def test_the_hub_has_its_rooms() -> None:
     assert importers("huggingface_hub") <= rooms(
-        "hub.client", "hub.transport", "models.generator", "sources.load", "sources.origins", "cli.errors"
+        "hub.names",
+        "hub.client",
+        "hub.download",
+        "hub.upload",
+        "hub.errors",
+        "sharing.cards",
+        "sources.load",
+        "sources.origins",
     )
 
 
 def test_cards_have_one_writer_that_knows_facts_only() -> None:
     assert importers("jinja2") == rooms("sharing.cards", "experiments.report")
-    assert inner_imports("ddtool.sharing.cards") == set()
+    allowed = rooms("evaluation.measure", "hub.names", "sharing.facts", "sharing.pretraining", "sharing.views", "text")
+    for name in ("cards", "views", "pretraining"):
+        assert inner_imports(f"ddtool.sharing.{name}") <= allowed
 
 
 @pytest.mark.parametrize("library", ["pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"])

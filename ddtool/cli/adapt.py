@@ -13,7 +13,7 @@ from ddtool.errors import DDToolError, UsageError
 
 if TYPE_CHECKING:
     from ddtool.config import RunConfig
-    from ddtool.hub.client import Pushed
+    from ddtool.hub.upload import Pushed
     from ddtool.runs.run import Run
     from ddtool.runtime.engine import Engine
 
@@ -164,15 +164,16 @@ class Goal:
 
     def check(self, method: str) -> None:
         """Refuse, before the long work, what cannot be pushed to."""
-        from ddtool.sharing import push as publish
+        from ddtool.sharing.options import Options
+        from ddtool.sharing.push import check_target
 
-        publish.check_target(self.repo, publish.Options(private=self.private).by_method(method))
+        check_target(self.repo, Options(private=self.private).by_method(method))
 
     def repos(self, method: str) -> dict[str, str]:
         """The repos of a run of that method, by kind."""
-        from ddtool.sharing import push as publish
+        from ddtool.sharing.options import Options, repos
 
-        return publish.repos(self.repo, publish.Options().by_method(method))
+        return repos(self.repo, Options().by_method(method))
 
     def flags(self) -> str:
         """The same as options."""

@@ -11,7 +11,6 @@ def command(json_: o.Json = False, quiet: o.Quiet = False) -> None:
     """Show versions, device and caches."""
     import os
     import platform
-    import re
     from importlib import metadata
 
     import torch
@@ -19,6 +18,7 @@ def command(json_: o.Json = False, quiet: o.Quiet = False) -> None:
     import ddtool
     from ddtool.runtime.cache import cache_root
     from ddtool.runtime.engine import Engine
+    from ddtool.text import without_secrets
 
     facts = {"ddtool": ddtool.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for name in ("torch", "datasets", "huggingface_hub", "safetensors", "typer", "rich"):
@@ -28,7 +28,7 @@ def command(json_: o.Json = False, quiet: o.Quiet = False) -> None:
     facts["cache"] = str(cache_root())
     facts["HF_TOKEN"] = "set" if os.environ.get("HF_TOKEN") else "not set"
     for name in ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
-        facts[name] = re.sub(r"(?<=://)[^/@\s]+@", "***@", os.environ.get(name, "not set"))
+        facts[name] = without_secrets(os.environ.get(name, "not set"))
     with Output(json_, quiet) as output:
         output.result(facts, facts["ddtool"], [fact_table(facts)])
         output.next_step("ddtool adapt sample --ipc 10")

@@ -15,6 +15,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from ddtool.errors import DDToolError
+from ddtool.text import printable
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 REFUSED: type[Exception] = typer.BadParameter.__bases__[0]
@@ -91,9 +92,8 @@ def explain(error: BaseException) -> tuple[str, str, int]:
 
 
 def harmless(text: str) -> str:
-    """Text as a terminal can show it: no escapes or other controls, which names on the Hub may hold, but line breaks and
-    tabs; nor half a character."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+    """Text as a terminal can show it: no escapes or other controls, which names on the Hub may hold, but line breaks."""
+    return printable(text, keep="\n\t")
 
 
 def tell(message: str, hint: str, as_json: bool = False) -> None:

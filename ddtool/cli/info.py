@@ -11,6 +11,7 @@ from rich.table import Table
 from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
+from ddtool.text import printable
 
 
 @handled
@@ -44,32 +45,26 @@ def command(
 def describe_repo(name: str, output: Output) -> bool:
     """What a repo of ddtool says of itself; False when `name` is no such repo (but a dataset's, say)."""
     from ddtool.errors import NotOnHubError
-    from ddtool.hub import client as hub
-    from ddtool.sharing import pull as receive
+    from ddtool.hub.names import parse
+    from ddtool.sharing.found import NotOursError, find
 
-    if hub.parse(name) is None:
+    if parse(name) is None:
         return False
     try:
-        found = receive.find(name)
-    except (NotOnHubError, receive.NotOursError):
+        found = find(name)
+    except (NotOnHubError, NotOursError):
         return False
-    stated = found.facts
-    facts: dict[str, Any] = {"repo": found.repo.repo, "kind": found.kind, "revision": found.repo.sha}
-    facts |= {
-        key: stated[key] for key in ("model_repo", "dataset_repo", "generator", "parameters", "pool") if stated.get(key)
-    }
-    facts |= {"method": stated["method"].get("title", found.method)} if "method" in stated else {}
-    facts |= {f"source {k}": v for k, v in (stated.get("source") or {}).items() if v is not None}
-    facts |= {"classes": len(stated.get("class_names") or []), "sets (ipc)": found.ipcs} if found.ipcs else {}
-    scores = [score for made in stated["sets"].values() for score in receive.scores_of(made)]
+    stated, repo = found.facts, found.repo
+    values = {key: getattr(stated, key) for key in ("model_repo", "dataset_repo", "generator", "parameters", "pool")}
+    facts: dict[str, Any] = {"repo": repo.repo, "kind": found.kind, "revision": repo.sha}
+    facts |= {key: value for key, value in values.items() if value}
+    facts |= {"method": stated.method.title or stated.method.name} if stated.method else {}
+    facts |= {f"source {k}": v for k, v in (stated.source.stated() if stated.source else {}).items() if v is not None}
+    facts |= {"classes": len(stated.class_names), "sets (ipc)": found.ipcs} if found.ipcs else {}
+    scores = [score.to_dict() for made in stated.sets.values() for score in made.scores]
     tables = [score_table(scores)] if scores else []
-    output.result(facts | {"scores": scores}, found.repo.repo, [fact_table(facts), *tables])
-    following = {
-        receive.ADAPTED: o.shell("ddtool generate", name, "--ipc 20"),
-        receive.META: o.shell("ddtool adapt cifar10 --generator", name),
-        receive.SETS: o.shell("ddtool evaluate", name),
-    }
-    output.next_step(following[found.kind])
+    output.result(facts | {"scores": scores}, repo.repo, [fact_table(facts), *tables])
+    output.next_step(o.next_with(found.kind, name))
     return True
 
 
@@ -96,7 +91,7 @@ def describe_run(path: Path, output: Output) -> None:
 
 
 def describe_generator(name: str, output: Output) -> None:
-    from ddtool.hub.client import generator_folder
+    from ddtool.hub.generators import generator_folder
     from ddtool.models.generator import Generator
 
     folder = generator_folder(name)
@@ -153,6 +148,5 @@ def fact_table(facts: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-        table.add_row(escape(name), escape(printable))
+        table.add_row(escape(name), escape(printable(text)))
     return table

@@ -69,6 +69,16 @@ def shell(command: str, path: str | Path, options: str = "") -> str:
     return f"{command} {shlex.quote(str(path))} {options}".rstrip()
 
 
+def next_with(kind: str, name: str | Path) -> str:
+    """The command that one would run next with a repo of `ddtool push`, or with what was pulled of it."""
+    following = {
+        "adapted-generator": ("ddtool generate", "--ipc 20"),
+        "meta-generator": ("ddtool adapt cifar10 --generator", ""),
+    }
+    command, options = following.get(kind, ("ddtool evaluate", ""))
+    return shell(command, name, options)
+
+
 def given(**values: Any) -> dict[str, Any]:
     """The options that were given (not None, not an empty list)."""
     return {name: value for name, value in values.items() if value is not None and value != []}

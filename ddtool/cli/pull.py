@@ -1,5 +1,6 @@
 """`ddtool pull`: from the Hub into a folder."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -26,15 +27,9 @@ def command(
 
       ddtool pull NAMESPACE/NAME --out runs/pulled
     """
-    from ddtool.sharing import pull as receive
+    from ddtool import api
 
     with Output(json_, quiet) as output:
-        found, folder = receive.pull(repo, out, force, output.listener)
-        facts = {"path": str(folder), "kind": found.kind, "repo": found.repo.repo, "revision": found.repo.sha}
-        output.result(facts | {"ipc": found.ipcs}, str(folder))
-        following = {
-            receive.ADAPTED: o.shell("ddtool generate", folder, "--ipc 20"),
-            receive.META: o.shell("ddtool adapt cifar10 --generator", folder),
-            receive.SETS: o.shell("ddtool evaluate", folder),
-        }
-        output.next_step(following[found.kind])
+        pulled = api.pulled(repo, out=out, force=force, report=output.listener)
+        output.result(asdict(pulled) | {"path": str(pulled.path)}, str(pulled.path))
+        output.next_step(o.next_with(pulled.kind, pulled.path))

@@ -1,5 +1,6 @@
 """`ddtool push`: a run or a meta generator to the Hub."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +13,8 @@ from ddtool.cli.output import Output
 from ddtool.errors import UsageError
 
 if TYPE_CHECKING:
-    from ddtool.hub.client import Pushed
-    from ddtool.sharing.push import Parcel
+    from ddtool.hub.upload import Pushed
+    from ddtool.sharing.parcels import PlannedRepo
 
 
 @handled
@@ -48,23 +49,21 @@ def command(
 
       ddtool push --generator bundled NAMESPACE/meta-generator
     """
-    from ddtool.sharing import push as publish
+    from ddtool import api
 
     with Output(json_, quiet) as output:
         run, target = (run_or_repo, repo) if generator is None else (None, run_or_repo)
         if target is None or (generator is not None and repo is not None):
             message = "Give a run and a repo." if generator is None else "With --generator, give the repo alone."
             raise UsageError(message, "For example: ddtool push runs/cifar10 NAMESPACE/NAME")
-        options = publish.Options(private, revision, create_pr, pool, only, dataset_repo, force)
-        options = publish.options_for(run, options)
-        if not dry_run:
-            publish.check_target(target, options, generator)
-        with publish.parcels(run, generator, target, options, output.listener) as parcels:
-            if dry_run:
-                show_plan(output, parcels)
-                return
-            pushed = publish.push(parcels, options, publish.again(run, generator, target, options), output.listener)
-        show(output, pushed)
+        options: dict[str, Any] = {
+            "generator": generator, "private": private, "create_pr": create_pr, "revision": revision, "pool": pool,
+            "only": only, "dataset_repo": dataset_repo, "force": force, "report": output.listener,
+        }  # fmt: skip
+        if dry_run:
+            show_plan(output, api.plan_push(run, target, **options))
+        else:
+            show(output, api.push(run, target, **options))
 
 
 def show(output: Output, pushed: list["Pushed"]) -> None:
@@ -81,24 +80,20 @@ def show(output: Output, pushed: list["Pushed"]) -> None:
     output.next_step(o.shell("ddtool info" if last.pull_request else "ddtool pull", last.repo))
 
 
-def show_plan(output: Output, parcels: list["Parcel"]) -> None:
+def show_plan(output: Output, repos: list["PlannedRepo"]) -> None:
     """--dry-run: every file with its size and what would become of it, and the cards."""
     data: dict[str, Any] = {}
     tables = []
-    for parcel in parcels:
-        states = parcel.states()
-        sizes = {n: len(f) if isinstance(f, bytes) else f.stat().st_size for n, f in parcel.files.items()}
-        files = [{"file": name, "bytes": sizes.get(name), "state": state} for name, state in sorted(states.items())]
-        card = parcel.files["README.md"]
-        assert isinstance(card, bytes)
-        data[parcel.kind] = {"repo": parcel.repo, "new": parcel.base is None, "files": files, "card": card.decode()}
-        table = Table(title=f"{parcel.kind} {parcel.repo}{'' if parcel.base else ' (new)'}", title_justify="left")
+    for planned in repos:
+        files = [asdict(file) for file in planned.files]
+        data[planned.kind] = {"repo": planned.repo, "new": planned.new, "files": files, "card": planned.card}
+        table = Table(title=f"{planned.kind} {planned.repo}{' (new)' if planned.new else ''}", title_justify="left")
         for name in ("file", "bytes", "state"):
             table.add_column(name, justify="right" if name == "bytes" else "left")
         for file in files:
             table.add_row(*(escape(str(cell)) if cell is not None else "" for cell in file.values()))
         tables.append(table)
-    output.result(data, "\n".join(parcel.repo for parcel in parcels), tables)
+    output.result(data, "\n".join(planned.repo for planned in repos), tables)
     if not output.json and not output.quiet:
         output.text("\n\n".join(f"# README.md of {part['repo']}\n\n{part['card']}" for part in data.values()))
     output.next_step("the same command without --dry-run")

@@ -133,7 +133,7 @@ class Score:
     std: float
     seeds: int
     seconds: float
-    pixels: str = EXACT
+    pixels: str = NOT_STATED
     inputs: str = AS_STATED
 
     @property

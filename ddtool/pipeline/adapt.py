@@ -17,7 +17,7 @@ from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DataError, HubError, RunError, UsageError, did_you_mean
 from ddtool.evaluation.measure import check_protocol
 from ddtool.events import Done, Note, Report, silent
-from ddtool.hub import client as hub
+from ddtool.hub import generators
 from ddtool.methods import mgdd
 from ddtool.models.convnet import ConvNet, RandomFeatures, depth_for, known_norm, pyramid
 from ddtool.models.generator import Generator, GeneratorConfig
@@ -452,7 +452,7 @@ def pretraining_seconds(config: RunConfig) -> float | None:
     if config.generator == "scratch":
         return None
     try:
-        facts = hub.pretraining_of(config.generator)
+        facts = generators.pretraining_of(config.generator)
         seconds = float(facts["seconds"]) if type(facts["seconds"]) in (int, float) else math.nan
     except (HubError, OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
@@ -463,7 +463,7 @@ def load_generator(config: RunConfig, report: Report = silent) -> Generator:
     """The meta generator that a configuration names; it is said when the settings ask for another architecture."""
     if config.generator == "scratch":
         return Generator.build(config.architecture, config.seed)
-    generator = Generator.load(hub.generator_folder(config.generator))
+    generator = Generator.load(generators.generator_folder(config.generator))
     if config.architecture not in (GeneratorConfig(), generator.config):
         slots, side = generator.config.slots, generator.config.side
         report(Note(f"The generator stays at {slots} slots, side {side}: settings of 'architecture' are for scratch."))

@@ -12,7 +12,7 @@ from ddtool.config import FitConfig, PretrainConfig, to_dict
 from ddtool.data.images import ImageData, SyntheticSet, accuracy
 from ddtool.errors import DivergedError
 from ddtool.events import Event, Report, Step
-from ddtool.hub import client as hub
+from ddtool.hub import generators
 from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
@@ -79,9 +79,9 @@ class Validation:
         if best is trained[-1]:
             with staged_folder(self.run.generator) as folder:
                 self.g.save(folder)
-                write_json(folder / hub.PRETRAINING, account)
+                write_json(folder / generators.PRETRAINING, account)
         else:
-            write_json(self.run.generator / hub.PRETRAINING, account)
+            write_json(self.run.generator / generators.PRETRAINING, account)
 
     def account(self, curve: list[dict[str, Any]], best: int) -> dict[str, Any]:
         """How the generator was made, for its card: plain JSON, nothing of this machine but the name of its hardware."""

@@ -38,6 +38,7 @@ from ddtool.errors import DataError, RunError, UsageError
 from ddtool.evaluation.measure import ScoreKey
 from ddtool.events import Done, Event, Note, Step
 from ddtool.models.generator import Generator
+from ddtool.runtime import files
 from ddtool.runtime.engine import Engine, finite
 from ddtool.runtime.loop import Checkpoint
 from ddtool.version import __version__
@@ -626,14 +627,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place; a full disk is a RunError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        os.replace(temporary, path)
+        files.write_atomically(path, write)
     except (OSError, SafetensorError) as error:
         raise disk_error(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

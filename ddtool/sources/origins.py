@@ -16,8 +16,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ddtool.errors import DataError, UsageError, did_you_mean
-from ddtool.hub.transport import offline, read_memory, reason, transport_errors, write_memory
+from ddtool.errors import DataError, HubError, NotOnHubError, UsageError, did_you_mean
+from ddtool.hub.errors import explained, reason, transport_errors
+from ddtool.hub.memory import offline, read_memory, write_memory
+from ddtool.hub.names import DATASET, Ref
 
 CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps its own parquet copy of a dataset, one folder per configuration."""
@@ -232,24 +234,14 @@ def _revision_key(repo: str, revision: str | None) -> str:
 @contextlib.contextmanager
 def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
     """Whatever asking the Hub can raise, as a DataError with the next thing to try."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
     try:
-        yield
-    except GatedRepoError as error:
-        raise DataError(f"Access to the dataset '{repo}' is restricted.", _admission(repo)) from error
-    except RevisionNotFoundError as error:
-        raise DataError(
-            f"The dataset '{repo}' has no revision '{revision}'.", "Check its branches and tags."
-        ) from error
-    except RepositoryNotFoundError as error:
-        hint = f"{did_you_mean(repo.split('/')[1], ALIASES)} For a private dataset log in first: `hf auth login`."
+        with explained(DATASET, Ref(repo, revision)):
+            yield
+    except NotOnHubError as error:
+        hint = f"{did_you_mean(repo.split('/')[1], ALIASES)} {error.hint}"
         raise DataError(f"'{repo}' is no folder here, and no dataset on the Hub (or a private one).", hint) from error
-    except transport_errors() as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        said = f"it answered {status}" if isinstance(error, HfHubHTTPError) and status else reason(error)
-        hint = "Check the connection; HF_HUB_OFFLINE=1 takes what was loaded before."
-        raise DataError(f"The Hub could not be asked about '{repo}': {said}.", hint) from error
+    except HubError as error:
+        raise DataError(error.message, error.hint) from error
 
 
 def _admission(repo: str) -> str:

@@ -27,7 +27,7 @@ from ddtool.cli.app import app
 from ddtool.cli.output import Output
 from ddtool.config import RunConfig, from_dict
 from ddtool.events import Done, Event, Note, Step
-from ddtool.hub import client as hub
+from ddtool.hub import generators
 from ddtool.runs import run as runs
 from ddtool.runs.run import Run
 
@@ -614,7 +614,7 @@ def test_info_of_a_generator(run: Path) -> None:
     assert next_command(result) == "ddtool adapt sample --generator run/generator"
 
 
-@pytest.mark.skipif(not hub.bundled_folder().is_dir(), reason="the bundled generator is not there yet")
+@pytest.mark.skipif(not generators.bundled_folder().is_dir(), reason="the bundled generator is not there yet")
 def test_info_of_the_bundled_generator() -> None:
     result = done("info", "bundled")
     assert "parameters" in result.stdout

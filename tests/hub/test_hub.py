@@ -41,7 +41,7 @@ from ddtool import api, load_set
 from ddtool.errors import DDToolError, HubError, UsageError
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.grid import Request
-from ddtool.hub import client as hub
+from ddtool.hub import client, download, generators, names
 from ddtool.models.generator import Generator
 from ddtool.runs.run import Run
 
@@ -190,10 +190,10 @@ def test_pull_a_generator_adapt_push_and_use_from_the_hub(server: HubServer) -> 
     result = done("pull", "ann/meta")
     assert result.stdout == "generators/meta\n"
     for name in ("config.json", "model.safetensors"):
-        assert Path("generators/meta", name).read_bytes() == (hub.bundled_folder() / name).read_bytes()
+        assert Path("generators/meta", name).read_bytes() == (generators.bundled_folder() / name).read_bytes()
 
     done(*ADAPT, "--generator", "ann/meta", "--refine-steps", 0)
-    said = json.loads((hub.bundled_folder() / "pretraining.json").read_text())
+    said = json.loads((generators.bundled_folder() / "pretraining.json").read_text())
     assert json.loads(Path("run/results.json").read_text())["facts"]["pretraining_seconds"] == said["seconds"]
     config = json.loads(Path("run/config.json").read_text())
     data = server.commits("dataset", "uoft-cs/cifar10")[0].sha
@@ -625,7 +625,7 @@ def test_the_stored_login_is_used(server: HubServer, run: Path, monkeypatch: pyt
 
 def test_a_password_in_the_endpoint_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"https://me:{WRITE}@hub.example")
-    assert hub.web("dataset", "ann/c10") == "https://hub.example/datasets/ann/c10"
+    assert names.web("dataset", "ann/c10") == "https://hub.example/datasets/ann/c10"
 
 
 def test_a_namespace_of_others(server: HubServer, run: Path) -> None:
@@ -662,7 +662,7 @@ def test_retry_after_is_waited_for(server: HubServer, run: Path, monkeypatch: py
     server.fault(r"^GET /api/whoami", Status(429, {"Retry-After": "17"}))
     server.fault(r"^POST .*/commit/", Status(429, {"Retry-After": "86400"}))
     done("push", run, "ann/c10", "--only", "generator")
-    assert [seconds for seconds in waited if seconds > 9] == [17, hub.LONGEST_PAUSE]
+    assert [seconds for seconds in waited if seconds > 9] == [17, client.LONGEST_PAUSE]
 
 
 @pytest.mark.parametrize(("status", "said"), [(429, "too many requests"), (503, "answered 503")])
@@ -854,13 +854,13 @@ def test_what_is_there_is_not_overwritten(pushed: HubServer) -> None:
 def test_one_commit_is_read_whatever_happens_meanwhile(
     pushed: HubServer, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sha, listing = pushed.commits("model", "ann/c10")[0].sha, hub.listing
+    sha, listing = pushed.commits("model", "ann/c10")[0].sha, download.listing
 
     def late(*arguments: Any) -> Any:
         pushed.seed("model", "ann/c10", dict.fromkeys(MODEL_FILES, b"of a later commit"))
         return listing(*arguments)
 
-    monkeypatch.setattr(hub, "listing", late)
+    monkeypatch.setattr(download, "listing", late)
     done("pull", "ann/c10")
     assert pushed.commits("model", "ann/c10")[0].sha != sha
     for name in ("config.json", "labels.safetensors", "model.safetensors"):
@@ -1000,7 +1000,7 @@ MODEL_TRICKS: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], st
         lambda f: {"ddtool.json": changed(f["ddtool.json"], sets={"../../evil": json.loads(f["ddtool.json"])["sets"]["1"]})},
         "not named by their images per class",
     ),
-    "facts: no set": (lambda f: {"ddtool.json": changed(f["ddtool.json"], sets={"1": 7})}, "set 1 is not described"),
+    "facts: no set": (lambda f: {"ddtool.json": changed(f["ddtool.json"], sets={"1": 7})}, "'sets.1': input should be"),
     "facts: another repo": (lambda f: {"ddtool.json": changed(f["ddtool.json"], dataset_repo="../../x")}, "not a repo"),
     "facts: a path": (lambda f: {"ddtool.json": changed(f["ddtool.json"], source={"kind": "local", "name": "/etc"})}, "is a path"),
     "config: a path": (lambda f: {"ddtool.json": config_of(f["ddtool.json"], dataset="/etc")}, "dataset '/etc' is a path"),
@@ -1176,14 +1176,14 @@ def test_offline_after_one_pull(pushed: HubServer, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_names_of_repos(name: str, repo: str, revision: str | None) -> None:
-    assert hub.parse(name) == hub.Ref(repo, revision)
+    assert names.parse(name) == names.Ref(repo, revision)
 
 
 @pytest.mark.parametrize(
     "name", ["c10", "ann/c10/x", "../c10", "ann/..", "/ann/c10", "-ann/c10", "ann/c10.git", "ann/a b", "ann/ä", ""]
 )
 def test_what_is_no_name_of_a_repo(name: str) -> None:
-    assert hub.parse(name) is None
+    assert names.parse(name) is None
 
 
 def test_the_cache_can_be_lost(pushed: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from tiny import done, refused
 from ddtool.config import MetaConfig, PretrainConfig, from_dict, to_dict
 from ddtool.errors import DivergedError, RunError, UsageError
 from ddtool.events import Event, Note
-from ddtool.hub import client as hub
+from ddtool.hub import generators
 from ddtool.methods import mgdd
 from ddtool.models.generator import Generator, GeneratorConfig
 from ddtool.pretraining import folder as pretrain_folder
@@ -146,7 +146,7 @@ def test_a_pretraining_leaves_a_generator_and_the_story_of_it(made: tuple[Path, 
 
 def test_the_generator_is_the_best_and_can_be_adapted(made: tuple[Path, Any], tmp_path: Path) -> None:
     folder, _ = made
-    assert Generator.load(hub.generator_folder(str(folder))).config == GeneratorConfig(8, 16)
+    assert Generator.load(generators.generator_folder(str(folder))).config == GeneratorConfig(8, 16)
     dataset = tiny.image_folder(tmp_path / "clothes")
     options = [*tiny.OPTIONS[2:], "--generator", folder]
     done("adapt", dataset, "--ipc", 2, "--out", "run", *options, "-q")

@@ -24,7 +24,7 @@ from ddtool.data.images import ImageData, SyntheticSet, one_hot
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DDToolError, DivergedError, GeneratorError, RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
-from ddtool.hub import client as hub
+from ddtool.hub import generators
 from ddtool.methods import mgdd
 from ddtool.methods.mgdd import analytical_labels
 from ddtool.models.generator import GeneratorConfig
@@ -952,7 +952,7 @@ def test_the_random_baseline_is_the_beginning_of_the_pool_at_the_label_scale_of_
 
 
 def test_a_run_serves_as_a_generator(made: Path, dataset: Path, tmp_path: Path) -> None:
-    assert hub.generator_folder(str(made)) == made / "generator"
+    assert generators.generator_folder(str(made)) == made / "generator"
     run = tiny.adapt(
         dataset, tmp_path / "run", generator=str(made), settings=tiny.SETTINGS | {"adapt": {"steps": 0, "seen_ipcs": 4}}
     )
@@ -1002,13 +1002,13 @@ def test_a_damaged_generator_is_refused(
 )
 def test_a_generator_that_is_none_of_these(name: str, hint: str) -> None:
     with pytest.raises(GeneratorError, match="No generator called") as caught:
-        hub.generator_folder(name)
+        generators.generator_folder(name)
     assert hint in caught.value.hint
 
 
 def test_a_generator_is_a_folder_not_its_file(made: Path) -> None:
     with pytest.raises(GeneratorError, match="is a file") as caught:
-        hub.generator_folder(str(made / "generator" / "model.safetensors"))
+        generators.generator_folder(str(made / "generator" / "model.safetensors"))
     assert str(made / "generator") in caught.value.hint
 
 
@@ -1022,6 +1022,6 @@ def test_a_generator_is_a_folder_not_its_file(made: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_seconds_of_a_pretraining_are_a_number_or_nothing(said: str, seconds: float | None, tmp_path: Path) -> None:
-    (tmp_path / hub.PRETRAINING).write_text(said)
+    (tmp_path / generators.PRETRAINING).write_text(said)
     found = pipeline.pretraining_seconds(RunConfig(generator=str(tmp_path)))
     assert (found, type(found)) == (seconds, type(seconds))

@@ -29,7 +29,8 @@ from ddtool.config import RunConfig, to_dict
 from ddtool.data.images import SyntheticSet
 from ddtool.evaluation.measure import PROTOCOLS
 from ddtool.runs.run import write_parquet, write_set
-from ddtool.sharing import cards
+from ddtool.sharing import cards, views
+from ddtool.sharing.facts import RepoFacts
 from ddtool.sources.origins import ALIASES
 from tests.tiny import ROOT
 
@@ -133,11 +134,16 @@ def meta(**changes: Any) -> dict[str, Any]:
     return adapted(**(none | kind | {"pretraining": pretraining} | changes))
 
 
+def card_of(facts: dict[str, Any]) -> str:
+    """The card of a repo with this ddtool.json. Raises ValueError for facts that are refused."""
+    return cards.card(RepoFacts.of(facts))
+
+
 CARDS: dict[str, tuple[Callable[[dict[str, Any]], str], Callable[..., dict[str, Any]]]] = {
-    "adapted": (cards.model_card, adapted),
-    "meta": (cards.model_card, meta),
-    "synthetic": (cards.dataset_card, synthetic),
-    "distilled": (cards.dataset_card, distilled),
+    "adapted": (card_of, adapted),
+    "meta": (card_of, meta),
+    "synthetic": (card_of, synthetic),
+    "distilled": (card_of, distilled),
 }
 
 
@@ -160,9 +166,7 @@ def tables(card: str) -> list[list[str]]:
 
 
 def test_the_hub_reads_the_metadata_of_a_generator() -> None:
-    data = huggingface_hub.ModelCard(
-        cards.model_card(adapted())
-    ).data  # raises for metadata that it does not understand
+    data = huggingface_hub.ModelCard(card_of(adapted())).data  # raises for metadata that it does not understand
     assert (data.license, data.library_name, data.base_model) == ("mit", "ddtool", "them/meta")
     assert data.datasets == ["uoft-cs/cifar10"]
     assert {"ddtool", "dataset-distillation", "mgdd"} <= set(data.tags)
@@ -170,7 +174,7 @@ def test_the_hub_reads_the_metadata_of_a_generator() -> None:
 
 
 def test_the_model_index_keeps_the_generator_apart_from_the_refined_set() -> None:
-    results: list[EvalResult] = huggingface_hub.ModelCard(cards.model_card(adapted())).data.eval_results
+    results: list[EvalResult] = huggingface_hub.ModelCard(card_of(adapted())).data.eval_results
     assert [(r.metric_value, r.metric_type) for r in results] == [
         (40.51, "accuracy"),
         (49.73, "accuracy"),
@@ -191,7 +195,7 @@ def test_the_model_index_keeps_the_generator_apart_from_the_refined_set() -> Non
 
 
 def test_the_hub_reads_the_metadata_of_a_dataset() -> None:
-    data = huggingface_hub.DatasetCard(cards.dataset_card(synthetic())).data
+    data = huggingface_hub.DatasetCard(card_of(synthetic())).data
     assert data.license == "mit"
     assert data.task_categories == ["image-classification"]
     assert data.size_categories == ["n<1K"]
@@ -217,35 +221,37 @@ def test_the_licence_is_the_sources_where_the_hub_knows_it(stated: str | None, e
     facts["source"]["licence"] = stated
     if expected["license"] == "other":
         expected = expected | {"license_link": "https://huggingface.co/datasets/uoft-cs/cifar10"}
-    data = front_and_body(cards.dataset_card(facts))[0]
+    data = front_and_body(card_of(facts))[0]
     assert {key: value for key, value in data.items() if key.startswith("license")} == expected
 
 
 @pytest.mark.parametrize("generator", ["bundled", "scratch", None, "runs/mine", "../../x@main", "a/../b@main"])
 def test_a_base_model_is_a_hub_repo_or_nothing(generator: str | None) -> None:
-    assert "base_model" not in front_and_body(cards.model_card(adapted(generator=generator)))[0]
+    assert "base_model" not in front_and_body(card_of(adapted(generator=generator)))[0]
 
 
 def test_local_data_is_named_without_its_place_and_is_no_hub_dataset() -> None:
-    source = {"kind": "local", "name": "/home/me/data/cifar10", "content_hash": "2c1f", "test_split": "10 % of train"}
+    source = {"kind": "local", "name": "cifar10", "content_hash": "2c1f", "test_split": "10 % of train"}
+    with pytest.raises(ValueError, match="is a path"):
+        card_of(adapted(source=source | {"name": "/home/me/data/cifar10"}))
     facts = adapted(source=source)
     for one in facts["sets"]["10"]["scores"]:
         one["dataset"] = "/home/me/data/cifar10"
-    card = cards.model_card(facts)
+    card = card_of(facts)
     data, _ = front_and_body(card)
     assert "/home" not in card
     assert "datasets" not in data
     result = data["model-index"][0]["results"][0]
     assert result["dataset"] == {"type": "local", "name": "cifar10 (local data)"}
     assert len(result["metrics"]) == 3
-    assert front_and_body(cards.dataset_card(facts))[0]["source_datasets"] == ["extended"]
+    assert front_and_body(card_of(facts | {"kind": "synthetic-dataset"}))[0]["source_datasets"] == ["extended"]
 
 
 def test_the_sample_names_the_dataset_it_is_drawn_from_and_claims_no_score_on_it() -> None:
     facts = adapted(source={"kind": "sample", "id": "sample", "name": "sample", "content_hash": "ab", "licence": "mit"})
     facts["sets"]["10"]["scores"][1]["dataset"] = "sample"
-    data, _ = front_and_body(cards.model_card(facts))
-    assert data["datasets"] == [cards.SAMPLE_OF]
+    data, _ = front_and_body(card_of(facts))
+    assert data["datasets"] == [views.SAMPLE_OF]
     (result,) = data["model-index"][0]["results"]
     assert result["dataset"]["type"] == "sample"
     assert [m["value"] for m in result["metrics"]] == [49.33]  # the others were tested on cifar10
@@ -257,13 +263,13 @@ def test_the_sample_names_the_dataset_it_is_drawn_from_and_claims_no_score_on_it
 def test_the_size_is_that_of_all_configurations(images: int, name: str) -> None:
     facts = synthetic()
     facts["sets"]["5"]["images"], facts["sets"]["10"]["images"] = 100, images - 100
-    assert front_and_body(cards.dataset_card(facts))[0]["size_categories"] == [name]
+    assert front_and_body(card_of(facts))[0]["size_categories"] == [name]
 
 
 # ------------------------------------------------------------------------------------------------------ what they say
 
 
-@pytest.mark.parametrize("card", [cards.model_card(adapted()), cards.dataset_card(synthetic())])
+@pytest.mark.parametrize("card", [card_of(adapted()), card_of(synthetic())])
 def test_results_stand_beside_real_images_and_the_generator_alone(card: str) -> None:
     head = "| images per class | trained on | accuracy, % | networks | seconds to score |"
     rows = [lines[2:] for lines in tables(card) if lines[0] == head]
@@ -287,7 +293,7 @@ def test_results_stand_beside_real_images_and_the_generator_alone(card: str) -> 
         assert word in card, word
 
 
-@pytest.mark.parametrize("card", [cards.model_card(adapted()), cards.dataset_card(synthetic())])
+@pytest.mark.parametrize("card", [card_of(adapted()), card_of(synthetic())])
 def test_the_cost_has_every_stage_and_a_total(card: str) -> None:
     assert "| 10 | 39 | 361 (1,000 steps) | 0.14 | 6.0 | 261 (1,000 steps) | 667 |" in card
     assert "| 5 | 39 | 361 (1,000 steps) | 0.14 | 6.0 | – | 406 |" in card  # not refined
@@ -299,13 +305,13 @@ def test_the_cost_has_every_stage_and_a_total(card: str) -> None:
     [(0.0, "< 0.01"), (0.026, "0.026"), (0.14, "0.14"), (5.96, "6.0"), (9.96, "10"), (361.45, "361"), (None, "–")],
 )
 def test_seconds_have_two_significant_digits(value: float | None, text: str) -> None:
-    assert cards.seconds(value) == text
+    assert views.seconds(value) == text
 
 
 def test_hardware_that_differs_is_told_by_size() -> None:
     facts = adapted()
     facts["sets"]["5"]["env"]["device"] = "cuda (H100)"
-    body = cards.model_card(facts)
+    body = card_of(facts)
     assert "Hardware of 5 per class: cuda (H100), torch 2.13.0+cpu." in body
     assert "Hardware of 10 per class: cpu (AMD EPYC, 2 threads), torch 2.13.0+cpu." in body
 
@@ -317,13 +323,13 @@ def test_an_alias_is_the_end_of_an_id() -> None:
 @pytest.mark.parametrize(
     "spelled", ["cifar10", "uoft-cs/cifar10", "hf://datasets/uoft-cs/cifar10", f"uoft-cs/cifar10@{SHA}", "cifar10@main"]
 )
-@pytest.mark.parametrize("source", ["cifar10", "uoft-cs/cifar10", "hf://datasets/uoft-cs/cifar10"])
+@pytest.mark.parametrize("source", ["cifar10", "uoft-cs/cifar10"])
 def test_a_dataset_is_the_same_however_it_is_spelled(source: str, spelled: str) -> None:
     facts = adapted()
     facts["source"]["name"] = source
     for one in facts["sets"]["10"]["scores"]:
         one["dataset"] = spelled
-    data, body = front_and_body(cards.model_card(facts))
+    data, body = front_and_body(card_of(facts))
     assert "tested on" not in body
     assert "refined (published)" in body
     assert "hf://" not in body
@@ -333,16 +339,16 @@ def test_a_dataset_is_the_same_however_it_is_spelled(source: str, spelled: str) 
 def test_a_score_on_another_dataset_says_so_and_stays_out_of_the_model_index() -> None:
     facts = adapted()
     facts["sets"]["10"]["scores"][3]["dataset"] = "someone/cifar10.1"
-    data, body = front_and_body(cards.model_card(facts))
+    data, body = front_and_body(card_of(facts))
     assert "| refined (tested on someone/cifar10.1) | 49.7 ± 0.2 |" in body
     assert 49.73 not in [m["value"] for m in data["model-index"][0]["results"][0]["metrics"]]
 
 
 def test_the_card_says_whether_real_images_are_in_the_repo() -> None:
-    with_pool = cards.model_card(adapted())
+    with_pool = card_of(adapted())
     assert "`pool/train.parquet` holds 500 real images" in with_pool
     assert "holds 50 images per class" in with_pool
-    without = cards.model_card(adapted(pool=0))
+    without = card_of(adapted(pool=0))
     assert "pool/train.parquet" not in without
     assert "draws them again from the source" in without
 
@@ -382,10 +388,10 @@ def test_the_size_to_try_is_one_that_the_source_can_fill(
     made = {str(n): one_set(n, "refined", []) for n in sets}
     for one in made.values():
         one["facts"] = {"pool_ipc": pool_ipc} if pool_ipc else {}
-    model = cards.model_card(adapted(pool=pool, sets=made))
+    model = card_of(adapted(pool=pool, sets=made))
     assert f"ddtool generate me/c10 --ipc {shown}\n" in model
     assert f'ddtool.generate("me/c10", {shown})' in model
-    assert f"`ddtool generate me/c10 --ipc {shown}`" in cards.dataset_card(synthetic(pool=pool, sets=made))
+    assert f"`ddtool generate me/c10 --ipc {shown}`" in card_of(synthetic(pool=pool, sets=made))
     assert "smallest class of the source" in model
 
 
@@ -393,20 +399,20 @@ def test_earlier_versions_said_the_label_scale_in_the_settings_alone() -> None:
     facts = synthetic()
     made = facts["sets"]["5"]
     del made["label_scale"]
-    assert "| ipc5 | 5 | 50 | generated | fitted | – | yes |" in cards.dataset_card(facts)
+    assert "| ipc5 | 5 | 50 | generated | fitted | – | yes |" in card_of(facts)
     made["config"]["label_scale"] = 3.0
-    assert "| ipc5 | 5 | 50 | generated | fitted | 3 | yes |" in cards.dataset_card(facts)
+    assert "| ipc5 | 5 | 50 | generated | fitted | 3 | yes |" in card_of(facts)
 
 
 def test_the_card_says_where_labels_come_from() -> None:
-    model, dataset = cards.model_card(adapted()), cards.dataset_card(synthetic())
+    model, dataset = card_of(adapted()), card_of(synthetic())
     assert "fitted to them in closed form, with the real training images of the source" in model
     assert "analytical labels of Eq. 3, from `labels.safetensors`, and ddtool says so" in model
     assert "| ipc5 | 5 | 50 | generated | fitted | 4 | yes |" in dataset
     assert "| ipc10 | 10 | 100 | refined | learned | 4 | yes |" in dataset
     facts = adapted()
     facts["sets"]["10"]["config"]["fit"]["networks"] = 0
-    assert "fitted to them" not in cards.model_card(facts)
+    assert "fitted to them" not in card_of(facts)
 
 
 @pytest.mark.parametrize("stated", ["unknown", "Unknown", "other", None])
@@ -422,14 +428,15 @@ def test_a_licence_that_names_none_is_not_quoted(stated: str | None) -> None:
 
 def test_images_are_told_in_words() -> None:
     for shape, words in [([3, 32, 64], "64 x 32 pixels, RGB"), ([1, 28, 28], "28 x 28 pixels, grey")]:
-        assert f"- **Images:** {words}\n" in cards.model_card(adapted(shape=shape))
-        assert f"- **Images:** {words}\n" in cards.dataset_card(synthetic(shape=shape))
-    assert "4 channels" in cards.model_card(adapted(shape=[4, 8, 8]))
-    assert "- **Images:**" not in cards.model_card(adapted(shape=None))
+        assert f"- **Images:** {words}\n" in card_of(adapted(shape=shape))
+        assert f"- **Images:** {words}\n" in card_of(synthetic(shape=shape))
+    assert "4 channels" in card_of(adapted(shape=[4, 8, 8]))
+    with pytest.raises(ValueError, match="images of shape None are none"):
+        card_of(adapted(shape=None))
 
 
 def test_the_name_has_the_sizes() -> None:
-    data, _ = front_and_body(cards.dataset_card(synthetic()))
+    data, _ = front_and_body(card_of(synthetic()))
     assert data["pretty_name"] == "cifar10, distilled: 5 and 10 per class"
 
 
@@ -444,7 +451,7 @@ def test_the_name_has_the_sizes() -> None:
 )  # fmt: skip
 def test_a_long_command_is_broken_at_options_and_means_the_same(command: str) -> None:
     facts = adapted(sets={"10": one_set(10, "refined", []) | {"command": command}})
-    block = blocks(cards.model_card(facts), "bash")[-1]
+    block = blocks(card_of(facts), "bash")[-1]
     assert shlex.split(block.replace("\\\n", "")) == shlex.split(command)
     lines = block.splitlines()
     assert all(len(line) <= 100 for line in lines)
@@ -453,13 +460,13 @@ def test_a_long_command_is_broken_at_options_and_means_the_same(command: str) ->
 
 
 def test_a_command_whose_quotation_does_not_end_stays_as_it_is() -> None:
-    assert cards.broken("ddtool adapt 'x --y" + " --z" * 50) == ["ddtool adapt 'x --y" + " --z" * 50]
+    assert views.broken("ddtool adapt 'x --y" + " --z" * 50) == ["ddtool adapt 'x --y" + " --z" * 50]
 
 
 @pytest.mark.parametrize("protocol", [*PROTOCOLS, "kernel-ridge"])
 def test_every_protocol_is_explained(protocol: str) -> None:
     facts = adapted(sets={"10": one_set(10, "refined", [score("refined", protocol, 40.0, 0.0, 1)])})
-    assert f"\n**{protocol}**: " in cards.model_card(facts)
+    assert f"\n**{protocol}**: " in card_of(facts)
 
 
 def test_what_is_said_of_quick_is_true() -> None:
@@ -468,7 +475,7 @@ def test_what_is_said_of_quick_is_true() -> None:
 
 
 def test_a_meta_generator_shows_its_pretraining() -> None:
-    data, body = front_and_body(cards.model_card(meta()))
+    data, body = front_and_body(card_of(meta()))
     assert data["datasets"] == ["zh-plus/tiny-imagenet"]
     assert data["license_name"] == "terms-of-the-training-data"
     assert "model-index" not in data
@@ -478,8 +485,8 @@ def test_a_meta_generator_shows_its_pretraining() -> None:
     )
     assert "preview.png" not in body
     records = [{"steps": 0, "accuracy": 35.0}, {"steps": 100, "accuracy": 36.7}]
-    assert "| steps | accuracy |\n|---|---|\n| 0 | 35.0 |" in cards.model_card(meta(pretraining={"check": records}))
-    assert "Nothing about its pre-training was recorded." in cards.model_card(meta(pretraining=None))
+    assert "| steps | accuracy |\n|---|---|\n| 0 | 35.0 |" in card_of(meta(pretraining={"check": records}))
+    assert "Nothing about its pre-training was recorded." in card_of(meta(pretraining=None))
 
 
 def test_what_ddtool_pretrain_records_is_readable() -> None:
@@ -496,7 +503,7 @@ def test_what_ddtool_pretrain_records_is_readable() -> None:
         },
         "curve": [{"iteration": 60, "loss before": 0.7433, "loss after": 0.7322, "accuracy": 42.825, "seconds": 435.0}],
     }  # fmt: skip
-    data, body = front_and_body(cards.model_card(meta(pretraining=told)))
+    data, body = front_and_body(card_of(meta(pretraining=told)))
     huggingface_hub.ModelCard(f"---\n{yaml.safe_dump(data)}---\n{body}")
     assert data["datasets"] == ["zh-plus/tiny-imagenet"]
     assert data["license"] == "mit"
@@ -515,16 +522,16 @@ def test_what_ddtool_pretrain_records_is_readable() -> None:
     assert "| note | a / remark |" in body
     assert "{" not in body.partition("## Citation")[0]
     none_stated = told | {"datasets": [large, {"name": "more", "licence": None}]}
-    data, body = front_and_body(cards.model_card(meta(pretraining=none_stated)))
+    data, body = front_and_body(card_of(meta(pretraining=none_stated)))
     assert data["license_name"] == "terms-of-the-training-data"
     assert " and **more**: 3,000" in body
     strange: dict[str, Any] = {"curve": "steep", "datasets": {"a": 1}, "settings": [], "iterations": "many"}
-    assert "| curve | steep |" in cards.model_card(meta(pretraining=strange))
+    assert "| curve | steep |" in card_of(meta(pretraining=strange))
 
 
 def test_the_bundled_generators_own_record_makes_a_card() -> None:
     told = json.loads((ROOT / "ddtool/assets/meta-generator-32/pretraining.json").read_text(encoding="utf-8"))
-    _, body = front_and_body(cards.model_card(meta(pretraining=told)))
+    _, body = front_and_body(card_of(meta(pretraining=told)))
     assert "Meta-trained (" in body
     assert "held out" in body
     assert "{" not in body.partition("## Citation")[0]
@@ -545,9 +552,18 @@ def test_a_card_is_a_function_of_the_facts(name: str) -> None:
 
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_can_do_with_little(name: str) -> None:
-    render, facts = CARDS[name]
-    kind, repo = facts()["kind"], facts()["repo"]
-    data, body = front_and_body(render({"kind": kind, "repo": repo, "sets": {"3": {}}, "source": {}}))
+    whole = CARDS[name][1]()
+    kind, repo = whole["kind"], whole["repo"]
+    little: dict[str, Any] = {"format": 1, "kind": kind, "repo": repo, "sets": {}}
+    if kind != "meta-generator":
+        bare = {"config": {}, "env": {}, "timings": {}, "facts": {}, "scores": []}
+        little |= {
+            "sets": {"3": bare},
+            "source": {"kind": "local", "name": "x"},
+            "class_names": ["a"],
+            "shape": [1, 8, 8],
+        }
+    data, body = front_and_body(card_of(little))
     assert data["license"] == "other"
     assert f"# {repo.split('/')[1]}" in body
     assert "No scores were recorded." in body or kind == "meta-generator"
@@ -593,7 +609,7 @@ def repo(tmp_path: Path) -> tuple[Path, SyntheticSet, str]:
         small.images.mul(255).round().to(torch.uint8), small.hard, small.labels, names,
     )  # fmt: skip
     write_set(tmp_path / "ipc2" / "exact.safetensors", small)
-    card = cards.dataset_card(facts)
+    card = card_of(facts)
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
     return tmp_path, small, card
 
@@ -629,7 +645,7 @@ def test_the_snippets_take_apart_what_one_image_holds(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, path, repo_type: str(folder / path))
     monkeypatch.setattr(api, "load_set", lambda name, ipc: small)
     sets = distilled()["sets"]
-    card = cards.dataset_card(distilled(sets={"2": sets["10"]}))
+    card = card_of(distilled(sets={"2": sets["10"]}))
     whole = small.decoded()
     found: dict[str, Any] = {}
     ours, exact = (next(b for b in blocks(card, "python") if word in b) for word in ("load_set", "hf_hub_download"))
@@ -646,7 +662,7 @@ def test_the_snippets_take_apart_what_one_image_holds(
 
 
 def test_the_card_of_another_method_makes_none_of_mgdds_claims() -> None:
-    card = cards.dataset_card(distilled())
+    card = card_of(distilled())
     for claim in ("MGDD", "mgdd", "Eq. 3", "enerator", "efine", "itted", "ddtool generate", "liu2023"):
         assert claim not in card, claim
     assert "distilled with ddtool by IDC (Kim et al., ICML 2022)." in card
@@ -662,11 +678,11 @@ def test_the_card_of_another_method_makes_none_of_mgdds_claims() -> None:
 
 
 def test_the_card_says_what_each_image_holds() -> None:
-    assert "**Each image holds 2x2 images**" in cards.dataset_card(distilled())
+    assert "**Each image holds 2x2 images**" in card_of(distilled())
     facts = distilled("dm", "DM (Zhao and Bilen, WACV 2023)")
     del facts["sets"]["10"]["factor"]
     facts["sets"]["10"]["config"]["baseline"]["init"] = "noise"
-    card = cards.dataset_card(facts | {"pool": 0})
+    card = card_of(facts | {"pool": 0})
     assert "Each image holds" not in card
     assert "decoded" not in card
     assert "interpolate" not in card
@@ -679,7 +695,7 @@ def test_images_that_were_chosen_are_real_ones() -> None:
     chosen = {"name": "herding", "title": "herding (Welling, 2009)", "learns": False}
     facts = distilled(method=chosen, pool=0)
     del facts["sets"]["10"]["factor"]
-    card = cards.dataset_card(facts)
+    card = card_of(facts)
     assert "100 real images of **cifar10**, unchanged" in card
     assert "by herding (Welling, 2009) from the 50,000 training images" in card
     assert "Every image is a real image of the source, unchanged: no protection of privacy" in card
@@ -687,18 +703,18 @@ def test_images_that_were_chosen_are_real_ones() -> None:
     assert "the images are chosen" in card
     assert "synthetic" not in front_and_body(card)[0]["tags"]
     by_chance = {"name": "random", "title": "random real images", "learns": False}
-    card = cards.dataset_card(facts | {"method": by_chance})
+    card = card_of(facts | {"method": by_chance})
     assert "chosen with ddtool by chance" in card
     assert "```bibtex" not in card
 
 
 def test_steps_that_a_clock_decided_are_not_told() -> None:
     facts = adapted()
-    counted = cards.model_card(facts)
+    counted = card_of(facts)
     assert "361 (1,000 steps)" in counted
     assert "261 (1,000 steps)" in counted
     facts["sets"]["10"]["config"]["seconds"] = 600.0
-    timed = cards.model_card(facts)
+    timed = card_of(facts)
     assert "| 10 | 39 | 361 | 0.14 | 6.0 | 261 | 667 |" in timed
 
 
@@ -710,7 +726,7 @@ def test_steps_that_a_clock_decided_are_not_told() -> None:
     ],
 )  # fmt: skip
 def test_the_paper_of_the_method_is_cited(name: str, key: str) -> None:
-    (entry,) = blocks(cards.dataset_card(distilled(name, f"{name} (Somebody)")), "bibtex")
+    (entry,) = blocks(card_of(distilled(name, f"{name} (Somebody)")), "bibtex")
     assert entry.startswith(f"@inproceedings{{{key},\n")
     assert entry.endswith(f"  year      = {{{re.sub('[a-z]', '', key)}}}\n}}\n")
     assert entry.count("{") == entry.count("}")
@@ -718,7 +734,7 @@ def test_the_paper_of_the_method_is_cited(name: str, key: str) -> None:
 
 
 def test_a_method_without_a_paper_here_is_named() -> None:
-    card = cards.dataset_card(distilled("mine", "Mine (Me, 2026)"))
+    card = card_of(distilled("mine", "Mine (Me, 2026)"))
     assert "The method: Mine (Me, 2026)." in card
     assert "```bibtex" not in card
 
@@ -751,7 +767,10 @@ def test_no_text_breaks_out_of_its_place(name: str) -> None:
     for path in leaves(facts()):
         if path == ("kind",):
             continue
-        card = render(with_value(facts(), path, EVIL))
+        try:
+            card = render(with_value(facts(), path, EVIL))
+        except ValueError:  # refused where it enters
+            continue
         data, body = front_and_body(card)
         where = f"{path}:\n{card}"
         assert data["license"] != "evil", where
@@ -771,22 +790,28 @@ def test_no_text_breaks_out_of_its_place(name: str) -> None:
 @pytest.mark.parametrize("value", [float("nan"), "many", None, True])
 def test_values_of_another_kind_do_no_harm(name: str, value: Any) -> None:
     render, facts = CARDS[name]
+    shown = 0
     for path in leaves(facts()):
         if path[0] in ("kind", "repo"):
             continue
-        data, body = front_and_body(render(with_value(facts(), path, value)))
+        try:
+            data, body = front_and_body(render(with_value(facts(), path, value)))
+        except ValueError:  # refused where it enters
+            continue
+        shown += 1
         assert "nan" not in body or path[-1] not in ("mean", "std", "seeds", "seconds", "images", "parameters"), path
         assert ".nan" not in yaml.safe_dump(data), path
+    assert shown > 5
 
 
 @given(st.text())
 def test_one_line_is_one_line(text: str) -> None:
-    for line in (cards.one_line(text), cards.code(text)):
+    for line in (cards.harmless(text), cards.code(text)):
         assert len(line.splitlines()) <= 1
         assert "`" not in line
         line.encode("utf-8")
-    assert not re.search(r"[|<>]|(?<!\\)[\[\]*~]", cards.one_line(text).replace("\\\\", ""))
-    assert cards.one_line(text) == text or not re.fullmatch(r"[^\W_]+", text)
+    assert not re.search(r"[|<>]|(?<!\\)[\[\]*~]", cards.harmless(text).replace("\\\\", ""))
+    assert cards.harmless(text) == text or not re.fullmatch(r"[^\W_]+", text)
     assert len(cards.code(text * 1000, 50)) <= 50
 
 
@@ -801,14 +826,14 @@ def test_one_line_is_one_line(text: str) -> None:
     ],
 )
 def test_one_line_has_no_link_and_no_emphasis(text: str, line: str) -> None:
-    assert cards.one_line(text) == line
+    assert cards.harmless(text) == line
 
 
 def test_an_underscore_stays_in_links_and_code() -> None:
     facts = adapted(repo="me/_a_b", dataset_repo="me/_a_b_")
-    facts["source"]["id"] = "ylecun/mnist_"
-    card = cards.model_card(facts)
-    for text in ("datasets/ylecun/mnist_)", "ddtool generate me/_a_b --ipc", "datasets/me/_a_b_)"):
+    facts["source"] |= {"name": "ylecun/mnist_x_", "id": "ylecun/mnist_x_"}
+    card = card_of(facts)
+    for text in ("datasets/ylecun/mnist_x_)", "ddtool generate me/_a_b --ipc", "datasets/me/_a_b_)"):
         assert text in card, text
     assert "\n# \\_a_b\n" in card
 
@@ -821,22 +846,24 @@ def test_a_wheel_renders_the_cards(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     code = (
-        "import json, sys; from ddtool.sharing import cards; facts = json.load(open(sys.argv[1])); "
-        "json.dump([cards.__file__, cards.model_card(facts), cards.dataset_card(facts)], sys.stdout)"
+        "import json, sys; from ddtool.sharing import cards; from ddtool.sharing.facts import RepoFacts; "
+        "made = [cards.card(RepoFacts.read(open(name).read())) for name in sys.argv[1:]]; "
+        "json.dump([cards.__file__, *made], sys.stdout)"
     )
-    (tmp_path / "facts.json").write_text(json.dumps(adapted()), encoding="utf-8")
+    (tmp_path / "model.json").write_text(json.dumps(adapted()), encoding="utf-8")
+    (tmp_path / "dataset.json").write_text(json.dumps(synthetic()), encoding="utf-8")
     done = subprocess.run(  # elsewhere than in the checkout, which `python -c` would find first
-        [sys.executable, "-c", code, "facts.json"],
+        [sys.executable, "-c", code, "model.json", "dataset.json"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     file, model, dataset = json.loads(done.stdout)
     assert Path(file) == site / "ddtool" / "sharing" / "cards.py"
-    assert (model, dataset) == (cards.model_card(adapted()), cards.dataset_card(adapted()))
+    assert (model, dataset) == (card_of(adapted()), card_of(synthetic()))
 
 
 def test_the_columns_of_a_validation_have_their_order_whatever_the_json_did() -> None:
     rows = [{"accuracy": 43.2, "iteration": 0, "loss after": 0.7, "loss before": 0.8, "seconds": 5.0}]
-    card = cards.model_card(meta(pretraining={"curve": rows}))
+    card = card_of(meta(pretraining={"curve": rows}))
     assert "| iteration | loss before | loss after | accuracy | seconds |" in card
     assert "| 0 | 0.8 | 0.7 | 43.2 | 5 |" in card

@@ -34,8 +34,11 @@ from tiny import done, refused
 
 from ddtool import api
 from ddtool.errors import HubError, UsageError
-from ddtool.hub import client as hub
-from ddtool.sharing import push as publish
+from ddtool.hub import client, generators, upload
+from ddtool.runs.run import Run, read_tensors, write_tensors
+from ddtool.sharing.describe import public_test_set
+from ddtool.sharing.facts import Source
+from ddtool.sharing.options import Options
 
 CARD = "README.md"
 
@@ -52,7 +55,7 @@ def second(pushed: HubServer) -> Iterator[Path]:
 
 def test_a_path_of_two_parts_stays_here(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.image_folder(tmp_path / "customers-acme" / "clothes")
-    shutil.copytree(hub.bundled_folder(), tmp_path / "secret-gens" / "mine")
+    shutil.copytree(generators.bundled_folder(), tmp_path / "secret-gens" / "mine")
     settings = {key: value for key, value in tiny.SETTINGS.items() if key != "architecture"}
     tiny.adapt(Path("customers-acme/clothes"), tmp_path / "run", generator="secret-gens/mine", settings=settings)
     done("push", tmp_path / "run", "ann/clothes")
@@ -89,13 +92,13 @@ def test_a_path_of_two_parts_stays_here(server: HubServer, tmp_path: Path, monke
     ],
 )
 def test_the_test_set_of_a_score(made: Made, tested: str, published: str) -> None:
-    config = publish.Run(made.run).config()
-    source = {"kind": "hub", "id": "uoft-cs/cifar10", "name": "cifar10"}
-    assert publish.public_test_set(tested, config, source) == published
+    config = Run(made.run).config()
+    source = Source(kind="hub", id="uoft-cs/cifar10", name="cifar10", revision="0" * 40)
+    assert public_test_set(tested, config, source) == published
 
 
 def test_a_meta_generator_of_a_folder_and_of_the_hub(server: HubServer) -> None:
-    shutil.copytree(hub.bundled_folder(), Path("secret-gens", "mine"))
+    shutil.copytree(generators.bundled_folder(), Path("secret-gens", "mine"))
     done("push", "--generator", "secret-gens/mine", "ann/meta")
     assert facts(server, "model", "ann/meta")["generator"] == "mine"
     sha = server.commits("model", "ann/meta")[0].sha
@@ -208,10 +211,10 @@ def test_what_is_noted_beside_the_labels_makes_no_other_generator(
     run: Path,
 ) -> None:
     path = run / "generator" / "labels.safetensors"
-    tensors, info = publish.read_tensors(path)
-    publish.write_tensors(path, tensors, info | {"pool_ipc": 5})
+    tensors, info = read_tensors(path)
+    write_tensors(path, tensors, info | {"pool_ipc": 5})
     done("push", run, "ann/c10")
-    publish.write_tensors(path, tensors | {"W": tensors["W"] + 1}, info)
+    write_tensors(path, tensors | {"W": tensors["W"] + 1}, info)
     stderr = refused(1, "push", run, "ann/c10")
     assert "another generator" in stderr
     assert "--only dataset" in stderr
@@ -277,7 +280,7 @@ def test_a_branch_needs_a_name(server: HubServer, run: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["main", "v2", "v1.0-rc_1", "me/try"])
 def test_names_for_a_branch(name: str) -> None:
-    assert publish.Options(branch=name).branch == name
+    assert Options(revision=name).revision == name
 
 
 def test_a_commit_is_tried_again_after_a_slow_upload(
@@ -288,7 +291,7 @@ def test_a_commit_is_tried_again_after_a_slow_upload(
     create, clock = huggingface_hub.HfApi.create_commit, [0.0]
 
     def slow(self: Any, *arguments: Any, **options: Any) -> Any:
-        clock[0] += 10 * hub.PATIENCE
+        clock[0] += 10 * client.PATIENCE
         return create(self, *arguments, **options)
 
     monkeypatch.setattr("ddtool.hub.client.time.monotonic", lambda: clock[0])
@@ -330,7 +333,7 @@ def test_an_organisation_in_other_letters(server: HubServer, monkeypatch: pytest
     monkeypatch.setattr(huggingface_hub.HfApi, "whoami", lambda self: answer)
     for name in ("Lab", "lab"):
         with pytest.raises(HubError, match="may only read"):
-            hub.check_may_write(name)
+            upload.check_may_write(name)
 
 
 # ------------------------------------------------------------------------------------------------------------ the talk
@@ -352,4 +355,4 @@ def test_adapt_names_what_it_has_pushed(server: HubServer) -> None:
 
 def test_options_are_checked_first() -> None:
     with pytest.raises(UsageError, match="not a name for a branch"):
-        publish.Options(branch="a b")
+        Options(revision="a b")

@@ -44,7 +44,8 @@ from ddtool.data.images import ImageData, real_images
 from ddtool.errors import HubError, UsageError
 from ddtool.runs.run import Run
 from ddtool.sharing import cards
-from ddtool.sharing import push as publish
+from ddtool.sharing.command import command as command_of
+from ddtool.sharing.facts import Environment, RepoFacts
 
 ADAPT = ["adapt", "cifar10", "--method", "quarters", "--ipc", 1, "--steps", 3, "--set", "baseline.lr=0.25"]
 QUICK = ["--precision", "fp32", "--set", "evaluate.kernel_ridge=false", "--set", "evaluate.baseline=false"]
@@ -107,7 +108,7 @@ def test_one_repo_whose_card_is_made_from_its_facts(quarters: tuple[Path, dict[s
     assert one["facts"]["quarters ipc1"] == {"batch": 3}
     assert "target" not in one["facts"]
     card = files["README.md"].decode()
-    assert card == cards.dataset_card(stated)
+    assert card == cards.card(RepoFacts.of(stated))
     assert "by Quarters (Nobody, 2026)" in card
     assert "**Each image holds 2x2 images**" in card
     assert "| steps of distillation |" in card
@@ -186,10 +187,12 @@ def test_chosen_images_are_said_to_be_real(server: HubServer) -> None:
 def test_a_command_has_no_settings_that_its_method_refuses(toy: ImageData) -> None:
     made = replace(real_images(toy, torch.arange(4), mirror=False), method="means", stage="distilled")
     config = RunConfig(dataset="x", method="means", baseline={"lr": 0.5}, labels=LabelConfig(width=7))
-    command = publish.command(config, made, {}, local=False)
+    command = command_of(config, made, Environment(), local=False)
     assert "--set baseline.lr=0.5" in command
     assert "labels" not in command
-    assert "--set labels.width=7" in publish.command(replace(config, method="mgdd", baseline={}), made, {}, local=False)
+    assert "--set labels.width=7" in command_of(
+        replace(config, method="mgdd", baseline={}), made, Environment(), local=False
+    )
 
 
 def test_a_budget_in_seconds_is_in_the_command(server: HubServer) -> None:
@@ -308,5 +311,5 @@ def test_a_tricky_repo_is_refused(server: HubServer, quarters: tuple[Path, dict[
 
 
 def test_images_that_would_unpack_to_very_much_are_refused(there: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddtool.sharing.pull.MOST_OF_SETS", 2**16)  # the set has 3 images of 12 KiB
+    monkeypatch.setattr("ddtool.sharing.files.MOST_OF_SETS", 2**16)  # the set has 3 images of 12 KiB
     assert "hold 2 x 2 images each, which is too much" in refused(1, "evaluate", REPO, "--ipc", 1)

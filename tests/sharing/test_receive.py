@@ -35,10 +35,10 @@ from test_hub import (  # noqa: F401  fixtures among them
 
 from ddtool import api, load_set
 from ddtool.errors import DDToolError, RunError, UsageError
-from ddtool.hub import client as hub
+from ddtool.hub import generators, names
 from ddtool.runs import run as runs
 from ddtool.runs.run import Run
-from ddtool.sharing import pull as receive
+from ddtool.sharing import files
 
 FACTS = "ddtool.json"
 TABLE = "ipc1/train.parquet"
@@ -76,7 +76,7 @@ def test_a_note_sends_nothing_to_the_terminal(pushed: HubServer) -> None:  # noq
 
 @pytest.mark.parametrize("name", [f"ann/c10@main{EVIL}", "ann/c10@a b", "ann/c10@", "ann/c10@v1;x", "ann/c10@a\n"])
 def test_what_is_no_revision(name: str) -> None:
-    assert hub.parse(name) is None
+    assert names.parse(name) is None
 
 
 # ---------------------------------------------------------------------------------------------------- facts and config
@@ -137,8 +137,9 @@ def test_the_dataset_is_that_of_the_source(pushed: HubServer, made: Made) -> Non
     ("facts", "said"),
     [
         ({"source": [1]}, "its source is described"),
-        ({"sets": {"1": None}}, "is not described"),
-        ({"class_names": 7}, ""),
+        ({"sets": {"1": None}}, "'sets.1'"),
+        ({"class_names": 7}, "'class_names'"),
+        ({"class_names": [], "shape": None}, ""),
     ],
 )
 def test_a_meta_generator_with_tricky_facts(
@@ -148,7 +149,7 @@ def test_a_meta_generator_with_tricky_facts(
     said: str,
 ) -> None:
     stated = {"format": 1, "kind": "meta-generator", "sets": {}} | facts
-    files = {name: made.model[name] for name in hub.GENERATOR_FILES} | {FACTS: json.dumps(stated).encode()}
+    files = {name: made.model[name] for name in generators.GENERATOR_FILES} | {FACTS: json.dumps(stated).encode()}
     pushed.seed("model", "eve/meta", files)
     if said:
         assert said in refused(1, "info", "eve/meta")
@@ -253,12 +254,12 @@ def test_sets_are_not_too_much_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = sum(len(made.sets[name]) for name in (EXACT, TABLE))
-    monkeypatch.setattr(receive, "MOST_OF_SETS", one - 1)
+    monkeypatch.setattr(files, "MOST_OF_SETS", one - 1)
     shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE, ignore_errors=True)
     pushed.requests.clear()
     assert "are more than" in refused(1, "pull", "ann/c10-ddtool")
     assert not [request for request in pushed.requests if "/resolve/" in request.path and "ipc1" in request.path]
-    monkeypatch.setattr(receive, "MOST_OF_SETS", one)
+    monkeypatch.setattr(files, "MOST_OF_SETS", one)
     done("pull", "ann/c10-ddtool")
 
 

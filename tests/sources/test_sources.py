@@ -26,7 +26,7 @@ from PIL import Image
 
 from ddtool.errors import DataError, UsageError
 from ddtool.events import Note, Step
-from ddtool.hub.transport import reason
+from ddtool.hub.errors import reason
 from ddtool.runtime.cache import cache_root
 from ddtool.sources import decode, origins, schema
 from ddtool.sources import load as sources
@@ -814,7 +814,7 @@ def test_aliases_name_real_repositories() -> None:
 def test_reasons_hold_no_credentials() -> None:
     error = OSError("GET https://user:pa55@hub/x with hf_abcdefghijklmnop failed\nmore")
     error.__cause__ = ValueError("https://me:hunter2@host said no to hf_ABCDEFGHIJKLMNOP")
-    assert reason(error) == "https://***host said no to ***"
+    assert reason(error) == "https://***@host said no to ***"
 
 
 # --- the Hub --------------------------------------------------------------------------------------------------------
@@ -931,7 +931,7 @@ def online(folder: Path) -> None:
         load("acme/shirts")
     server.shutdown()
     server.server_close()
-    with pytest.raises(DataError, match="could not be asked"):
+    with pytest.raises(DataError, match="cannot be reached"):
         load("acme/photos")
 
 

@@ -1,0 +1,155 @@
+"""From the Hub: what a name means now, which files a repo holds, and those files by exact name at one commit.
+
+What comes from there is untrusted: sizes are limited before a download, and hashes compared after it.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddtool.errors import HubError, NotOnHubError
+from ddtool.events import Report, Step, silent
+from ddtool.hub import memory
+from ddtool.hub.client import api, patiently
+from ddtool.hub.errors import CorruptedError, explained
+from ddtool.hub.memory import offline
+from ddtool.hub.names import Pinned, Ref, is_commit
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile, RepoFolder
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as the Hub lists it: bytes, and the sha256 of its content (LFS) or its Git hash."""
+
+    size: int
+    oid: str
+
+
+def resolve(kind: str, ref: Ref) -> Pinned:
+    """The commit that a name means now; offline, the one it meant when it was last used here."""
+    if offline():
+        sha = ref.revision if is_commit(ref.revision) else memory.commit_of(kind, ref.repo, ref.branch)
+        if sha is None:
+            raise NotOnHubError(
+                f"HF_HUB_OFFLINE is set, and the {kind} '{ref}' was not used here before.",
+                f"Fetch it once with a connection (unset HF_HUB_OFFLINE): `ddtool pull {ref}`.",
+            )
+        return Pinned(kind, ref.repo, sha, branch=ref.branch)
+    with explained(kind, ref):
+        info = patiently(lambda: api().repo_info(ref.repo, repo_type=kind, revision=ref.revision, timeout=30))
+    sha = str(info.sha)
+    if not is_commit(sha):
+        raise HubError(f"The Hub names no commit of the {kind} '{ref}'.", "Check that the repo is not empty.")
+    memory.remember_commit(kind, ref.repo, ref.branch, sha)
+    return Pinned(kind, ref.repo, sha, bool(info.private), ref.branch)
+
+
+@contextlib.contextmanager
+def or_local(name: str, hint: str = "") -> Iterator[None]:
+    """For a name that could have been a folder: say so when the Hub does not have it either."""
+    try:
+        yield
+    except NotOnHubError as error:
+        raise NotOnHubError(
+            f"There is no folder '{name}' here. {error.message}", f"Check the name. {error.hint} {hint}".rstrip()
+        ) from error
+
+
+def listing(repo: Pinned, names: Iterable[str]) -> dict[str, RemoteFile]:
+    """Which of the files `names` the repo holds, with sizes and hashes."""
+    names = list(names)
+    if offline():
+        known = memory.files_of(repo.kind, repo.repo, repo.sha)
+        return {name: RemoteFile(*known[name]) for name in names if name in known}
+    if not names:
+        return {}
+    from huggingface_hub.hf_api import RepoFile
+
+    def ask() -> "list[RepoFile | RepoFolder]":
+        return api().get_paths_info(repo.repo, names, revision=repo.sha, repo_type=repo.kind)
+
+    with explained(repo.kind, Ref(repo.repo, repo.sha)):
+        found = patiently(ask)
+    files = {f.path: RemoteFile(f.size, f.lfs.sha256 if f.lfs else f.blob_id) for f in found if isinstance(f, RepoFile)}
+    files = {name: files[name] for name in names if name in files}
+    memory.remember_files(repo.kind, repo.repo, repo.sha, {name: (f.size, f.oid) for name, f in files.items()})
+    return files
+
+
+def filenames(repo: Pinned) -> set[str]:
+    """The names of all files of a repo."""
+    with explained(repo.kind, Ref(repo.repo, repo.sha)):
+        return set(patiently(lambda: api().list_repo_files(repo.repo, repo_type=repo.kind, revision=repo.sha)))
+
+
+def fetch(repo: Pinned, limits: Mapping[str, int], report: Report = silent) -> Path:
+    """Download the files `limits` names (exactly these) into the cache; returns the folder that holds them.
+
+    Raises HubError when one is missing, larger than its limit in bytes, or not what the Hub lists; what is corrupted is
+    removed from the cache.
+    """
+    there = listing(repo, limits)
+    for name, most in limits.items():
+        if name not in there:
+            raise HubError(f"The {repo.kind} '{repo.repo}' holds no {name}.", _missing_hint(repo))
+        if there[name].size > most:
+            raise HubError(
+                f"{name} of '{repo.repo}' is refused: {there[name].size:,} bytes are more than the {most:,} it may have.",
+                "Nothing was downloaded. Take another repo or revision.",
+            )
+    folders = set()
+    for done, name in enumerate(limits):
+        path = _download(repo, name, there[name])
+        folders.add(path.parents[name.count("/")])
+        report(Step(f"download {repo.repo}", done + 1, len(limits), {}))
+    return folders.pop()
+
+
+def _missing_hint(repo: Pinned) -> str:
+    if offline():
+        return f"HF_HUB_OFFLINE is set, and the file was not used here before: `ddtool pull {repo.repo}` with a connection."
+    return "Only files of ddtool are read, safetensors and JSON; a pickle (pytorch_model.bin, *.pt) never is."
+
+
+def _download(repo: Pinned, name: str, listed: RemoteFile) -> Path:
+    """One file in the cache, with the content that the Hub lists."""
+    import huggingface_hub
+
+    def once() -> Path:
+        path = Path(
+            huggingface_hub.hf_hub_download(
+                repo.repo,
+                name,
+                repo_type=repo.kind,
+                revision=repo.sha,
+                local_files_only=offline(),
+                etag_timeout=30,
+                library_name="ddtool",
+            )
+        )
+        if path.stat().st_size != listed.size or hash_of(path, listed.oid) != listed.oid:
+            path.resolve().unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            raise CorruptedError
+        return path
+
+    with explained(repo.kind, Ref(repo.repo, repo.sha), name):
+        return patiently(once)
+
+
+def hash_of(file: Path | bytes, like: str) -> str:
+    """The hash of a file's content, of the sort that `like` is: sha256, or Git's."""
+    size = len(file) if isinstance(file, bytes) else file.stat().st_size
+    digest = hashlib.sha256() if len(like) == 64 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    if isinstance(file, bytes):
+        digest.update(file)
+        return digest.hexdigest()
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,47 @@
+"""The commands that make a set again, and that push a run again."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ddtool.config import MGDD_SETTINGS, PRESETS, RunConfig, from_dict, merged, to_dict
+from ddtool.data.images import SyntheticSet
+from ddtool.pipeline.adapt import MGDD
+from ddtool.runtime.engine import PRECISIONS
+from ddtool.sharing.facts import Environment
+
+
+def command(config: RunConfig, made: SyntheticSet, env: Environment, local: bool) -> str:
+    """The command that makes a set: every setting that is not of the nearer preset, the precision, a CPU's threads."""
+    by_preset = {name: list(differences(to_dict(config), name)) for name in PRESETS}
+    name = min(by_preset, key=lambda name: len(by_preset[name]))
+    words = ["ddtool adapt", shlex.quote(f"./{config.dataset}" if local else config.dataset)]
+    words += [f"--ipc {n}" for n in config.ipc] + [f"--seed {config.seed} --preset {name}"]
+    if config.method != MGDD:
+        words += [f"--method {shlex.quote(config.method)}"]
+    elif config.generator != "bundled":
+        words += ["--generator " + shlex.quote(config.generator)]
+    words += [f"--seconds {config.seconds:.12g}"] if config.seconds is not None else []
+    unused = MGDD_SETTINGS if config.method != MGDD else ()  # a run may have them, its command would be refused
+    given = [(key, value) for key, value in by_preset[name] if key.partition(".")[0] not in unused]
+    words += [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in given]
+    precision = [f"--precision {env.precision}"] if env.precision in PRECISIONS else []
+    words += precision + ([f"--threads {env.threads}"] if env.threads is not None else [])
+    if made.stage == "generated" and config.refine.steps > 0:
+        words += [f"--out runs/new && ddtool generate runs/new --ipc {made.ipc}", *precision]
+        words += ["--labels analytical"] if made.label_method == "analytical" and config.fit.networks else []
+    return " ".join(words)
+
+
+def differences(config: Mapping[str, Any], preset: str) -> Iterator[tuple[str, Any]]:
+    """(a.b, value) of every setting that differs from a preset's, but for those with an option of their own."""
+    usual = to_dict(from_dict(RunConfig, merged({}, PRESETS[preset])))
+    for key, value in config.items():
+        if key in ("dataset", "ipc", "seed", "generator", "method", "seconds"):
+            continue
+        if isinstance(value, dict):
+            inner = usual[key] if isinstance(usual[key], dict) else {}
+            yield from ((f"{key}.{k}", v) for k, v in value.items() if inner.get(k) != v)
+        elif value != usual[key]:
+            yield key, value

@@ -1,0 +1,229 @@
+"""A run, or a generator's folder, as others will see it: the files of its repos and the facts that go with them.
+
+No place on this disk is named: of a path only its end. The run directory is only read.
+"""
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+from safetensors import safe_open
+
+from ddtool import methods
+from ddtool.config import RunConfig, to_dict
+from ddtool.errors import HubError, RunError
+from ddtool.events import Note, Report
+from ddtool.hub.generators import PRETRAINING
+from ddtool.hub.names import is_pinned
+from ddtool.models.generator import WEIGHTS_FILE
+from ddtool.pipeline.adapt import MGDD
+from ddtool.runs.run import Run, read_tensors, write_tensors
+from ddtool.sharing.command import command
+from ddtool.sharing.facts import (
+    FORMAT,
+    META,
+    SETS,
+    Environment,
+    MethodFacts,
+    RepoFacts,
+    RunFacts,
+    SetFacts,
+    Source,
+)
+from ddtool.sharing.files import LABELS, POOL
+from ddtool.sources.origins import ALIASES
+from ddtool.version import __version__
+
+SHORT = {repo: alias for alias, repo in ALIASES.items()}
+"""The one name under which a dataset that has an alias is published, however it was typed."""
+
+
+def check_finished(run: Run, report: Report) -> None:
+    """RunError unless a run has all that is pushed; sets that it was to have and has not are said aloud."""
+    facts, generator = noted(run).facts, run.has_generator() and run.has(f"generator/{LABELS}")
+    made = generator if run.config().method == MGDD else facts.finished
+    ready = made and run.ipcs() and not run.has("checkpoints")
+    resume = f"`ddtool adapt --resume {shlex.quote(str(run.folder))}`"
+    if not ready:
+        if facts.pulled:
+            resume = f"`ddtool generate {shlex.quote(str(run.folder))} --ipc 10`"
+        raise RunError(f"{run.folder} is not finished: nothing is pushed.", f"Make its sets first: {resume}.")
+    if not facts.pulled and (missing := sorted(set(run.config().ipc) - set(run.ipcs()))):
+        report(Note(f"Not in {run.folder}, so not pushed: the set of ipc {', '.join(map(str, missing))} ({resume})."))
+
+
+def noted(run: Run) -> RunFacts:
+    """What a run's results.json holds; RunError when it is damaged."""
+    try:
+        return RunFacts.of(run.results())
+    except ValueError as error:
+        raise run.damaged("results.json", str(error)) from error
+
+
+def describe_run(run: Run, pool: int) -> RepoFacts:
+    """What both repos of a run say: what it was made from, and each set. pool: the real images that go with it."""
+    config, (class_names, shape, made_from) = run.config(), target_of(run)
+    source = public_source(made_from)
+    dataset = config.dataset if source.kind == "hub" else source.name
+    public = replace(config, dataset=dataset, generator=public_generator(config.generator))
+    method = method_of(config)
+    results, environment = noted(run), public_environment(run)
+    facts = RepoFacts(
+        format=FORMAT,
+        kind=SETS,
+        ddtool=__version__,
+        source=source,
+        class_names=class_names,
+        shape=shape,
+        generator=None if method else public.generator,
+        parameters=None if method else parameters(run.folder / "generator" / WEIGHTS_FILE),
+        sets={n: describe_set(run, n, public, source, results, environment) for n in run.ipcs()},
+        pretraining=None,
+        pool=pool,
+    )
+    return facts.but(method=method) if method else facts
+
+
+def describe_set(
+    run: Run, ipc: int, public: RunConfig, source: Source, results: RunFacts, environment: Environment
+) -> SetFacts:
+    """One set of a run: the command, settings, seconds and scores."""
+    made, config, settings = run.load_set(ipc), run.config(), to_dict(public)
+    if config.method != MGDD:
+        settings["baseline"] = asdict(methods.settings_of(config.method, config.baseline))
+    facts = SetFacts(
+        command=command(public, made, environment, local=source.kind == "local"),
+        stage=made.stage,
+        labels=made.label_method,
+        label_scale=made.label_scale,
+        images=len(made),
+        config=json.loads(json.dumps(settings)),
+        env=environment,
+        timings={k: v for k, v in results.timings.items() if f"ipc{ipc}" in k.split() or "ipc" not in k},
+        facts=results.facts.of_set(ipc),
+        scores=tuple(
+            replace(score, dataset=public_test_set(score.dataset, config, source))
+            for score in results.scores
+            if score.ipc == ipc
+        ),
+    )
+    return facts.but(factor=made.factor) if made.factor > 1 else facts
+
+
+def describe_generator(name: str, folder: Path, repo: str) -> RepoFacts:
+    """What the repo of a meta generator says."""
+    return RepoFacts(
+        format=FORMAT,
+        kind=META,
+        ddtool=__version__,
+        repo=repo,
+        generator=public_generator(name),
+        parameters=parameters(folder / WEIGHTS_FILE),
+        pretraining=pretraining(folder),
+        sets={},
+    )
+
+
+def method_of(config: RunConfig) -> MethodFacts | None:
+    """The method of a run, where it is another than the generator's."""
+    if config.method == MGDD:
+        return None
+    kind = methods.find(config.method)
+    return MethodFacts(name=config.method, title=kind.title, learns=kind.learns)
+
+
+def target_of(run: Run) -> tuple[tuple[str, ...], tuple[int, int, int], Mapping[str, Any]]:
+    """What the run was made from: class names, shape (c, h, w) and source; RunError when the run does not say."""
+    if run.config().method == MGDD:
+        info = run.load_label_head()[2]
+        return tuple(info["class_names"]), tuple(info["shape"]), info["source"]
+    made = run.load_set(run.ipcs()[0])
+    c, h, w = made.images.shape[1:]
+    return made.class_names, (c, h, w), made.source
+
+
+def public_environment(run: Run) -> Environment:
+    """What of a run's env.json is published."""
+    try:
+        env = Environment.of(run.read_json("env.json"))
+    except ValueError as error:
+        raise run.damaged("env.json", str(error)) from error
+    if env.platform is not None:  # older runs kept the kernel's release after a dash
+        return env.but(platform=env.platform.partition("-")[0])
+    return env
+
+
+def public_source(source: Mapping[str, Any]) -> Source:
+    """Where data came from, without a place on this disk: of a folder its name, of a Hub dataset its alias or id."""
+    public = {key: value for key, value in source.items() if key != "path"}
+    if source.get("kind") == "hub":
+        return Source(**public | {"name": SHORT.get(source["id"], source["id"])})
+    return Source(**public | {"name": last_part(str(source.get("path") or source.get("name")))})
+
+
+def public_generator(name: str) -> str:
+    """A generator as others may see it: a repo only at its commit, as every run records it; of a path the end."""
+    return name if is_pinned(name) else last_part(name)
+
+
+def public_test_set(name: str, config: RunConfig, source: Source) -> str:
+    """The dataset of a score as others may see it: the run's own, or one that is known on the Hub; of others the end."""
+    bare = name.removeprefix("hf://datasets/").partition("@")[0]
+    if name == config.dataset or (source.kind == "hub" and ALIASES.get(bare, bare) == source.id):
+        return source.name
+    if ALIASES.get(bare, bare) in SHORT:
+        return SHORT[ALIASES.get(bare, bare)]
+    end = last_part(name)
+    return f"{end} (other data)" if end in ALIASES else end
+
+
+def last_part(path: str) -> str:
+    """The last component of a path, by its text alone: what is on this disk decides nothing that is published."""
+    return re.sub(r"[^\w .-]", "-", Path(path).name).strip(". ") or "data"
+
+
+def parameters(weights: Path) -> int:
+    """How many numbers a safetensors file holds."""
+    with safe_open(weights, framework="pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in list(file.keys())]
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def real_images(run: Run) -> int:
+    """The real images that go with a run's sets: its pool, or what a method that learns began with."""
+    from pyarrow import parquet
+
+    if run.has(POOL):
+        return parquet.read_metadata(run.folder / POOL).num_rows
+    method = run.config().method
+    return len(run.load_set(max(run.ipcs()))) if method != MGDD and methods.find(method).learns else 0
+
+
+def pretraining(folder: Path) -> JsonValue:
+    """The facts beside a meta generator, None when there are none; HubError when the file is not JSON."""
+    path = folder / PRETRAINING
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HubError(f"{path} is not readable JSON: {error}.", "Correct it, or remove it.") from error
+
+
+def without_paths(file: Path, rewritten: Path) -> Path:
+    """The file as it is, or a copy whose description of the source names no place on this disk."""
+    with safe_open(file, framework="pt") as opened:
+        source = json.loads(opened.metadata()["ddtool"])["source"]
+    stated = public_source(source).stated()
+    if stated == source:
+        return file
+    public = {key: stated[key] for key in source if key in stated} | stated  # in the order in which a run writes them
+    tensors, info = read_tensors(file)
+    write_tensors(rewritten, tensors, info | {"source": public})
+    return rewritten

@@ -1,0 +1,11 @@
+"""The files of a repo: their names, and the most bytes that each may have."""
+
+from ddtool.hub.generators import FACTS, MOST_FACTS
+
+CARD, PREVIEW = "README.md", "preview.png"
+LABELS, POOL, EXACT, PARQUET = "labels.safetensors", "pool/train.parquet", "exact.safetensors", "train.parquet"
+LIMITS = {FACTS: MOST_FACTS, LABELS: 2**30, POOL: 2**30, EXACT: 2**32, PARQUET: 2**32}
+"""The most bytes that a file from a repo may have."""
+
+MOST_OF_SETS = 2**32
+"""The most bytes that all files of one request for sets may have."""

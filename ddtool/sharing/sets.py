@@ -1,0 +1,102 @@
+"""The synthetic sets of a dataset repo, checked before they are used: sizes and headers first, then values."""
+
+from pathlib import Path
+
+import torch
+
+from ddtool.data.images import SyntheticSet
+from ddtool.errors import HubError, RunError, UsageError
+from ddtool.events import Note, Report, silent
+from ddtool.hub.download import fetch, listing
+from ddtool.hub.generators import FACTS
+from ddtool.hub.names import DATASET, MODEL
+from ddtool.runs.run import STAGES, read_parquet, read_set
+from ddtool.sharing import files
+from ddtool.sharing.facts import SETS, Source
+from ddtool.sharing.files import EXACT, LIMITS, PARQUET
+from ddtool.sharing.found import HINT, Found, find
+
+
+def load_sets(found: Found, ipc: int | None = None, report: Report = silent) -> list[SyntheticSet]:
+    """The sets of a dataset repo (all, or that of one IPC), exact tensors; HubError or RunError for what is refused."""
+    if ipc is not None and ipc not in found.ipcs:
+        there = ", ".join(map(str, found.ipcs))
+        raise RunError(f"'{found.repo.repo}' has no synthetic set of ipc {ipc}.", f"Sets there: {there}.")
+    ipcs = found.ipcs if ipc is None else [ipc]
+    folder = fetch_sets(found, [f"ipc{n}/{EXACT}" for n in ipcs], report)
+    return [exact_set(found, folder, n) for n in ipcs]
+
+
+def fetch_sets(found: Found, names: list[str], report: Report) -> Path:
+    """The folder with these files of sets; HubError, before a download, when they are too much together."""
+    total = sum(file.size for file in listing(found.repo, names).values())
+    if total > files.MOST_OF_SETS:
+        message = f"The sets of '{found.repo.repo}' are refused: {total:,} bytes are more than {files.MOST_OF_SETS:,}."
+        raise HubError(message, "Nothing was downloaded. `ddtool evaluate REPO --ipc N` takes one of the sets.")
+    return fetch(found.repo, {name: LIMITS[name.split("/")[1]] for name in names}, report)
+
+
+def exact_set(found: Found, folder: Path, ipc: int) -> SyntheticSet:
+    """One set of a repo whose files are in `folder`; HubError or RunError when it is not what the facts say."""
+    name = f"ipc{ipc}/{EXACT}"
+    made = read_set(folder / name)
+    if fault := set_fault(found, made, ipc):
+        raise found.refused(name, fault)
+    return made
+
+
+def set_fault(found: Found, made: SyntheticSet, ipc: int) -> str:
+    """In what a set differs from the facts of its repo; empty when in nothing."""
+    facts = found.facts
+    try:
+        Source.of(made.source)
+    except ValueError as error:
+        return str(error)
+    if made.stage not in STAGES:
+        return f"its stage is '{made.stage:.40}'"
+    if (made.ipc, made.class_names) != (ipc, facts.class_names):
+        return f"it has {made.ipc} images per class of {made.num_classes} classes, and {FACTS} says otherwise"
+    if made.method != facts.made_by:
+        return f"it is of the method '{made.method:.40}', and {FACTS} says otherwise"
+    if made.images.nbytes * made.factor**2 > files.MOST_OF_SETS:
+        return f"its images hold {made.factor} x {made.factor} images each, which is too much"
+    if tuple(made.images.shape[1:]) != facts.shape:
+        return f"its images are of another size than {FACTS} says"
+    return ""
+
+
+def check_table(found: Found, folder: Path, exact: SyntheticSet) -> None:
+    """HubError or RunError unless a set's parquet file holds the same images and classes as its exact tensors."""
+    name = f"ipc{exact.ipc}/{PARQUET}"
+    images, labels = read_parquet(folder / name, exact.num_classes)
+    if not torch.equal(labels, exact.hard) or not torch.equal(images, exact.pixels()):
+        raise found.refused(name, f"it is not the set of {EXACT}")
+
+
+def sets_of(name: str, ipc: int | None = None, stage: str | None = None, report: Report = silent) -> list[SyntheticSet]:
+    """The sets that a repo's name means: of a dataset repo, or of the one that a generator's repo names as its own."""
+    found = find(name, DATASET)
+    if found.repo.kind == MODEL:
+        other = found.facts.dataset_repo
+        if not other:
+            raise HubError(f"'{name}' holds a generator and no sets.", f"Make one: `ddtool generate {name} --ipc 10`.")
+        report(Note(f"The sets of {name} are in the dataset repo {other}."))
+        found = find(other, DATASET)
+    if found.kind != SETS:
+        raise HubError(f"'{found.repo.repo}' holds no synthetic sets.", HINT)
+    sets = load_sets(found, ipc, report)
+    if other_stages := {made.stage for made in sets} - {stage or made.stage for made in sets}:
+        hint = "Earlier stages are not pushed; leave --stage out."
+        raise UsageError(f"The sets of '{found.repo.repo}' are {', '.join(sorted(other_stages))}.", hint)
+    return sets
+
+
+def load_set(name: str, ipc: int | None = None) -> SyntheticSet:
+    """One set of a dataset repo; `ipc` may be left out when there is only one."""
+    found = sets_of(name, ipc)
+    if len(found) != 1:
+        there = ", ".join(str(made.ipc) for made in found)
+        raise UsageError(
+            f"'{name}' holds several sets.", f"Name one of them, ipc={there.partition(',')[0]} say: {there}."
+        )
+    return found[0]

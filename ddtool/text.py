@@ -1,0 +1,31 @@
+"""Text that comes from elsewhere, made safe to show: without control characters and without secrets."""
+
+import re
+
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+"""The user and password in front of a host."""
+
+
+def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}", keep: str = "") -> str:
+    """Text without control characters, invisible ones and half characters; white space of other kinds becomes a space.
+
+    keep: characters that stay although they are not printable, "\\n" for example.
+    """
+    return "".join(c if c.isprintable() or c in keep else " " if c.isspace() else instead for c in text)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Printable text on one line, of at most `limit` characters."""
+    line = " ".join(printable(text[: 10 * limit], " ").split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def without_login(address: str) -> str:
+    """An address without the user and password that it may hold."""
+    return _LOGIN.sub("", address)
+
+
+def without_secrets(text: str) -> str:
+    """Text with everything that looks like a credential replaced by ***."""
+    return _TOKEN.sub("***", _LOGIN.sub("***@", text))
