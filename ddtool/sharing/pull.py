@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ddtool.config import RunConfig, from_dict, to_dict
+from ddtool.config import RunConfig, from_dict, most_from_hub, to_dict
 from ddtool.errors import DDToolError, HubError, RunError
 from ddtool.events import Note, Report, silent
 from ddtool.hub.download import fetch, listing
