@@ -83,7 +83,7 @@ def chosen_whitening(
     fitted = fitted_whitening(config, plain, "dct" if kind == "auto" else kind, engine)
     if kind != "auto":
         return fitted
-    without, with_it = whitening_trial(config, plain, fitted, mirror, engine)
+    without, with_it = (whitening_accuracy(config, plain, tried, mirror, engine) for tried in (None, fitted))
     if math.isnan(without):
         report(Note("Whitening is off: too few images of a class to tell whether it helps (--whiten dct has it)."))
         return None
@@ -105,21 +105,17 @@ def fitted_whitening(config: RunConfig, plain: mgdd.Real, kind: str, engine: Eng
     )
 
 
-def whitening_trial(
-    config: RunConfig, plain: mgdd.Real, fitted: Whitening, mirror: bool, engine: Engine
-) -> tuple[float, float]:
-    """Held-out accuracy in percent without and with a whitening: of ridge heads on random networks' features of a few real
-    images, with labels fitted to them in closed form. The same images and networks serve both."""
+def whitening_accuracy(
+    config: RunConfig, plain: mgdd.Real, fitted: Whitening | None, mirror: bool, engine: Engine
+) -> float:
+    """Held-out accuracy in percent with a whitening (or without): of ridge heads on random networks' features of a few real
+    images, with labels fitted to them in closed form. The images and networks are the same for whatever whitening."""
     rng = engine.rng(config.seed, "whitening trial")
     order = torch.randperm(len(plain.data), generator=rng, device=rng.device)
     held = order[: min(TRIAL_HELD_OUT, len(order) // 5)]
     rest = order[len(held) :]
-    seen = replace(plain.data, images=plain.data.images[rest], labels=plain.data.labels[rest])
-    tests = plain.data.images[held], plain.data.labels[held]
-    return (
-        trial_accuracy(config, seen, tests, mirror, engine),
-        trial_accuracy(config, replace(seen, whitening=fitted), tests, mirror, engine),
-    )
+    seen = replace(plain.data, images=plain.data.images[rest], labels=plain.data.labels[rest], whitening=fitted)
+    return trial_accuracy(config, seen, (plain.data.images[held], plain.data.labels[held]), mirror, engine)
 
 
 @torch.no_grad()

@@ -207,7 +207,7 @@ def test_too_few_images_to_tell_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("kind", ["none", "dct", "zca"])
 def test_what_is_asked_for_is_not_tried(kind: str, toy: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "whitening_trial", None)
+    monkeypatch.setattr(target, "whitening_accuracy", None)
     real = mgdd.Real.of(toy, tiny.ENGINE)
     found = target.chosen_whitening(RunConfig(whitening=WhiteningConfig(kind)), real, True, tiny.ENGINE, silent)
     assert (found.kind if found else "none") == kind
