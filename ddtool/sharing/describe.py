@@ -113,7 +113,8 @@ def describe_set(
             if score.ipc == ipc
         ),
     )
-    return facts.but(factor=made.factor) if made.factor > 1 else facts
+    more: dict[str, object] = {"factor": made.factor} if made.factor > 1 else {}
+    return facts.but(**more | ({"whitening": made.whitening.kind} if made.whitening else {}))
 
 
 def describe_generator(name: str, folder: Path, repo: str) -> RepoFacts:

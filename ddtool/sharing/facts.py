@@ -221,6 +221,8 @@ class SetFacts(Record):
     label_scale: float | None = None
     images: int | None = None
     factor: int = 1
+    whitening: Literal["dct", "zca"] | None = None
+    """How networks are to see it, standardised apart."""
     config: dict[str, JsonValue]
     """The resolved configuration, as it was written: read as a RunConfig only when a run is made of it."""
     env: Environment

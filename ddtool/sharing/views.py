@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from ddtool.evaluation.measure import Score
+from ddtool.evaluation.measure import EXACT, NOT_WHITENED, Score
 from ddtool.hub.names import is_repo
 from ddtool.sharing.facts import MethodFacts, RepoFacts, SetFacts, Source, Spent
 from ddtool.sharing.pretraining import (
@@ -110,6 +111,8 @@ def _set_view(ipc: int, made: SetFacts) -> View:
         "seconds": [seconds(value) for value in taken] + ["–"] * (not refined),
         "total": seconds(_sum(taken)),
         "factor": made.factor if made.factor > 1 else 0,
+        "whitening": made.whitening or "",
+        "unwhitened": _unwhitened(ipc, made),
         "init": settings.init or "",
         **_spent_view(made.facts.spent),
         "scored": bool(made.scores),
@@ -180,10 +183,22 @@ def _results(facts: RepoFacts) -> Iterator[View]:
         yield {"protocol": key[1], "arch": key[2], "rows": tables[key]}
 
 
+def _unwhitened(ipc: int, made: SetFacts) -> str:
+    """What a set that is to be whitened is worth without that, beside what it is worth, by one protocol and network."""
+    final = [score for score in made.scores if score.stage == made.stage and score.ipc == ipc]
+    for without in (score for score in final if score.inputs == NOT_WHITENED):
+        alike = [s for s in final if s.key.usual and replace(s.key, inputs=NOT_WHITENED) == without.key]
+        if alike:
+            return f"{number(without.mean)} % instead of {number(alike[0].mean)} % ({without.protocol})"
+    return ""
+
+
 def _score_view(ipc: int, score: Score, facts: RepoFacts) -> View:
     """One row of a table of results."""
     names = STAGES | {"distilled": OTHERS[facts.method is None or facts.method.learns]}
     remark = " (published)" if score.stage == facts.sets[ipc].stage else ""
+    remark += ", before rounding to 8 bits" * (score.pixels == EXACT)
+    remark += ", used without whitening" * (score.inputs == NOT_WHITENED)
     if not is_tested_here(score, facts):
         remark = f" (tested on {short_name(score.dataset)})"
     return {
