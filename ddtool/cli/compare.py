@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ddtool.experiments.folder import Folder
-    from ddtool.experiments.grid import Job, Request
+    from ddtool.experiments.grid import Job, Request, Values
     from ddtool.experiments.table import Comparison
     from ddtool.runtime.distributed import Ranks
     from ddtool.runtime.engine import Engine
@@ -130,11 +130,11 @@ def command(
             work(output, folder, request, jobs, places, ranks, engine)
 
 
-def settings_of_methods(pairs: list[str]) -> dict[str, Any]:
+def settings_of_methods(pairs: list[str]) -> "dict[str, Values]":
     """`--set-for METHOD:NAME=VALUE` as nested settings by method."""
     from ddtool.config import merged
 
-    out: dict[str, Any] = {}
+    out: dict[str, Values] = {}
     for pair in pairs:
         method, colon, setting = pair.partition(":")
         if not colon or not method or "=" in method:
