@@ -105,13 +105,15 @@ def evaluate(
     seeds: int = 3,
     seed: int = 0,
     baseline: bool = True,
+    data: Mapping[str, Any] | None = None,
     engine: Engine | None = None,
     report: Report = silent,
 ) -> list[Score]:
     """Scores of the sets of a run (or of one exact.safetensors, its folder, or a Hub repo) on a whole test split.
 
     on: the dataset to test on (default: the run's);  stage: initial, generated or refined (default: the final one);
-    baseline: score as many random real images too. Scores of a run are recorded in its results.json.
+    baseline: score as many random real images too;  data: reading options of that dataset, fields of `sources.DataOptions`,
+    on top of those that the set was made with. Scores of a run are recorded in its results.json.
     """
     scoring.check_request(stage, protocol)
     engine = engine or Engine.choose()
@@ -121,7 +123,7 @@ def evaluate(
             run, sets = None, receive.sets_of(str(run_or_set), ipc, stage, report)
     else:
         run, sets = scoring.find_sets(path, ipc, stage)
-    return scoring.evaluate(run, sets, on, protocol, seeds, seed, baseline, engine, report)
+    return scoring.evaluate(run, sets, on, protocol, seeds, seed, baseline, data or {}, engine, report)
 
 
 def push(

@@ -144,14 +144,12 @@ def test_only_the_command_line_talks_to_the_terminal(library: str) -> None:
 
 
 def test_datasets_has_its_rooms() -> None:
-    assert importers("datasets") <= rooms(
-        "sources.load", "sources.decode", "sources.schema", "sources.origins", "runs.run", "hub.client"
-    )
+    assert importers("datasets") <= rooms("sources.tables", "sources.names", "runs.run", "hub.client")
 
 
 def test_the_hub_has_its_rooms() -> None:
     assert importers("huggingface_hub") <= rooms(
-        "hub.client", "hub.transport", "models.generator", "sources.load", "sources.origins", "cli.errors"
+        "hub.client", "hub.transport", "models.generator", "sources.tables", "sources.names", "cli.errors"
     )
 
 

@@ -1,6 +1,6 @@
 """`ddtool evaluate`: fresh networks on a synthetic set, tested on the whole test split."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from ddtool.cli.output import Output, score_table
 
 
 @handled
+@o.reads_data
 def command(
     run_or_set: Annotated[
         str,
@@ -26,6 +27,8 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, help="Fresh networks per score.")] = 3,
     seed: o.Seed = 0,
     baseline: Annotated[bool, typer.Option(help="Score as many random real images beside it.")] = True,
+    *,
+    data: dict[str, Any],
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
@@ -48,7 +51,7 @@ def command(
         engine = engine_for(device, precision, compile_, threads, output)
         scores = api.evaluate(
             run_or_set, ipc=ipc, stage=stage, on=on, protocol=protocol, seeds=seeds, seed=seed, baseline=baseline,
-            engine=engine, report=output.listener,
+            data=data, engine=engine, report=output.listener,
         )  # fmt: skip
         rows = [score.to_dict() for score in scores]
         output.result({"scores": rows}, "\n".join(f"{s['mean']:.2f}" for s in rows), [score_table(rows)])

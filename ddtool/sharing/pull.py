@@ -37,7 +37,7 @@ from ddtool.runs.run import (
     write_json,
 )
 from ddtool.sources import load as sources
-from ddtool.sources.origins import ALIASES, CONVERTED
+from ddtool.sources.names import ALIASES, CONVERTED
 
 FORMAT = 1
 ADAPTED, META, SETS = "adapted-generator", "meta-generator", "synthetic-dataset"

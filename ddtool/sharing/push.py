@@ -35,7 +35,7 @@ from ddtool.runtime.engine import PRECISIONS
 from ddtool.sharing import cards
 from ddtool.sharing import pull as receive
 from ddtool.sharing.pull import ADAPTED, EXACT, FACTS, FORMAT, LABELS, LIMITS, META, PARQUET, POOL, SETS
-from ddtool.sources.origins import ALIASES
+from ddtool.sources.names import ALIASES
 from ddtool.version import __version__
 
 CARD, PREVIEW = "README.md", "preview.png"
