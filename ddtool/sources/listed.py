@@ -24,6 +24,7 @@ from ddtool.sources.schema import TEST_NAMES, TRAIN_NAMES
 _LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed", "diagnosis")
 _SPLITS = ("split", "set", "subset", "partition", "data set", "dataset")
 _LOOK = 200  # rows by which the column of file names is found
+_PIXEL = re.compile(r"(pixel|px|p|x|)[ _-]?\d+(x\d+)?", re.IGNORECASE)
 _NO_DATA = re.compile(r"(sample)?[ _-]?submission", re.IGNORECASE)
 
 
@@ -81,15 +82,15 @@ class _Index:
 
 
 def read_listed(root: Folder, options: DataOptions) -> ImageFiles | None:
-    """The images that tables below `root` give labels to; None when there are no such tables, or folders say the same."""
+    """The images that tables below `root` give labels to; None when there are no such tables, or folders say the same.
+
+    Raises DataError for tables that name no image where there is nothing else to read.
+    """
     index = _Index.of(list(root.all_images()))
-    tables = [_matched(table, index, options) for table in _tables(root, options)]
-    if options.config is None:
-        tables = [table for table in tables if table.hits]
-    elif not tables[0].hits:
-        message = f"The table '{options.config}' names no image in '{root.path}'; its columns are "
-        hint = "One column should hold file names, as paths from the table's folder or without folder and ending."
-        raise DataError(f"{message}{', '.join(tables[0].columns)[:200]}.", hint)
+    found = [_matched(table, index, options) for table in _tables(root, options)]
+    tables = [table for table in found if table.hits]
+    if found and not tables and (options.config is not None or not root.holds_images):
+        raise _names_nothing(found[0], root)
     if not tables or (options.config is None and not _decide(root, tables, index, options)):
         return None
     reader = _Listing(root, index, options).read(tables)
@@ -99,6 +100,16 @@ def read_listed(root: Folder, options: DataOptions) -> ImageFiles | None:
         reader.found.skipped[ending(table.name)] -= 1
     reader.found.skipped = +reader.found.skipped
     return reader
+
+
+def _names_nothing(table: Table, root: Folder) -> DataError:
+    columns = ", ".join(table.columns[:12]) + (", …" if len(table.columns) > 12 else "")
+    message = f"The table '{table.inside}' names no image in '{root.path}'; its columns are {columns}."
+    if sum(bool(_PIXEL.fullmatch(name)) for name in table.columns) > 48:
+        message = f"The table '{table.inside}' holds pixels in {len(table.columns)} columns, which is not read."
+        return DataError(message, "Save each row as an image file, in one folder for each class.")
+    hint = "One column should hold file names, as paths from the table's folder or without folder and ending."
+    return DataError(message, hint)
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -154,7 +165,7 @@ def _decoded(raw: bytes) -> str:
 
 def _matched(table: Table, index: _Index, options: DataOptions) -> Table:
     """The table with the column that names the most images; without a header its columns are numbered."""
-    if table.rows and not _hits(table, index) and any(index.find(name, table) for name in table.columns):
+    if any(index.find(name, table) for name in table.columns):
         header = [f"column {i}" for i, _ in enumerate(table.columns, 1)]
         first = dict(zip(header, table.columns, strict=True))
         rows = [dict(zip(header, row.values(), strict=False)) for row in table.rows]

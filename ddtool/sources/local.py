@@ -60,6 +60,4 @@ def _holds_tables(root: Folder) -> bool:
     if endings & {".parquet", ".arrow"} or _SAVED & set(root.files):
         return True
     shards = [folder.path / name for folder in root.walk() for name in folder.files if ending(name) == ".tar"]
-    if shards and not root.holds_images:
-        return _is_webdataset(shards[0])
-    return not root.holds_images and bool(endings & {*TABLES, ".json"} - {".tsv"})
+    return bool(shards) and not root.holds_images and _is_webdataset(shards[0])
