@@ -24,7 +24,8 @@ IMAGE_ENDINGS = {
 NEEDS_HEIF = "needs pillow-heif"
 """What is said of HEIC files while the package for them is absent."""
 
-_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini", "cache-*.arrow")  # left by systems, and by `datasets` beside its data
+_HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")  # left by systems
+_UNSEEN = (".git", ".cache", "cache-*.arrow")  # left by tools that keep data; neither counted nor part of the content
 _HEAD = 64  # bytes from which a format is told
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
@@ -84,10 +85,10 @@ class Folder:
     folders: list["Folder"] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
-    """Hidden files; hidden folders are only counted."""
+    """Hidden files."""
 
-    left: Counter[str] = field(default_factory=Counter)
-    """What else is here, by kind."""
+    left: dict[str, str] = field(default_factory=dict)
+    """What else is here, by name with its kind: hidden folders, broken links, pipes."""
 
     @property
     def name(self) -> str:
@@ -105,7 +106,7 @@ class Folder:
     def left_out(self) -> Counter[str]:
         """What is right here and no image, by kind."""
         kinds = Counter(kind for kind in self._kinds.values() if kind is not None)
-        return kinds + self.left + Counter({"hidden": len(self.hidden)})
+        return kinds + Counter(self.left.values()) + Counter({"hidden": len(self.hidden)})
 
     def walk(self) -> Iterator["Folder"]:
         """This folder and all below, in order."""
@@ -176,21 +177,21 @@ def read_tree(root: Path) -> Folder:
 
 def _sorted_in(folder: Folder, entry: os.DirEntry[str]) -> Folder | None:
     """Put one entry where it belongs; a folder to go on with is returned."""
-    hidden = entry.name.startswith(".") or any(fnmatch(entry.name, junk) for junk in _JUNK)
+    if any(fnmatch(entry.name, name) for name in _UNSEEN):
+        return None
+    hidden = entry.name.startswith(".") or entry.name in _HIDDEN
     try:
         mode = entry.stat().st_mode
     except OSError:  # a link to nothing, or one that goes round
-        folder.left["hidden" if hidden else "broken links"] += 1
+        folder.left[entry.name] = "hidden" if hidden else "broken links"
         return None
-    if stat.S_ISDIR(mode) and not hidden:
+    if stat.S_ISREG(mode):
+        (folder.hidden if hidden else folder.files).append(entry.name)
+    elif stat.S_ISDIR(mode) and not hidden:
         folder.folders.append(Folder(Path(entry.path), folder.place(entry.name)))
         return folder.folders[-1]
-    if stat.S_ISREG(mode) and entry.name.startswith("."):
-        folder.hidden.append(entry.name)
-    elif stat.S_ISREG(mode) and not hidden:
-        folder.files.append(entry.name)
     else:
-        folder.left["hidden" if hidden else "neither file nor folder"] += 1
+        folder.left[entry.name] = "hidden" if hidden else "neither file nor folder"
     return None
 
 
@@ -206,30 +207,33 @@ def _unreadable(path: Path, error: OSError) -> DataError:
 
 
 def content_hash(path: Path, report: Report) -> str:
-    """A hash of a file's bytes, or of every visible folder's files by relative path and bytes.
+    """A hash of a file's bytes, or of everything below a folder by relative path and bytes.
 
     Renamed, rewritten, added or removed files all change it; where the folder lies does not.
     """
     digest = hashlib.blake2b(digest_size=16)
-    places = [path.name] if path.is_file() else sorted(_hashed(read_tree(path)), key=lambda place: place.split("/"))
-    for done, place in enumerate(places, 1):
-        file = path if path.is_file() else path / place
-        try:
-            with open(file, "rb") as stream:
-                inside = "." if path.is_file() else place
-                digest.update(json.dumps([inside, os.fstat(stream.fileno()).st_size]).encode())
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise _unreadable(file, error) from error
+    if path.is_file():
+        _add(digest, path, ".")
+        return digest.hexdigest()
+    folders = list(read_tree(path).walk())
+    places = [folder.place(name) for folder in folders for name in folder.files + folder.hidden]
+    for done, place in enumerate(sorted(places, key=lambda place: place.split("/")), 1):
+        _add(digest, path / place, place)
         if done % 1000 == 0:
             report(Step("read files", done, len(places), {}))
+    for left in sorted((folder.place(name), kind) for folder in folders for name, kind in folder.left.items()):
+        digest.update(json.dumps(left).encode())
     return digest.hexdigest()
 
 
-def _hashed(root: Folder) -> Iterator[str]:
-    for folder in root.walk():
-        yield from (folder.place(name) for name in folder.files + folder.hidden)
+def _add(digest: "hashlib.blake2b", file: Path, place: str) -> None:
+    try:
+        with open(file, "rb") as stream:
+            digest.update(json.dumps([place, os.fstat(stream.fileno()).st_size]).encode())
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise _unreadable(file, error) from error
 
 
 def kinds(left: Counter[str]) -> str:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+import time
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -271,6 +273,19 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert sorted(learned["cat"] + scored["cat"]) == [1, 2, 7]
 
 
+def test_what_is_counted_is_part_of_the_content(tmp_path: Path) -> None:
+    """Else a cached entry would tell an old number."""
+    root = plant(tmp_path / "d", SIMPLE)
+    seen = [load(str(root)).skipped]
+    for change in (
+        lambda: plant(root, {"Thumbs.db": "x"}), (root / ".mine").mkdir, lambda: (root / "no").symlink_to("nothing"),
+        lambda: plant(root, {"notes": "x"}), lambda: plant(root, {".git/x": "x", ".cache/huggingface/y": "x"}),
+    ):  # fmt: skip
+        change()
+        seen.append(load(str(root)).skipped)
+    assert [sum(skipped.values()) for skipped in seen] == [0, 1, 2, 3, 4, 4]
+
+
 def test_a_loop_of_links_is_an_error(tmp_path: Path) -> None:
     root = plant(tmp_path / "d", SIMPLE)
     (root / "train" / "cat" / "up").symlink_to(root / "train")
@@ -419,6 +434,41 @@ def walked(root: Path) -> dict[str, list[tuple[str, str]]]:
 @settings(max_examples=40)
 @given(splits, extras, st.booleans(), st.data())
 def test_random_trees_are_read_as_a_plain_walk_finds_them(tmp_path_factory, tree, junk, link, data) -> None:  # type: ignore[no-untyped-def]
+    check_tree(tmp_path_factory, tree, junk, link, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=600)
+@given(splits, extras, st.booleans(), st.data())
+def test_many_random_trees_are_read_as_a_plain_walk_finds_them(tmp_path_factory, tree, junk, link, data) -> None:  # type: ignore[no-untyped-def]
+    check_tree(tmp_path_factory, tree, junk, link, data)
+
+
+@pytest.mark.slow
+def test_a_large_tree_is_read_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """100 classes of 500 images, in two splits, with a caption beside every tenth."""
+    raws, started = [picture(i) for i in range(200)], time.process_time()
+    for c in range(100):
+        for split, count in (("train", 400), ("test", 100)):
+            (folder := tmp_path / "d" / split / f"class{c:03}").mkdir(parents=True)
+            for i in range(count):
+                (folder / f"train_{i}.png").write_bytes(raws[(c + i) % 200])
+                if i % 10 == 0:
+                    (folder / f"{i}.txt").touch()
+    planted = time.process_time()
+    target = load(str(tmp_path / "d"))
+    with capsys.disabled():
+        times = f"written in {planted - started:.0f}, read in {time.process_time() - planted:.0f} CPU seconds"
+        sys.stdout.write(f"\n50,000 images {times}\n")
+    assert (len(target.train), target.test_size, target.skipped) == (40_000, 10_000, {".txt": 5000})
+    assert target.train.class_counts().tolist() == [400] * 100
+    for c in (0, 57, 99):
+        rows = target.train.images[target.train.labels == c]
+        assert sorted(map(bytes, rows.numpy())) == sorted(pattern((c + i) % 200).tobytes() for i in range(400))
+
+
+def check_tree(tmp_path_factory, tree, junk, link, data) -> None:  # type: ignore[no-untyped-def]
+    """Plant a random tree, read it, and compare with what a plain walk finds."""
     root, number = tmp_path_factory.mktemp("tree"), 0
     for inside in {name.lower(): name for name in tree}.values():
         for label, names in tree[inside].items():
