@@ -105,9 +105,10 @@ class ScoreKey:
 
     @classmethod
     def of(cls, score: Mapping[str, Any]) -> "ScoreKey":
-        """The key of a score as a file holds it; those of version 0.1 do not say what pixels and inputs were."""
+        """The key of a score as a file holds it; those of version 0.1 do not say what pixels and inputs were, and one that somebody
+        wrote by hand may miss more."""
         known = {"pixels": NOT_STATED, "inputs": AS_STATED} | dict(score)
-        return cls(**{f.name: known[f.name] for f in fields(cls)})
+        return cls(**{f.name: known.get(f.name) for f in fields(cls)})
 
     @property
     def usual(self) -> bool:

@@ -426,7 +426,7 @@ def test_resume_takes_nothing_but_the_run(run: Path) -> None:
 def test_resume_of_a_finished_run_shows_its_scores(run: Path) -> None:
     before = tiny.all_bytes(run)
     result = done("adapt", "--resume", run, "--json")
-    assert len(only_json(result.stdout)["scores"]) == 12
+    assert len(only_json(result.stdout)["scores"]) == 14
     assert tiny.all_bytes(run) == before
 
 
@@ -593,7 +593,7 @@ def test_info_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "refined" in result.stdout
     assert next_command(result) == "ddtool generate run --ipc 6"
     said = only_json(done("info", run, "--json").stdout)
-    assert (said["sets (ipc)"], len(said["scores"])) == ([2, 3], 12)
+    assert (said["sets (ipc)"], len(said["scores"])) == ([2, 3], 14)
     shutil.copytree(run / "synthetic" / "ipc3", run / "synthetic" / "ipc6")
     assert next_command(done("info", run)) == "ddtool generate run --ipc 12"  # never a set that is there
     shutil.rmtree(run / "synthetic")
