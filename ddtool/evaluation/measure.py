@@ -107,8 +107,9 @@ class ScoreKey:
     def of(cls, score: Mapping[str, Any]) -> "ScoreKey":
         """The key of a score as a file holds it; those of version 0.1 do not say what pixels and inputs were, and one that somebody
         wrote by hand may miss more."""
-        known = {"pixels": NOT_STATED, "inputs": AS_STATED} | dict(score)
-        return cls(**{f.name: known.get(f.name) for f in fields(cls)})
+        known: dict[str, Any] = {"pixels": NOT_STATED, "inputs": AS_STATED} | dict(score)
+        values: Any = {f.name: known.get(f.name) for f in fields(cls)}
+        return cls(**values)
 
     @property
     def usual(self) -> bool:
