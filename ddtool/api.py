@@ -111,6 +111,7 @@ def evaluate(
     baseline: bool = True,
     exact: bool = False,
     whiten: bool = True,
+    data: Mapping[str, Any] | None = None,
     engine: Engine | None = None,
     report: Report = silent,
 ) -> list[Score]:
@@ -118,7 +119,8 @@ def evaluate(
 
     on: the dataset to test on (default: the run's);  stage: initial, generated or refined (default: the final one);
     baseline: score as many random real images too;  exact: train on the pixels before they were rounded to 8 bits;
-    whiten: train and test as the set says, or (False) without its whitening, as those do who overlook it.
+    whiten: train and test as the set says, or (False) without its whitening, as those do who overlook it;
+    data: reading options of that dataset, fields of `sources.DataOptions`, on top of those that the set was made with.
     Scores of a run are recorded in its results.json.
     """
     scoring.check_request(stage, protocol)
@@ -130,7 +132,7 @@ def evaluate(
             run, sets = None, shared_sets.sets_of(str(run_or_set), ipc, stage, report)
     else:
         run, sets = scoring.find_sets(path, ipc, stage)
-    return scoring.evaluate(run, sets, on, wanted, seed, baseline, engine, report)
+    return scoring.evaluate(run, sets, on, wanted, seed, baseline, data or {}, engine, report)
 
 
 def push(

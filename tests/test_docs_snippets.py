@@ -20,11 +20,11 @@ from ddtool import config
 from ddtool.data import augment
 from ddtool.evaluation import measure as evaluation
 from ddtool.models import convnet as nets
-from ddtool.sources import origins
+from ddtool.sources import names
 
 TOKEN = "hf_docssecret0123456789"
 REGISTRIES: list[dict[str, Any]] = [
-    config.PRESETS, evaluation.PROTOCOLS, nets.NORMS, origins._SHORT, origins.ALIASES, augment.FAMILIES,
+    config.PRESETS, evaluation.PROTOCOLS, nets.NORMS, names._SHORT, names.ALIASES, augment.FAMILIES,
 ]  # fmt: skip
 NO_RUN = {
     "docs/quickstart.md": 1,

@@ -144,9 +144,7 @@ def test_only_the_command_line_talks_to_the_terminal(library: str) -> None:
 
 
 def test_datasets_has_its_rooms() -> None:
-    assert importers("datasets") <= rooms(
-        "sources.load", "sources.decode", "sources.schema", "sources.origins", "runs.run"
-    )
+    assert importers("datasets") <= rooms("sources.tables", "sources.names", "runs.run")
 
 
 def test_the_hub_has_its_rooms() -> None:
@@ -157,8 +155,8 @@ def test_the_hub_has_its_rooms() -> None:
         "hub.upload",
         "hub.errors",
         "sharing.cards",
-        "sources.load",
-        "sources.origins",
+        "sources.tables",
+        "sources.names",
     )
 
 

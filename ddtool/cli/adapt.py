@@ -21,6 +21,7 @@ STAGES = "Method"
 
 
 @handled
+@o.reads_data
 def command(
     dataset: Annotated[
         str | None, typer.Argument(help="Alias (cifar10, mnist, …), Hub id, hf://…, folder, parquet file, or 'sample'.")
@@ -75,13 +76,8 @@ def command(
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, JSON or TOML file.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")] = None,
     preset: Annotated[str, typer.Option(help="Defaults for a device: auto, cpu or gpu.")] = "auto",
-    image_column: o.ImageColumn = None,
-    label_column: o.LabelColumn = None,
-    dataset_config: o.DatasetConfig = None,
-    train_split: o.TrainSplit = None,
-    test_split: o.TestSplit = None,
-    revision: o.Revision = None,
-    resolution: o.Resolution = None,
+    *,
+    data: dict[str, Any],
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
@@ -102,10 +98,6 @@ def command(
     from ddtool.runs.run import Run
 
     with Output(json_, quiet) as output:
-        data = o.given(
-            image_column=image_column, label_column=label_column, config=dataset_config, train_split=train_split,
-            test_split=test_split, revision=revision, resolution=resolution,
-        )  # fmt: skip
         flags = o.given(
             dataset=dataset, ipc=ipc, generator=generator, seed=seed, mirror=mirror, data=data or None,
             method=method, seconds=seconds,

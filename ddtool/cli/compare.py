@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,7 @@ Line = tuple[Sequence[str], str | None, bool]
 
 
 @handled
+@o.reads_data
 def command(
     dataset: Annotated[str, typer.Argument(help="Alias, Hub id, hf://…, folder, parquet file, or 'sample'.")],
     ipc: Annotated[
@@ -68,13 +69,8 @@ def command(
         int, typer.Option(min=1, help="Jobs beside each other, on all GPUs in turn.", rich_help_panel="Machine")
     ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs; run none.")] = False,
-    image_column: o.ImageColumn = None,
-    label_column: o.LabelColumn = None,
-    dataset_config: o.DatasetConfig = None,
-    train_split: o.TrainSplit = None,
-    test_split: o.TestSplit = None,
-    revision: o.Revision = None,
-    resolution: o.Resolution = None,
+    *,
+    data: dict[str, Any],
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
@@ -106,10 +102,6 @@ def command(
         if any(not 0 < clock < 1e9 for clock in seconds or []):
             raise UsageError("--seconds must be positive.", "For example --seconds 60.")
         jobs = jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
-        data = o.given(
-            image_column=image_column, label_column=label_column, config=dataset_config, train_split=train_split,
-            test_split=test_split, revision=revision, resolution=resolution,
-        )  # fmt: skip
         settings = merged(o.read_config_file(config), o.parse_settings(set_ or []))
         request = Request(
             dataset, protocol, networks, published, generator, preset, precision, compile_, data, settings,

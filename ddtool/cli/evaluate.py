@@ -1,6 +1,6 @@
 """`ddtool evaluate`: fresh networks on a synthetic set, tested on the whole test split."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from ddtool.cli.output import Output, score_table
 
 
 @handled
+@o.reads_data
 def command(
     run_or_set: Annotated[
         str,
@@ -30,6 +31,8 @@ def command(
     whiten: Annotated[
         bool, typer.Option("--whiten/--no-whiten", help="Whiten as the set says, or see what it is worth without.")
     ] = True,
+    *,
+    data: dict[str, Any],
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
@@ -52,7 +55,7 @@ def command(
         engine = engine_for(device, precision, compile_, threads, output)
         scores = api.evaluate(
             run_or_set, ipc=ipc, stage=stage, on=on, protocol=protocol, seeds=seeds, seed=seed, baseline=baseline,
-            exact=exact, whiten=whiten, engine=engine, report=output.listener,
+            exact=exact, whiten=whiten, data=data, engine=engine, report=output.listener,
         )  # fmt: skip
         rows = [score.to_dict() for score in scores]
         output.result({"scores": rows}, "\n".join(f"{s['mean']:.2f}" for s in rows), [score_table(rows)])

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -11,12 +11,19 @@ from rich.table import Table
 from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
+from ddtool.errors import DDToolError
 from ddtool.text import printable
+
+if TYPE_CHECKING:
+    from ddtool.sources.load import DataOptions
 
 
 @handled
+@o.reads_data
 def command(
     name: Annotated[str, typer.Argument(help="A run, a generator (a folder, or 'bundled'), a Hub repo, or a dataset.")],
+    *,
+    data: dict[str, Any],
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -25,6 +32,8 @@ def command(
     Examples:
 
       ddtool info sample
+
+      ddtool info photos/ --resolution 32
 
       ddtool info bundled
 
@@ -39,7 +48,7 @@ def command(
         elif name == "bundled" or is_pretraining(path) or (path / "model.safetensors").is_file():
             describe_generator(name, output)
         elif path.exists() or not describe_repo(name, output):
-            describe_dataset(name, output)
+            describe_dataset(name, data, output)
 
 
 def describe_repo(name: str, output: Output) -> bool:
@@ -102,26 +111,61 @@ def describe_generator(name: str, output: Output) -> None:
     output.next_step(o.shell("ddtool adapt sample --generator", name))
 
 
-def describe_dataset(name: str, output: Output) -> None:
+def describe_dataset(name: str, data: dict[str, Any], output: Output) -> None:
+    from ddtool.config import from_dict
     from ddtool.sources import load as sources
+    from ddtool.sources.decode import SizesError
 
-    target = sources.load(name, report=output.listener)
+    options = from_dict(sources.DataOptions, data)
+    try:
+        target = sources.load(name, options, report=output.listener)
+    except SizesError as error:
+        describe_sizes(name, options, error, output)
+        return
     train, test = target.train, target.test()
     counts = train.class_counts()
     facts: dict[str, Any] = {
         "dataset": name,
         "train images": len(train),
         "test images": len(test),
+        "files skipped": target.skipped,
+        "broken images set aside": len(target.broken),
         "image": "x".join(map(str, train.shape)),
         "classes": train.num_classes,
         "images per class": f"{int(counts.min())} to {int(counts.max())}",
-        "class names": ", ".join(train.class_names[:12]) + (" …" if train.num_classes > 12 else ""),
+        "class names": ", ".join(f"{short:.60}" for short in train.class_names[:12])
+        + (" …" if train.num_classes > 12 else ""),
         "mean": list(train.mean),
         "std": list(train.std),
         **{f"source {k}": v for k, v in train.source.items() if v is not None},
     }
-    output.result(facts, name, [fact_table(facts)])
+    output.result(facts, name, [fact_table(facts | {"files skipped": by_kind(target.skipped)})])
     output.next_step(o.shell("ddtool adapt", name, f"--ipc {min(10, int(counts.min()))}"))
+
+
+def describe_sizes(name: str, options: "DataOptions", problem: DDToolError, output: Output) -> None:
+    """A dataset whose images have to be resized first: what was found, and the sizes that its images have."""
+    from ddtool.sources import load as sources
+
+    look = sources.inspect(name, options, sizes=True)
+    facts: dict[str, Any] = {
+        "dataset": name,
+        "images": look.images,
+        "of them to train on": look.train,
+        "classes": look.classes,
+        "files skipped": look.skipped,
+        "sizes": {f"{w}x{h}": number for (w, h), number in look.sizes.items()},
+    }
+    shown = [f"{number} of {w}x{h}" for (w, h), number in list(look.sizes.items())[:8]]
+    sizes = ", ".join(shown) + (f", and {len(look.sizes) - 8} sizes more" if len(look.sizes) > 8 else "")
+    output.result(facts, name, [fact_table(facts | {"files skipped": by_kind(look.skipped), "sizes": sizes})])
+    output.say(problem.message)
+    output.next_step(o.shell("ddtool info", name, "--resolution 32"))
+
+
+def by_kind(skipped: dict[str, int]) -> str:
+    """How many files of each kind were skipped."""
+    return ", ".join(f"{number} {kind}" for kind, number in skipped.items()) or "none"
 
 
 def readable(facts: dict[str, Any]) -> dict[str, Any]:

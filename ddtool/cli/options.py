@@ -1,7 +1,11 @@
 """Options that several commands share, and how option values become configuration."""
 
+import functools
+import inspect
 import json
 import shlex
+import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,28 +34,116 @@ RunName = Annotated[
 Private = Annotated[bool, typer.Option("--private", help="Make new Hub repos private.")]
 
 SOURCE = "Dataset"
-ImageColumn = Annotated[
-    str | None, typer.Option(help="Column with the images. Default: found.", rich_help_panel=SOURCE)
-]
-LabelColumn = Annotated[
-    str | None, typer.Option(help="Column with the class labels. Default: found.", rich_help_panel=SOURCE)
-]
-DatasetConfig = Annotated[
-    str | None,
-    typer.Option(help="Configuration (subset) of the dataset. Default: its only one.", rich_help_panel=SOURCE),
-]
-TrainSplit = Annotated[str | None, typer.Option(help="Split to learn from. Default: train.", rich_help_panel=SOURCE)]
-TestSplit = Annotated[
-    str | None,
-    typer.Option(help="Split to score on. Default: test, validation, or a held-out tenth.", rich_help_panel=SOURCE),
-]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub dataset.", rich_help_panel=SOURCE)]
-Resolution = Annotated[
-    int | None,
-    typer.Option(
-        min=8, max=512, help="Resize and crop to squares of this side. Default: as they are.", rich_help_panel=SOURCE
-    ),
-]
+READING: dict[str, Any] = {
+    "image_column": Annotated[
+        str | None, typer.Option(help="Column with the images. Default: found.", rich_help_panel=SOURCE)
+    ],
+    "label_column": Annotated[
+        str | None, typer.Option(help="Column with the class labels. Default: found.", rich_help_panel=SOURCE)
+    ],
+    "dataset_config": Annotated[
+        str | None,
+        typer.Option(
+            help="Configuration (subset) of the dataset, or the table in its folder. Default: its only one.",
+            rich_help_panel=SOURCE,
+        ),
+    ],
+    "train_split": Annotated[
+        str | None, typer.Option(help="Split to learn from. Default: train.", rich_help_panel=SOURCE)
+    ],
+    "test_split": Annotated[
+        str | None,
+        typer.Option(help="Split to score on. Default: test, validation, or a held-out tenth.", rich_help_panel=SOURCE),
+    ],
+    "revision": Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a Hub dataset.", rich_help_panel=SOURCE)
+    ],
+    "resolution": Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            max=512,
+            help="Resize and crop to squares of this side. Default: as they are.",
+            rich_help_panel=SOURCE,
+        ),
+    ],
+    "no_splits": Annotated[
+        bool | None,
+        typer.Option("--no-splits", help="In a folder: train, test and the like are classes.", rich_help_panel=SOURCE),
+    ],
+    "class_level": Annotated[
+        int | None,
+        typer.Option(min=1, help="In a folder: how deep below the split the classes are.", rich_help_panel=SOURCE),
+    ],
+    "multi_label": Annotated[
+        str | None,
+        typer.Option(
+            metavar="first|drop",
+            help="Of an image with several labels take the first one, or drop the image. Default: an error.",
+            rich_help_panel=SOURCE,
+        ),
+    ],
+    "skip_broken": Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|N%", help="Set aside at most so many broken images, by number or share.", rich_help_panel=SOURCE
+        ),
+    ],
+    "background": Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLOUR",
+            help="Lay transparency on black, grey or white. Default: black, or white where black hides the drawing.",
+            rich_help_panel=SOURCE,
+        ),
+    ],
+    "max_megapixels": Annotated[
+        float | None, typer.Option(help="Refuse images larger than this. Default: 256.", rich_help_panel=SOURCE)
+    ],
+    "strict": Annotated[
+        bool | None,
+        typer.Option("--strict", help="An image in both splits is an error, not a note.", rich_help_panel=SOURCE),
+    ],
+}
+"""How a dataset is read: the options of every command that opens one, by the name of the parameter."""
+
+
+def reads_data(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command with a parameter `data` as one that takes every option of READING instead, and finds in `data` those that
+    were given, as fields of `sources.DataOptions`."""
+    signature = inspect.signature(command)
+    options = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation)
+        for name, annotation in READING.items()
+    ]
+    at = list(signature.parameters).index("data")
+    rest = [parameter for parameter in signature.parameters.values() if parameter.name != "data"]
+    shown = signature.replace(parameters=[*rest[:at], *options, *rest[at:]])
+
+    @functools.wraps(command)
+    def run(**values: Any) -> Any:
+        data = given(**{name: values.pop(name, None) for name in READING})
+        if "dataset_config" in data:
+            data["config"] = data.pop("dataset_config")
+        if "skip_broken" in data:
+            data["skip_broken"] = _share(data["skip_broken"])
+        return command(**values, data=data)
+
+    run.__signature__ = shown  # type: ignore[attr-defined]
+    hints = {name: hint for name, hint in typing.get_type_hints(command, include_extras=True).items() if name != "data"}
+    run.__annotations__ = hints | READING
+    return run
+
+
+def _share(text: str) -> float:
+    """`12` as a number of images, `1%` as a share of them."""
+    try:
+        value = float(text.removesuffix("%"))
+        if value >= 0 and (not text.endswith("%") or value < 100) and (text.endswith("%") or value == int(value)):
+            return value / 100 if text.endswith("%") else value
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(f"--skip-broken takes a number or a percentage, got '{text}'.", "For example 20, or 1%.")
 
 
 Whiten = Annotated[

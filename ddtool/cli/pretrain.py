@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @handled
+@o.reads_data
 def command(
     datasets: Annotated[
         list[str] | None, typer.Argument(metavar="DATASET", help="Alias, Hub id, hf://…, folder or parquet file.")
@@ -44,12 +45,8 @@ def command(
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, JSON or TOML file.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")] = None,
     preset: Annotated[str, typer.Option(help="Defaults for a device: auto, cpu or gpu.")] = "auto",
-    image_column: o.ImageColumn = None,
-    label_column: o.LabelColumn = None,
-    dataset_config: o.DatasetConfig = None,
-    train_split: o.TrainSplit = None,
-    revision: o.Revision = None,
-    resolution: o.Resolution = None,
+    *,
+    data: dict[str, Any],
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
@@ -75,10 +72,6 @@ def command(
 
     ranks = Ranks.from_environment()
     with Output(json_, quiet or not ranks.main) as output:
-        data = o.given(
-            image_column=image_column, label_column=label_column, config=dataset_config, train_split=train_split,
-            revision=revision, resolution=resolution,
-        )  # fmt: skip
         flags = o.given(datasets=datasets, seed=seed, data=data or None)
         meta = {"meta": o.given(iterations=iterations, meta_batch=meta_batch, inner_steps=inner_steps)}
         machine = machine_flags(device, precision, threads, compile_)

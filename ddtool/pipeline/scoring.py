@@ -25,7 +25,7 @@ from ddtool.runs.run import STAGES, Run, ipcs_in, is_run, read_set
 from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
 from ddtool.sources.load import Target
-from ddtool.sources.origins import CONVERTED
+from ddtool.sources.names import CONVERTED
 
 
 def load_target(config: RunConfig, report: Report) -> Target:
@@ -96,11 +96,13 @@ def evaluate(
     wanted: Measurement,
     seed: int,
     baseline: bool,
+    data: Mapping[str, Any],
     engine: Engine,
     report: Report = silent,
 ) -> list[Score]:
     """Scores of sets; those of a run are recorded in it."""
     config = run.config() if run and not on else tested_on(sets[0], on)
+    config = replace(config, data=config.data | dict(data))
     target = load_target(config, report)
     check_classes(sets[0], target.train)
     if baseline:

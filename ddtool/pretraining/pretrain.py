@@ -148,7 +148,7 @@ def plan(config: PretrainConfig, engine: Engine, ranks: Ranks = ALONE, report: R
     check_processes(config, ranks)
     engine = replace(engine, varying_sizes=True)
     options = from_dict(sources.DataOptions, config.data, "data.")
-    looks = [sources.look(name, options, report=report) for name in config.datasets]
+    looks = [sources.inspect(name, options, report=report) for name in config.datasets]
     if all(look.cached for look in looks):
         sets = load_sets(config, report)
     else:

@@ -37,7 +37,7 @@ from ddtool.sharing.facts import (
     Source,
 )
 from ddtool.sharing.files import LABELS, POOL
-from ddtool.sources.origins import ALIASES
+from ddtool.sources.names import ALIASES
 from ddtool.version import __version__
 
 SHORT = {repo: alias for alias, repo in ALIASES.items()}

@@ -28,7 +28,7 @@ from pydantic import (
 from ddtool.evaluation.measure import Score
 from ddtool.hub.names import DATASET, MODEL, is_commit, is_repo, parse
 from ddtool.pipeline.adapt import MGDD
-from ddtool.sources.origins import ALIASES
+from ddtool.sources.names import ALIASES
 from ddtool.text import one_line
 
 FORMAT = 1

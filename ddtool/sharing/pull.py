@@ -26,7 +26,7 @@ from ddtool.sharing.files import EXACT, LABELS, LIMITS, PARQUET, POOL
 from ddtool.sharing.found import HINT, Found, find
 from ddtool.sharing.sets import check_table, exact_set, fetch_sets
 from ddtool.sources import load as sources
-from ddtool.sources.origins import CONVERTED
+from ddtool.sources.names import CONVERTED
 
 MOST_ELSE = 10**7
 """The largest value of a setting that a run from the Hub may have, where the setting itself does not declare another."""

@@ -37,7 +37,7 @@ from ddtool.runs.run import is_run
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
-from ddtool.sources.origins import Origin
+from ddtool.sources.names import Origin
 
 SETTINGS: dict[str, Any] = {
     "held_out": 2, "architecture": {"slots": 8, "side": 16}, "features": {"width": 16},
@@ -634,20 +634,20 @@ def test_the_hub_tells_sizes_before_anything_is_fetched(monkeypatch: pytest.Monk
         splits={name: SimpleNamespace(num_examples=n) for name, n in splits.items()},
         features=datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=1000)}),
     )
-    monkeypatch.setattr(sources, "_hub_builder", lambda origin: SimpleNamespace(info=info))
+    monkeypatch.setattr(sources.tables, "hub_builder", lambda origin: SimpleNamespace(info=info))
     origin = Origin("hub", "timm/imagenet-1k-wds", "c0ffee", None)
-    monkeypatch.setattr(sources.origins, "find", lambda *arguments: origin)
+    monkeypatch.setattr(sources.names, "resolve", lambda *arguments: origin)
     options = sources.DataOptions(resolution=64)
-    look = sources.look("timm/imagenet-1k-wds", options)
+    look = sources.inspect("timm/imagenet-1k-wds", options)
     assert (look.train, look.classes, look.shape, look.cached) == (1_281_167, 1000, (3, 64, 64), False)
     assert look.cache_bytes == (1_281_167 + 100_000) * 3 * 64 * 64  # 17 GB
-    assert sources.look("timm/imagenet-1k-wds").cache_bytes is None
+    assert sources.inspect("timm/imagenet-1k-wds").cache_bytes is None
     info.splits = None
-    assert sources.look("timm/imagenet-1k-wds", options).images is None
+    assert sources.inspect("timm/imagenet-1k-wds", options).images is None
 
 
 def test_a_plan_without_sizes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "look", lambda *a, **k: sources.Outlook(None, None, None, None, False))
+    monkeypatch.setattr(sources, "inspect", lambda *a, **k: sources.Outlook(None, None, None, None, False))
     plan = pretrain.plan(configured("some/dataset"), tiny.ENGINE)
     assert (plan["cache_mb"], plan["seconds_an_iteration"], plan["hours"]) == (None, None, None)
     assert plan["tasks"] == 15

@@ -31,7 +31,7 @@ from ddtool.evaluation.measure import PROTOCOLS
 from ddtool.runs.run import write_parquet, write_set
 from ddtool.sharing import cards, views
 from ddtool.sharing.facts import RepoFacts
-from ddtool.sources.origins import ALIASES
+from ddtool.sources.names import ALIASES
 from tests.tiny import ROOT
 
 SHA = "0b2714987fa478483af9968de7c934580d0bb9a2"

@@ -9,7 +9,6 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,12 @@ from ddtool.errors import DataError, UsageError
 from ddtool.events import Note, Step
 from ddtool.hub.errors import reason
 from ddtool.runtime.cache import cache_root
-from ddtool.sources import decode, origins, schema
+from ddtool.sources import cache as entries
+from ddtool.sources import labels, names, schema
 from ddtool.sources import load as sources
 from ddtool.sources.load import DataOptions, load
+from ddtool.sources.pixels import Rules
+from ddtool.sources.pixels import decode_image as decode_by_rules
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "ddtool" / "assets" / "sample"
@@ -64,6 +66,11 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, check=False, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment, timeout=120
     )
+
+
+def decode_image(raw: bytes, resolution: int | None = None, **rules: Any) -> np.ndarray:
+    """One image by itself, by the rules of a dataset that asks for no more than a resolution."""
+    return decode_by_rules(raw, Rules(resolution, **rules))
 
 
 class Ear:
@@ -170,7 +177,7 @@ def test_cache_hit_is_equal_and_imports_no_datasets(tmp_path: Path, shirts: list
     script = f"""
         import sys
         from ddtool.sources.load import load
-        target = load({name!r}, report=print)
+        target = load({name!r})
         print(target.train.images.sum().item(), target.train.labels.tolist() == {first.train.labels.tolist()})
         print(target.test().images.sum().item(), {{"datasets", "huggingface_hub", "PIL", "pyarrow"}} & set(sys.modules))
     """
@@ -209,7 +216,7 @@ def test_writing_to_the_images_does_not_reach_the_cache(tmp_path: Path) -> None:
     npst.arrays(np.uint8, st.tuples(st.integers(1, 4), st.sampled_from([1, 3]), st.integers(1, 4), st.integers(1, 4)))
 )
 def test_channel_stats_are_those_of_float64(images: np.ndarray) -> None:
-    mean, std = decode.channel_stats(images)
+    mean, std = entries.channel_stats(images)
     pixels = images.astype(np.float64) / 255
     assert mean == pytest.approx(pixels.mean((0, 2, 3)), abs=1e-6)
     assert std == pytest.approx(np.maximum(pixels.std((0, 2, 3)), 1e-3), abs=1e-6)
@@ -265,7 +272,7 @@ def test_damaged_entry_is_rebuilt(tmp_path: Path, cache: Path, file: str, damage
     assert not list(cache.glob(".tmp-*"))
     ear = Ear()
     load(name, report=ear)
-    assert ear.events == []
+    assert ear.steps == []
 
 
 def test_training_never_needs_the_test_arrays(tmp_path: Path, cache: Path) -> None:
@@ -291,7 +298,7 @@ def test_full_disk_is_explained_and_leaves_nothing(
 
     name = write(tmp_path / "d", label=TWO, train=PLAIN, test=PLAIN)
     with monkeypatch.context() as patch:
-        patch.setattr(*(np.lib.format, "write_array_header_1_0") if step == "write" else (decode.os, "replace"), full)
+        patch.setattr(*(np.lib.format, "write_array_header_1_0") if step == "write" else (entries.os, "replace"), full)
         with pytest.raises(DataError, match="No space left") as caught:
             load(name)
     assert "DDTOOL_CACHE" in caught.value.hint
@@ -485,14 +492,14 @@ def test_class_without_image_is_named(tmp_path: Path) -> None:
 def test_one_class_and_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="1 class"):
         load(write(tmp_path / "d", label=class_label("one"), train=[(grey(1), 0)], test=[(grey(1), 0)]))
-    monkeypatch.setattr(schema, "MAX_CLASSES", 2)
+    monkeypatch.setattr(labels, "MAX_CLASSES", 2)
     with pytest.raises(DataError, match="3 different values"):
         load(write(tmp_path / "e", train=PLAIN, test=PLAIN))
 
 
 @given(st.lists(st.text(max_size=6) | st.integers(-3, 3), min_size=2, max_size=12))
 def test_class_names_are_clean_and_unique(names: list[Any]) -> None:
-    clean = schema.class_names(names)
+    clean = labels.class_names(names)
     assert len(clean) == len(set(clean)) == len(names)
     assert all(name and "\n" not in name and "\x1b" not in name and "\u202e" not in name for name in clean)
 
@@ -509,7 +516,7 @@ def test_no_test_split_is_held_out_of_every_class(tmp_path: Path, shirts: list[R
     assert target.train.class_counts().tolist() == [18] * 3
     assert test.class_counts().tolist() == [2] * 3
     assert target.train.source["test_split"] == "10% of train, seed 0"
-    rows = {decode.decode_image(raw).tobytes() for raw, _ in shirts}
+    rows = {decode_image(raw).tobytes() for raw, _ in shirts}
     parts = [{image.numpy().tobytes() for image in part.images} for part in (target.train, test)]
     assert parts[0] | parts[1] == rows
     assert not parts[0] & parts[1]
@@ -528,15 +535,15 @@ def test_seed_is_no_part_of_the_key_when_nothing_is_held_out(tmp_path: Path, cac
 
 @settings(max_examples=50)
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=60), st.floats(0.01, 0.99), st.integers(0, 9))
-def test_hold_out_leaves_every_class_something(labels: list[int], fraction: float, seed: int) -> None:
-    values = np.array(labels)
-    if len(values) == len(set(labels)):
+def test_hold_out_leaves_every_class_something(drawn: list[int], fraction: float, seed: int) -> None:
+    values = np.array(drawn)
+    if len(values) == len(set(drawn)):
         with pytest.raises(DataError, match="two images"):
-            schema.hold_out(values, fraction, seed)
+            labels.hold_out(values, fraction, seed)
         return
-    held = schema.hold_out(values, fraction, seed)
-    assert np.array_equal(held, schema.hold_out(values, fraction, seed))
-    for label in set(labels):
+    held = labels.hold_out(values, fraction, seed)
+    assert np.array_equal(held, labels.hold_out(values, fraction, seed))
+    for label in set(drawn):
         count, taken = (values == label).sum(), held[values == label].sum()
         assert taken == min(max(1, round(fraction * count)), count - 1)
 
@@ -585,7 +592,7 @@ def test_empty_splits(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="a parquet file of it is empty"):
             load(write(tmp_path / "d", label=TWO, **splits))
     with pytest.raises(DataError, match="Split 'test' is empty"):
-        schema.Classes(("a", "b")).numbers([], "test")
+        labels.Classes(("a", "b")).numbers([], "test")
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
@@ -600,7 +607,7 @@ def test_corrupt_image_names_split_and_row(tmp_path: Path, cache: Path, split: s
     splits = {"train": rows, "test": rows} | {split: [*rows[:131], (bad, 1), *rows[131:]]}
     with pytest.raises(DataError, match=f"ow 131 of split '{split}'") as caught:
         load(write(tmp_path / "d", label=TWO, **splits))
-    assert "Remove the row" in caught.value.hint
+    assert "--skip-broken" in caught.value.hint
     assert list(cache.iterdir()) == []
 
 
@@ -635,10 +642,10 @@ def test_resizing_keeps_the_centre() -> None:
     picture = np.zeros((16, 48, 3), np.uint8)
     picture[:, 16:32] = (200, 100, 50)
     for kind in ("PNG", "JPEG"):
-        small = decode.decode_image(png(picture, kind=kind, **({"quality": 95} if kind == "JPEG" else {})), 8)
+        small = decode_image(png(picture, kind=kind, **({"quality": 95} if kind == "JPEG" else {})), 8)
         assert small.shape == (8, 8, 3)
         assert np.abs(small[:, 2:6].astype(int) - (200, 100, 50)).max() <= 8
-    photo = decode.decode_image(png(np.full((400, 640, 3), 90), kind="JPEG"), 16)
+    photo = decode_image(png(np.full((400, 640, 3), 90), kind="JPEG"), 16)
     assert photo.shape == (16, 16, 3)
     assert np.abs(photo.astype(int) - 90).max() <= 1
 
@@ -646,28 +653,29 @@ def test_resizing_keeps_the_centre() -> None:
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(8, 40))
 @settings(max_examples=40, deadline=None)
 def test_resized_images_are_square(h: int, w: int, side: int) -> None:
-    assert decode.decode_image(grey(77, h, w), side).tolist() == [[77] * side] * side
+    assert decode_image(grey(77, h, w), side).tolist() == [[77] * side] * side
 
 
 def test_modes() -> None:
     ramp = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4)
     colour = Image.merge("RGB", [ramp, ramp.transpose(Image.Transpose.ROTATE_90), ramp])
-    as_array = decode.decode_image
+    as_array = decode_image
     assert as_array(png(ramp)).tolist() == np.asarray(ramp).tolist()
     assert set(np.unique(as_array(png(ramp, "1")))) <= {0, 255}
     deep = Image.fromarray(np.asarray(ramp).astype(np.uint16) * 257)
-    assert as_array(png(deep)).tolist() == np.asarray(ramp).tolist()
+    assert as_array(png(deep), scales=(("integer", 0, 65535),)).tolist() == np.asarray(ramp).tolist()
     assert as_array(png(colour)).tolist() == np.asarray(colour).tolist()
     assert as_array(png(colour, "P")).shape == (8, 8, 3)
     assert as_array(png(colour, "CMYK", "TIFF")).shape == (8, 8, 3)
     faint = colour.copy()
     faint.putalpha(0)
-    assert as_array(png(faint)).tolist() == np.full((8, 8, 3), 255).tolist()  # transparent is white
+    for background, value in (("white", 255), ("grey", 128), ("black", 0)):
+        assert as_array(png(faint), background=background).tolist() == np.full((8, 8, 3), value).tolist()
     half = ramp.copy()
     half.putalpha(255)
     assert as_array(png(half)).tolist() == np.asarray(ramp).tolist()  # grey with alpha stays grey
-    with pytest.raises(ValueError, match="no known range"):
-        as_array(png(ramp, "F", "TIFF"))
+    floats = png(ramp, "F", "TIFF")
+    assert as_array(floats, scales=(("float", 0, 255),)).tolist() == np.asarray(ramp).tolist()
     turned = Image.Exif()
     turned[0x0112] = 6
     assert as_array(png(Image.new("L", (8, 4)), kind="JPEG", exif=turned)).shape == (8, 4)
@@ -687,38 +695,30 @@ def test_one_colour_image_makes_all_of_them_colour(tmp_path: Path) -> None:
         assert part.images[3, :, 0, 0].tolist() == [30, 30, 30]
 
 
-def test_processes_decode_as_one_does(tmp_path: Path, shirts: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_threads_decode_as_one_does(tmp_path: Path, shirts: list[Row]) -> None:
     rows = [*shirts * 5, (png(np.zeros((28, 28, 3))), 0)]
     name = write(tmp_path / "d", train=rows, test=shirts)
-    alone = load(name, cache_dir=tmp_path / "alone")
-    monkeypatch.setattr(decode, "POOL_FROM", 0)
+    alone = load(name, cache_dir=tmp_path / "alone", workers=1)
     ear = Ear()
-    together = load(name, cache_dir=tmp_path / "together", workers=2, report=ear)
+    together = load(name, cache_dir=tmp_path / "together", workers=3, report=ear)
     assert together.train.shape == (3, 28, 28)
     assert torch.equal(together.train.images, alone.train.images)
     assert torch.equal(together.test().images, alone.test().images)
     assert [(s.phase, s.step, s.total) for s in ear.steps][-4:-1] == [("decode train", n, 301) for n in (128, 256, 301)]
-    assert ear.notes == []
 
 
-def test_corrupt_image_is_reported_out_of_a_process(
-    tmp_path: Path, shirts: list[Row], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decode, "POOL_FROM", 0)
-    name = write(tmp_path / "d", train=[*shirts * 3, (b"broken", 0)], test=shirts)
-    with pytest.raises(DataError, match="row 180 of split 'train'"):
-        load(name, workers=2)
-
-
-def test_broken_processes_are_replaced_by_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> Any:
-        raise BrokenProcessPool
-
-    monkeypatch.setattr(decode, "POOL_FROM", 0)
-    monkeypatch.setattr(decode, "_windowed", broken)
-    ear = Ear()
-    assert len(load(write(tmp_path / "d", label=TWO, train=PLAIN, test=PLAIN), workers=2, report=ear).train) == 8
-    assert ear.notes == ["The decoding processes ended early; decoding in this process instead."]
+def test_no_process_is_started(tmp_path: Path) -> None:
+    """A script without `if __name__ == "__main__"` reads its data like any other."""
+    name = write(tmp_path / "d", label=TWO, train=PLAIN, test=PLAIN)
+    (tmp_path / "script.py").write_text(
+        f"import ddtool\nfrom ddtool.sources.load import load\nload({name!r}, workers=4)\n"
+    )
+    none_starts = (
+        "import multiprocessing.process as p, runpy, sys; p.BaseProcess.start = None; runpy.run_path(sys.argv[1])"
+    )
+    command = [sys.executable, "-c", none_starts, str(tmp_path / "script.py")]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, env=os.environ)
+    assert run.returncode == 0, run.stderr[-2000:]
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
@@ -731,7 +731,7 @@ def test_parquet_file(tmp_path: Path, shirts: list[Row]) -> None:
     assert (len(target.train), target.test_size) == (54, 6)
     assert target.train.source["path"] == str(path)
     (tmp_path / "notes.csv").write_text("a,b\n")
-    with pytest.raises(DataError, match="not a parquet file"):
+    with pytest.raises(DataError, match="names no image"):
         load(str(tmp_path / "notes.csv"))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(DataError, match="cannot be read"):
@@ -750,9 +750,9 @@ def test_image_folder(tmp_path: Path, shirts: list[Row]) -> None:
     assert target.train.class_names == ("shirt", "trouser")
     assert sorted(target.train.class_counts().tolist()) == [10, 20]
     row = target.train.labels.tolist().index(0)
-    assert np.array_equal(target.train.images[row, 0], decode.decode_image(shirts[20][0] or b""))
+    assert np.array_equal(target.train.images[row, 0], decode_image(shirts[20][0] or b""))
     (tmp_path / "d" / "train" / "shirt" / "025.png").write_bytes(b"broken")
-    with pytest.raises(DataError, match="in row 5 of split 'train'"):
+    with pytest.raises(DataError, match=r"train/shirt/025.png' cannot be decoded"):
         load(str(tmp_path / "d"))
 
 
@@ -786,7 +786,7 @@ def test_names_that_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UsageError, match="no revisions"):
         load("./cifra10", DataOptions(revision="main"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"no images in .*It is empty"):
         load("./empty")
 
 
@@ -896,7 +896,7 @@ def online(folder: Path) -> None:
         "acme/photos": {"main": ("c" * 40, folder / "photos")},
         "frgfm/imagenette": {
             "main": ("d" * 40, folder / "script"),
-            origins.CONVERTED: ("e" * 40, folder / "converted"),
+            names.CONVERTED: ("e" * 40, folder / "converted"),
         },
     }
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
@@ -909,7 +909,7 @@ def online(folder: Path) -> None:
     assert (len(target.train), target.test_size) == (60, 15)
     ear = Ear()
     assert len(load("hf://datasets/acme/shirts@old", report=ear).train) == 60
-    assert ear.events == []
+    assert ear.steps == []
     assert load("acme/photos").train.class_names == ("shirt", "trouser")  # image files, not parquet
     imagenette = load("imagenette").train  # the Hub's parquet copy of a scripted dataset
     assert (imagenette.source["config"], imagenette.source["revision"], len(imagenette)) == ("160px", "e" * 40, 30)
@@ -919,7 +919,7 @@ def online(folder: Path) -> None:
         "acme/nothing": ("no dataset on the Hub", "hf auth login"),
         "acme/cifar1": ("no dataset on the Hub", "Did you mean 'cifar10'?"),
         "acme/shirts@v9": ("no revision 'v9'", "branches"),
-        "frgfm/imagenette": ("scripts are no longer supported", origins.CONVERTED),
+        "frgfm/imagenette": ("scripts are no longer supported", names.CONVERTED),
     }
     for name, (message, hint) in failures.items():
         with pytest.raises(DataError, match=message) as caught:

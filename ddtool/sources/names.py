@@ -6,8 +6,6 @@ Imports huggingface_hub only when a Hub name is resolved online.
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -17,9 +15,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ddtool.errors import DataError, HubError, NotOnHubError, UsageError, did_you_mean
+from ddtool.events import Report, silent
 from ddtool.hub.errors import explained, reason, transport_errors
 from ddtool.hub.memory import offline, read_memory, write_memory
 from ddtool.hub.names import DATASET, Ref
+from ddtool.sources.files import content_hash
 
 CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps its own parquet copy of a dataset, one folder per configuration."""
@@ -32,6 +32,15 @@ SAMPLE = "sample"
 
 REVISIONS = "revisions.json"
 """ "repo@revision" → [sha, licence], as last seen online; beside the decoded data."""
+
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+"""Endings of tables that name image files and their labels."""
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""Endings of archives that are read as the folder that they hold."""
+
+FILES = (".parquet", ".arrow", *TABLES, *ARCHIVES)
+"""Endings of all the files that are data by themselves."""
 
 _SHORT: dict[str, tuple[str, str | None, str | None]] = {  # name → repo, configuration, revision
     "cifar10": ("uoft-cs/cifar10", None, None),
@@ -93,7 +102,7 @@ class Origin:
         }
 
 
-def find(name: str, config: str | None, revision: str | None, cache: Path) -> Origin:
+def resolve(name: str, config: str | None, revision: str | None, cache: Path, report: Report = silent) -> Origin:
     """What `name` means: an alias, a path that exists, or a Hub id, in this order.
 
     Raises DataError when it is none of these or cannot be reached, UsageError for a revision that contradicts it.
@@ -103,11 +112,11 @@ def find(name: str, config: str | None, revision: str | None, cache: Path) -> Or
         repo, usual, branch = _SHORT[bare]
         return _hub_origin(repo, config or usual, _one(at, revision) or branch, cache)
     if name == SAMPLE:
-        return _local_origin(SAMPLE, _sample_folder(), config, revision)
+        return _local_origin(SAMPLE, _sample_folder(), config, revision, report)
     path = Path(os.path.expanduser(name))
     if _looks_like_path(name) and os.path.exists(path):
-        return _local_origin("local", path, config, revision)
-    if (match := _HUB_ID.fullmatch(name)) and not bare.endswith(".parquet"):
+        return _local_origin("local", path, config, revision, report)
+    if (match := _HUB_ID.fullmatch(name)) and not bare.lower().endswith(FILES):
         return _hub_origin(match[1], config, _one(match[2] or "", revision), cache)
     _not_found(name, path)
 
@@ -119,7 +128,7 @@ def _one(at: str, revision: str | None) -> str | None:
 
 
 def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "~")) or name.endswith(".parquet") or "/" in name or os.sep in name
+    return name.startswith((".", "~")) or name.lower().endswith(FILES) or "/" in name or os.sep in name
 
 
 def _not_found(name: str, path: Path) -> NoReturn:
@@ -138,46 +147,17 @@ def _sample_folder() -> Path:
     return Path(str(resources.files("ddtool.assets") / "sample"))
 
 
-def _local_origin(kind: str, path: Path, config: str | None, revision: str | None) -> Origin:
+def _local_origin(kind: str, path: Path, config: str | None, revision: str | None, report: Report) -> Origin:
     if revision:
         raise UsageError(f"Local data has no revisions, so '{revision}' means nothing.", "Leave the revision out.")
     path = path.resolve()
-    if path.is_file() and path.suffix != ".parquet":
-        raise DataError(f"'{path}' is not a parquet file.", "Name a .parquet file, or the folder that holds the data.")
-    if set("[]*?") & set(str(path)):
-        raise DataError(f"'{path}' has one of [ ] * ? in it, which `datasets` reads as a pattern.", "Rename it.")
+    if path.is_file() and path.suffix.lower() in TABLES:
+        path, config = path.parent, path.name  # the table names images beside it, which belong to the data
+    elif path.is_file() and not path.name.lower().endswith((".parquet", ".arrow", *ARCHIVES)):
+        kinds = ", ".join((".parquet", ".arrow", *TABLES, *ARCHIVES))
+        raise DataError(f"'{path}' is not a file of a kind that is read: {kinds}.", "Or name the folder of the data.")
     where = SAMPLE if kind == SAMPLE else str(path)
-    return Origin(kind, where, _content_hash(path), config, licence=_card_licence(path))
-
-
-def _content_hash(path: Path) -> str:
-    """A hash of every file's relative path and bytes: renamed, rewritten, added or removed files all change it."""
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        for file in [path] if path.is_file() else sorted(_visible_files(path)):
-            inside = file.relative_to(path).as_posix()
-            digest.update(json.dumps([inside, file.stat().st_size]).encode())
-            _add_bytes(digest, file)
-    except OSError as error:
-        raise DataError(f"'{error.filename or path}' cannot be read: {error.strerror}.", "Check the folder.") from error
-    return digest.hexdigest()
-
-
-def _visible_files(folder: Path) -> Iterator[Path]:
-    """Every file below, without hidden folders such as .git and .cache; a link back up is followed only once."""
-    seen: set[str] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [
-            f for f in folders if not f.startswith(".") and os.path.realpath(os.path.join(root, f)) not in seen
-        ]
-        seen.update(os.path.realpath(os.path.join(root, f)) for f in folders)
-        yield from (Path(root, file) for file in files)
-
-
-def _add_bytes(digest: hashlib.blake2b, file: Path) -> None:
-    with open(file, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    return Origin(kind, where, content_hash(path, report), config, licence=_card_licence(path))
 
 
 def _card_licence(path: Path) -> str | None:
@@ -195,11 +175,11 @@ def _card_licence(path: Path) -> str | None:
 
 
 def _hub_origin(repo: str, config: str | None, revision: str | None, cache: Path) -> Origin:
-    sha, licence = _remembered(repo, revision, cache) if offline() else _resolve(repo, revision, cache)
+    sha, licence = _remembered(repo, revision, cache) if offline() else _ask(repo, revision, cache)
     return Origin("hub", repo, sha, config, revision == CONVERTED, licence)
 
 
-def _resolve(repo: str, revision: str | None, cache: Path) -> tuple[str, str | None]:
+def _ask(repo: str, revision: str | None, cache: Path) -> tuple[str, str | None]:
     """(commit sha, licence) of a Hub dataset now; remembered for offline use."""
     from huggingface_hub import HfApi
 

@@ -1,0 +1,80 @@
+"""A zip or tar archive → the folder that it holds, unpacked for as long as it is read."""
+
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from ddtool.errors import DataError
+from ddtool.events import Report, Step
+
+
+@contextmanager
+def unpacked(archive: Path, beside: Path, report: Report) -> Iterator[Path]:
+    """A temporary folder below `beside` with the files of the archive; links and devices in it are not made.
+
+    Raises DataError for an archive that is damaged, encrypted, too large for the disk, or that names files outside of itself.
+    """
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=beside) as folder:
+        try:
+            for done, total, name, stream in _members(archive):
+                with stream, open(_place(Path(folder), name, archive), "wb") as file:
+                    shutil.copyfileobj(stream, file, 1 << 20)
+                if done % 1000 == 0:
+                    report(Step("unpack", done, total, {}))
+        except (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+            said = getattr(error, "strerror", None) or str(error)
+            raise DataError(
+                f"The archive '{archive}' cannot be unpacked: {said}.", "Unpack it, and name the folder."
+            ) from error
+        yield Path(folder)
+
+
+def names_in(archive: Path) -> list[str]:
+    """The names of the files in an archive. Raises DataError when it cannot be read."""
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as file:
+                return file.namelist()
+        with tarfile.open(archive) as tar:
+            return tar.getnames()
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
+        raise DataError(f"The archive '{archive}' cannot be read: {error}.", "Download it again.") from error
+
+
+def _members(archive: Path) -> Iterator[tuple[int, int, str, IO[bytes]]]:
+    """(number, how many in all, name, content) of every regular file."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            infos = [info for info in file.infolist() if not info.is_dir() and not _is_link(info)]
+            for done, info in enumerate(infos, 1):
+                yield done, len(infos), info.filename, file.open(info)
+        return
+    with tarfile.open(archive) as tar:
+        members = [member for member in tar.getmembers() if member.isfile()]
+        for done, member in enumerate(members, 1):
+            stream = tar.extractfile(member)
+            assert stream is not None, "a regular file has content"
+            yield done, len(members), member.name, stream
+
+
+def _is_link(info: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(info.external_attr >> 16)
+
+
+def _place(folder: Path, name: str, archive: Path) -> Path:
+    """Where a member goes, its folder made. Raises DataError for a name that leads out of the archive."""
+    inside = PurePosixPath(name.replace("\\", "/"))
+    if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0]:
+        message = f"The archive '{archive}' names a file outside of itself: '{name[:80]}'."
+        raise DataError(message, "Do not trust it; take the data from its publisher.")
+    path = folder / inside
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
