@@ -26,6 +26,7 @@ DESCRIBED = ("class_names", "shape", "mean", "std")
 def distil(config: RunConfig, run: Run, engine: Engine, report: Report = silent) -> None:
     """Bring `run` to its end, from wherever it stands: a set for every IPC, its score, the picture."""
     target = load_target(config, report)
+    run.save_broken(target.broken)
     pipeline.check_ipcs(config, target.train)
     real = Real.of(target.train, engine)
     mirror = describe_target(config, real, run, engine, report)

@@ -64,7 +64,8 @@ _PLAIN = re.compile(r"[\w-][\w .-]{0,199}")
 _DATASET = re.compile(r"(?:hf://)?datasets/[^/]+/.*", re.DOTALL)
 _SOURCE = {
     "kind", "name", "id", "revision", "content_hash", "config", "converted", "train_split", "test_split",
-    "image_column", "label_column", "resolution", "licence",
+    "image_column", "label_column", "resolution", "licence", "no_splits", "class_level", "multi_label", "skip_broken", "background",
+    "max_megapixels",
 }  # fmt: skip
 HINT = "The repo was damaged, or not made by `ddtool push`. Take another repo or revision."
 
@@ -186,7 +187,7 @@ def source_fault(source: Any) -> str:
     """What is wrong with the description of where data came from: it may name a Hub dataset, but no place on a disk."""
     if not isinstance(source, dict) or source.keys() - _SOURCE:
         return "its source is described by other things than ddtool does"
-    if not all(value is None or type(value) in (str, int, bool) for value in source.values()):
+    if not all(value is None or type(value) in (str, int, float, bool) for value in source.values()):
         return "its source has values of other types"
     kind, name = source.get("kind"), str(source.get("name"))
     if kind == "hub":
