@@ -120,7 +120,7 @@ def describe_dataset(name: str, data: dict[str, Any], output: Output) -> None:
     try:
         target = sources.load(name, options, report=output.listener)
     except SizesError as error:
-        describe_sizes(name, options, error, output)
+        describe_sizes(name, data, options, error, output)
         return
     train, test = target.train, target.test()
     counts = train.class_counts()
@@ -140,10 +140,12 @@ def describe_dataset(name: str, data: dict[str, Any], output: Output) -> None:
         **{f"source {k}": v for k, v in train.source.items() if v is not None},
     }
     output.result(facts, name, [fact_table(facts | {"files skipped": by_kind(target.skipped)})])
-    output.next_step(o.shell("ddtool adapt", name, f"--ipc {min(10, int(counts.min()))}"))
+    output.next_step(o.shell("ddtool adapt", name, f"{o.as_typed(data)} --ipc {min(10, int(counts.min()))}".strip()))
 
 
-def describe_sizes(name: str, options: "DataOptions", problem: DDToolError, output: Output) -> None:
+def describe_sizes(
+    name: str, data: dict[str, Any], options: "DataOptions", problem: DDToolError, output: Output
+) -> None:
     """A dataset whose images have to be resized first: what was found, and the sizes that its images have."""
     from ddtool.sources import load as sources
 
@@ -160,7 +162,7 @@ def describe_sizes(name: str, options: "DataOptions", problem: DDToolError, outp
     sizes = ", ".join(shown) + (f", and {len(look.sizes) - 8} sizes more" if len(look.sizes) > 8 else "")
     output.result(facts, name, [fact_table(facts | {"files skipped": by_kind(look.skipped), "sizes": sizes})])
     output.say(problem.message)
-    output.next_step(o.shell("ddtool info", name, "--resolution 32"))
+    output.next_step(o.shell("ddtool info", name, f"{o.as_typed(data)} --resolution 32".strip()))
 
 
 def by_kind(skipped: dict[str, int]) -> str:

@@ -135,6 +135,17 @@ def reads_data(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def as_typed(data: dict[str, Any]) -> str:
+    """Reading options as words of a command line."""
+    words = []
+    for name, value in data.items():
+        flag = "--" + ("dataset-config" if name == "config" else name.replace("_", "-"))
+        text = f"{value:g}" if isinstance(value, float) and value >= 1 else str(value)
+        text = f"{100 * value:g}%" if name == "skip_broken" and 0 < value < 1 else text
+        words.append(flag if value is True else f"{flag} {shlex.quote(text)}")
+    return " ".join(words)
+
+
 def _share(text: str) -> float:
     """`12` as a number of images, `1%` as a share of them."""
     try:

@@ -106,6 +106,7 @@ def adapt(config: RunConfig, run: Run, engine: Engine, report: Report = silent) 
     """Bring `run` to its end, from wherever it stands: labels and pool, adaptation, a set for every IPC, scores, picture."""
     started = time.perf_counter()
     target = load_target(config, report)
+    run.save_broken(target.broken)
     check_ipcs(config, target.train)
     missing = [ipc for ipc in config.ipc if not has_set(config, ipc, run)]
     if not run.has("generator/labels.safetensors"):

@@ -27,6 +27,7 @@ DESCRIBED = ("class_names", "shape", "mean", "std")
 def distil(config: RunConfig, run: Run, engine: Engine, report: Report = silent) -> None:
     """Bring `run` to its end, from wherever it stands: a set for every IPC, its score, the picture."""
     target = load_target(config, report)
+    run.save_broken(target.broken)
     pipeline.check_ipcs(config, target.train)
     real, mirror = describe_target(config, target.train, run, engine, report)
     for ipc in config.ipc:

@@ -163,7 +163,7 @@ def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
         return RunConfig(dataset=on, data={key: source[key] for key in ("resolution",) if source.get(key) is not None})
     if not on and source.get("kind") == "local" and not source.get("path"):
         raise UsageError(f"The set was made from data that is not here ('{name}').", "Name a dataset: --on DATASET.")
-    known = ("image_column", "label_column", "train_split", "test_split", "resolution", "config")
+    known = (*sources.DEFAULTS.key(), "config")
     data = {key: source[key] for key in known if source.get(key) is not None}
     if not re.fullmatch(r"\w+(\.\w+)*", str(data.get("test_split", ""))):
         data.pop("test_split", None)  # not a split, but a note of what was held out

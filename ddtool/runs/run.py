@@ -19,7 +19,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ ROW_GROUP = 100
 LARGEST_SIDE, MOST_PICTURES, MOST_BYTES = 4096, 10**7, 2**32
 """Bounds on what a file may claim to hold: pixels a side, pictures, and bytes in memory."""
 OURS = re.compile(
-    r"(config|env|results|ddtool|pretraining)\.json|metrics\.jsonl|preview\.png|model\.safetensors"
+    r"(config|env|results|ddtool|pretraining)\.json|(metrics|skipped)\.jsonl|preview\.png|model\.safetensors"
     r"|generator/((config|pretraining)\.json|(model|labels)\.safetensors)|pool/train\.parquet|pictures/iteration-[0-9]+\.png"
     r"|(synthetic/)?ipc[0-9]+/(train\.parquet|exact\.safetensors)|stages/ipc[0-9]+-[a-z]+\.safetensors"
     r"|checkpoints/[\w-]+\.safetensors|(.*/)?\.[^/]+\.tmp(/.*)?"
@@ -283,6 +283,13 @@ class Run:
         """The explanation for a JSON file of the run that cannot be used."""
         hint = f"Remove it; `ddtool adapt --resume {self.folder}` measures the scores again."
         return RunError(f"{self.folder / name} is damaged: {reason}.", hint if name == "results.json" else RESTORE)
+
+    def save_broken(self, images: Sequence[Mapping[str, Any]]) -> None:
+        """The broken images of the dataset that were set aside, one a line in skipped.jsonl; no file when there are none."""
+        if images:
+            lines = "".join(json.dumps(image) + "\n" for image in images)
+            path = self.folder / "skipped.jsonl"
+            write_atomically(path, lambda temporary: temporary.write_text(lines, "utf-8"))
 
     def write_json(self, name: str, value: Any) -> None:
         write_json(self.folder / name, value)

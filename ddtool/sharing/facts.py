@@ -130,6 +130,12 @@ class Source(Record):
     image_column: str | None = None
     label_column: str | None = None
     resolution: int | None = None
+    no_splits: bool | None = None
+    class_level: int | None = None
+    multi_label: str | None = None
+    skip_broken: float | None = None
+    background: str | None = None
+    max_megapixels: float | None = None
     licence: str | None = None
 
     @model_validator(mode="before")
@@ -137,7 +143,7 @@ class Source(Record):
     def _known_things(cls, values: object) -> object:
         if not isinstance(values, Mapping) or values.keys() - cls.model_fields.keys():
             raise ValueError("its source is described by other things than ddtool does")
-        if not all(value is None or type(value) in (str, int, bool) for value in values.values()):
+        if not all(value is None or type(value) in (str, int, float, bool) for value in values.values()):
             raise ValueError("its source has values of other types")
         return values
 

@@ -27,7 +27,7 @@ from ddtool.sources.names import ALIASES, Origin
 from ddtool.sources.options import DEFAULTS, DataOptions
 from ddtool.sources.readers import Reader
 
-__all__ = ["ALIASES", "DataOptions", "Outlook", "Target", "inspect", "load"]
+__all__ = ["ALIASES", "DEFAULTS", "DataOptions", "Outlook", "Target", "inspect", "load"]
 
 
 @dataclass
@@ -313,7 +313,8 @@ def _survey(reader: Reader, options: DataOptions, say: schema.Say) -> _Survey:
     if unused := [name for name in reader.names if name not in (train, scored_on)]:
         say(f"Not used: {'split' if len(unused) == 1 else 'splits'} {', '.join(unused)}.")
     source = {"train_split": train, "test_split": scored_on, "image_column": image, "label_column": label}
-    return _Survey(splits, classes.names, source | {"resolution": options.resolution}, test is None)
+    source |= {"resolution": options.resolution} | options.chosen()
+    return _Survey(splits, classes.names, source, test is None)
 
 
 def _test_labels(

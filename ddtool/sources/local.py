@@ -1,5 +1,6 @@
 """Local data → the reader for its layout: tables, a listing, or a folder of images; archives are unpacked first."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from ddtool.sources.archives import names_in, unpacked
 from ddtool.sources.files import Folder, ending, read_tree
 from ddtool.sources.folders import read_folder
 from ddtool.sources.listed import read_listed
-from ddtool.sources.names import ARCHIVES, TABLES, Origin
+from ddtool.sources.names import ARCHIVES, TABLES, Origin, front_matter
 from ddtool.sources.options import DataOptions
 from ddtool.sources.readers import Reader
 from ddtool.sources.tables import Tables
@@ -50,7 +51,10 @@ def _of_folder(origin: Origin, options: DataOptions) -> Reader:
         return listed
     if options.config is not None:
         raise DataError(f"A folder of images has no configuration '{options.config}'.", "Leave --dataset-config out.")
-    return read_folder(root, options)
+    reader = read_folder(root, options)
+    if re.search(r"^configs:", front_matter(root.path), re.MULTILINE):
+        reader.found.notes.append("What the README says in `configs` is not followed: folders say splits and classes.")
+    return reader
 
 
 def _holds_tables(root: Folder) -> bool:

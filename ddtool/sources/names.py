@@ -160,14 +160,19 @@ def _local_origin(kind: str, path: Path, config: str | None, revision: str | Non
     return Origin(kind, where, content_hash(path, report), config, licence=_card_licence(path))
 
 
+def front_matter(folder: Path) -> str:
+    """What stands between the first two lines of dashes in the folder's README.md; empty when there is nothing."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+    front = re.match(r"---\r?\n(.*?)^---\s*$", text, re.DOTALL | re.MULTILINE)
+    return front[1] if front else ""
+
+
 def _card_licence(path: Path) -> str | None:
     """The `license` in the front matter of the folder's README.md, if it has one."""
-    try:
-        text = (path / "README.md").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
-    front = re.match(r"---\r?\n(.*?)^---\s*$", text, re.DOTALL | re.MULTILINE)
-    line = re.search(r"^license:[ \t]*([\w.-]+)[ \t]*\r?$", front[1], re.MULTILINE) if front else None
+    line = re.search(r"^license:[ \t]*([\w.-]+)[ \t]*\r?$", front_matter(path), re.MULTILINE)
     return line[1] if line else None
 
 

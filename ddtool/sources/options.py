@@ -89,6 +89,11 @@ class DataOptions:
         elsewhere = ("config", "revision", "strict")  # the first two are part of a dataset's identity
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in elsewhere}
 
+    def chosen(self) -> dict[str, Any]:
+        """The options on how files become pictures and labels that are not as usual: whoever reads the data again needs them."""
+        again = ("no_splits", "class_level", "multi_label", "skip_broken", "background", "max_megapixels")
+        return {name: getattr(self, name) for name in again if getattr(self, name) != getattr(type(self), name)}
+
     def broken_allowed(self, images: int) -> int:
         """How many of that many images may be broken."""
         return int(self.skip_broken * images if self.skip_broken < 1 else self.skip_broken)

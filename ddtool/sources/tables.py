@@ -8,11 +8,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from ddtool.errors import DataError
+from ddtool.hub.transport import read_memory, write_memory
 from ddtool.sources.decode import CHUNK, Encoded
 from ddtool.sources.files import Folder, ending
 from ddtool.sources.names import Origin, reading
@@ -29,7 +30,7 @@ class Shard:
 
     name: str
     rows: int
-    names: Mapping[str, tuple[str, ...]]
+    names: dict[str, tuple[str, ...]]
 
 
 class Tables:
@@ -48,7 +49,7 @@ class Tables:
         if self.origin.kind == "hub":
             builder = hub_builder(self.origin)
             builder.download_and_prepare()
-            self._note_shards(builder, None)
+            self._recall_shards(builder)
             return builder.as_dataset()
         if folder is not None and {"dataset_dict.json", "state.json"} & set(folder.files):
             loaded = datasets.load_from_disk(str(self.origin.path))
@@ -56,6 +57,17 @@ class Tables:
         builder = local_builder(self.origin.path, self.origin.config, folder)
         self._note_shards(builder, folder)
         return builder.as_streaming_dataset()
+
+    def _recall_shards(self, builder: Any) -> None:
+        """Note the shards of a Hub dataset, and remember them beside its rows: offline the files may be out of reach."""
+        place = _own_cache(self.origin) / "shards.json"
+        key, known = str(self.origin.config), read_memory(place)
+        if key in known:
+            self._shards = {split: [Shard(*shard) for shard in shards] for split, shards in known[key].items()}
+            return
+        self._note_shards(builder, None)
+        shards = {split: [astuple(shard) for shard in shards] for split, shards in self._shards.items()}
+        write_memory(place, known | {key: shards})
 
     def _note_shards(self, builder: Any, folder: Folder | None) -> None:
         """Keep what each parquet file says of itself; say which files are missing or not used."""
@@ -112,7 +124,7 @@ class Tables:
         out, first = [], 0
         for shard in shards:
             rows = values[first : first + shard.rows]
-            theirs = shard.names.get(column, own)
+            theirs = tuple(shard.names.get(column, own))
             out += rows if theirs == names else _renumbered(rows, theirs, names, shard.name, column)
             first += shard.rows
         return out
@@ -210,8 +222,15 @@ def hub_builder(origin: Origin) -> Any:
     import datasets
 
     which = {"data_dir": origin.config or "default"} if origin.converted else {"name": origin.config}
-    own = os.path.join(datasets.config.HF_DATASETS_CACHE, "ddtool", origin.version)
+    own = str(_own_cache(origin))
     return datasets.load_dataset_builder(origin.where, revision=origin.version, cache_dir=own, **which)
+
+
+def _own_cache(origin: Origin) -> Path:
+    """The folder where `datasets` keeps the rows of one commit."""
+    import datasets
+
+    return Path(datasets.config.HF_DATASETS_CACHE) / "ddtool" / origin.version
 
 
 # --- cells ----------------------------------------------------------------------------------------------------------

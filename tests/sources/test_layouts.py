@@ -402,6 +402,13 @@ def test_a_readme_that_says_where_the_data_is(tmp_path: Path) -> None:
     assert read(root)[:2] == ({"x": [3], "y": [4]}, {"x": [1], "y": [2]})
 
 
+def test_a_readme_beside_image_folders_is_said_not_to_count(tmp_path: Path) -> None:
+    readme = "---\nconfigs:\n- config_name: default\n  data_files: 'test/**'\n---\n"
+    learned, scored, ear = read(plant(tmp_path / "d", PETS | {"README.md": readme}))
+    assert (learned, scored) == READ
+    assert ear.said("`configs` is not followed")
+
+
 def test_tables_beside_other_files_are_counted(tmp_path: Path) -> None:
     root = tmp_path / "d"
     shard(root / "data" / "train-0.parquet", [(1, 0), (2, 1)], ["x", "y"])

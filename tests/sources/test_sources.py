@@ -893,6 +893,7 @@ def online(folder: Path) -> None:
     """Runs in a process of its own, because huggingface_hub reads HF_ENDPOINT at import."""
     Hub.repos = {
         "acme/shirts": {"main": ("a" * 40, folder / "hub"), "old": ("a" * 40, folder / "hub")},
+        "acme/mixed": {"main": ("f" * 40, folder / "mixed")},
         "acme/photos": {"main": ("c" * 40, folder / "photos")},
         "frgfm/imagenette": {
             "main": ("d" * 40, folder / "script"),
@@ -910,6 +911,10 @@ def online(folder: Path) -> None:
     ear = Ear()
     assert len(load("hf://datasets/acme/shirts@old", report=ear).train) == 60
     assert ear.steps == []
+    mixed = load("acme/mixed")  # its second shard and its test split have the names in another order
+    assert mixed.train.class_names == ("zero", "one")
+    assert mixed.train.images[mixed.train.labels == 0, 0, 0, 0].tolist() == [10, 40]
+    assert mixed.test().labels.tolist() == [1, 0]
     assert load("acme/photos").train.class_names == ("shirt", "trouser")  # image files, not parquet
     imagenette = load("imagenette").train  # the Hub's parquet copy of a scripted dataset
     assert (imagenette.source["config"], imagenette.source["revision"], len(imagenette)) == ("160px", "e" * 40, 30)
@@ -938,6 +943,7 @@ def online(folder: Path) -> None:
 def offline() -> None:
     """The same user later, with HF_HUB_OFFLINE=1 and no server."""
     assert load("acme/photos").train.source["licence"] == "mit"
+    assert load("acme/mixed", DataOptions(resolution=16)).test().labels.tolist() == [1, 0]
     assert len(load("acme/shirts@old").test()) == 15
     assert load("acme/shirts@old", DataOptions(resolution=16)).train.shape == (1, 16, 16)  # from the cache of datasets
 
@@ -955,6 +961,15 @@ def test_hub(tmp_path: Path, shirts: list[Row]) -> None:
         folder = tmp_path / "photos" / "train" / ("shirt" if label else "trouser")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{i}.png").write_bytes(raw or b"")
+    turned = class_label("one", "zero")
+    for shard, order, rows in [
+        ("train-00000-of-00002", TWO, (10, 20)), ("train-00001-of-00002", turned, (30, 40)),
+        ("test-00000-of-00001", turned, (50, 60)),
+    ]:  # fmt: skip
+        columns = {"image": [grey(value) for value in rows], "label": [0, 1]}
+        write_parquet(
+            tmp_path / "mixed" / "data" / f"{shard}.parquet", columns, {"image": {"_type": "Image"}, "label": order}
+        )
     environment = {
         "HF_HOME": str(tmp_path / "hf"),
         "HF_HUB_DISABLE_XET": "1",
