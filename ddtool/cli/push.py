@@ -35,6 +35,10 @@ def command(
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the commit as a pull request.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to push to; made if it is not there.")] = None,
     force: o.Force = False,
+    overwrite_card: Annotated[
+        bool,
+        typer.Option("--overwrite-card", help="Write ddtool's part of README.md anew, though it was changed by hand."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and cards; send nothing.")] = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
@@ -58,7 +62,7 @@ def command(
             raise UsageError(message, "For example: ddtool push runs/cifar10 NAMESPACE/NAME")
         options: dict[str, Any] = {
             "generator": generator, "private": private, "create_pr": create_pr, "revision": revision, "pool": pool,
-            "only": only, "dataset_repo": dataset_repo, "force": force, "report": output.listener,
+            "only": only, "dataset_repo": dataset_repo, "force": force, "overwrite_card": overwrite_card, "report": output.listener,
         }  # fmt: skip
         if dry_run:
             show_plan(output, api.plan_push(run, target, **options))

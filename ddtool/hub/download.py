@@ -81,6 +81,19 @@ def listing(repo: Pinned, names: Iterable[str]) -> dict[str, RemoteFile]:
     return files
 
 
+def last_commits(repo: Pinned, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """(sha, title) of the commit that has changed each file last; empty where the Hub does not say."""
+    from huggingface_hub.hf_api import RepoFile
+
+    names = list(names)
+    with explained(repo.kind, Ref(repo.repo, repo.sha)):
+        found = patiently(
+            lambda: api().get_paths_info(repo.repo, names, revision=repo.sha, repo_type=repo.kind, expand=True)
+        )
+    files = [file for file in found if isinstance(file, RepoFile) and file.last_commit]
+    return {file.path: (file.last_commit.oid, file.last_commit.title) for file in files if file.last_commit}
+
+
 def filenames(repo: Pinned) -> set[str]:
     """The names of all files of a repo."""
     with explained(repo.kind, Ref(repo.repo, repo.sha)):

@@ -14,6 +14,7 @@ import jinja2
 
 from ddtool.hub.names import is_repo
 from ddtool.sharing.facts import META, SETS, RepoFacts
+from ddtool.sharing.files import BEGIN, END
 from ddtool.sharing.pretraining import pretraining_of
 from ddtool.sharing.views import Code, enumerated, hub_id, is_tested_here, number, ranked_scores, source_name, view
 from ddtool.text import one_line, without_secrets
@@ -214,7 +215,8 @@ def _render(template: str, metadata: "CardData", facts: RepoFacts) -> str:
     """A template filled in; the same facts give the same text."""
     front = front_matter(metadata)
     body = _environment().get_template(template).render(_safe(view(facts)))
-    return f"---\n{front}---\n\n" + re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
+    part = re.sub(r"\n{3,}", "\n\n", body).strip()
+    return f"---\n{front}---\n\n{BEGIN}\n\n{part}\n\n{END}\n"
 
 
 def front_matter(metadata: "CardData") -> str:

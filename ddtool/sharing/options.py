@@ -32,6 +32,8 @@ class Options:
     """Default: the model repo's name and -ddtool."""
     force: bool = False
     """Replace another generator, another set of the same IPC, sets of another source, and files that are not of ddtool."""
+    overwrite_card: bool = False
+    """Write anew what ddtool writes in a README.md, though a person has changed it; their words beside it stay."""
 
     def __post_init__(self) -> None:
         if self.only not in (None, "generator", "dataset"):
@@ -85,7 +87,8 @@ def again(run: str | Path | Run | None, generator: str | None, repo: str, option
     what = shlex.quote(str(run.folder if isinstance(run, Run) else run))
     flags = {
         "--generator": generator, "--private": options.private, "--create-pr": options.create_pr,
-        "--no-pool": not options.pool, "--force": options.force, "--revision": options.revision, "--only": options.only,
+        "--no-pool": not options.pool, "--force": options.force,
+        "--overwrite-card": options.overwrite_card, "--revision": options.revision, "--only": options.only,
         "--dataset-repo": options.dataset_repo,
     }  # fmt: skip
     words = [f"{flag} {shlex.quote(v)}" if isinstance(v, str) else flag for flag, v in flags.items() if v]
