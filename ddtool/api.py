@@ -40,6 +40,7 @@ def adapt(
     preset_name: str = "auto",
     force: bool = False,
     push_to: str | None = None,
+    pool: bool = True,
     report: Report = silent,
 ) -> Run:
     """Adapt a meta generator to `dataset` and distil a synthetic set for every `ipc`; returns the finished run.
@@ -48,11 +49,12 @@ def adapt(
     method: mgdd, or one of `ddtool.methods.METHODS`, which has no generator and takes its settings from "baseline";
     settings: nested values of RunConfig on top of the device's preset, for example {"refine": {"steps": 300}};
     force: replace a run at `out`;  push_to: namespace/name, where `push` takes the finished run (checked before the work
-    begins; what is different on the Hub is replaced only by `push` itself, with its `force`).
+    begins; what is different on the Hub is replaced only by `push` itself, with its `force`);  pool: push the initial samples,
+    real images, too.
     Raises DDToolError (its message and hint say what to do).
     """
     if push_to:
-        pushing.check_target(push_to, Options().by_method(method))
+        pushing.check_target(push_to, Options(pool=pool).by_method(method))
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
@@ -60,7 +62,7 @@ def adapt(
     run = start(config, Path(out) if out else default_folder(config), engine, force, report)
     work(run, engine, report)
     if push_to:
-        push(run, push_to, report=report)
+        push(run, push_to, pool=pool, report=report)
     return run
 
 

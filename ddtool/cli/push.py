@@ -28,9 +28,7 @@ def command(
     dataset_repo: Annotated[
         str | None, typer.Option(metavar="NAMESPACE/NAME", help="The dataset repo. Default NAMESPACE/NAME-ddtool.")
     ] = None,
-    pool: Annotated[
-        bool, typer.Option("--pool/--no-pool", help="Push the initial samples, real images, with the generator.")
-    ] = True,
+    pool: o.Pool = True,
     private: o.Private = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the commit as a pull request.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to push to; made if it is not there.")] = None,

@@ -81,6 +81,17 @@ def listing(repo: Pinned, names: Iterable[str]) -> dict[str, RemoteFile]:
     return files
 
 
+def licence_of(kind: str, ref: Ref) -> str | None:
+    """The licence that a repo's card states (`other` by its own name); None when it states none."""
+    with explained(kind, ref):
+        info = patiently(lambda: api().repo_info(ref.repo, repo_type=kind, revision=ref.revision, timeout=30))
+    card = getattr(info, "card_data", None)
+    stated = card.to_dict() if card else {}
+    licence = stated.get("license_name") if stated.get("license") == "other" else stated.get("license")
+    names = licence if isinstance(licence, list) else [licence or stated.get("license")]
+    return ", ".join(name for name in names if isinstance(name, str)) or None
+
+
 def last_commits(repo: Pinned, names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """(sha, title) of the commit that has changed each file last; empty where the Hub does not say."""
     from huggingface_hub.hf_api import RepoFile

@@ -276,16 +276,6 @@ def _shape(shape: object) -> object:
     return tuple(shape) if isinstance(shape, list) else shape
 
 
-class LicenceFacts(Record):
-    """Under which terms something is that the files of a repo were made with."""
-
-    what: str
-    """A repo, or what else it is called."""
-    licence: str | None = None
-    """As it is stated; None when none is."""
-    link: str | None = None
-
-
 class CardFacts(Record):
     """What ddtool has written into a README.md, by hashes: its text, and each key of the metadata."""
 
@@ -295,6 +285,19 @@ class CardFacts(Record):
 
 Ipc = Annotated[int, Field(ge=1, lt=10**6)]
 Repo = Annotated[str | None, BeforeValidator(_repo)]
+
+
+class LicenceFacts(Record):
+    """Under which terms something is that the files of a repo were made with."""
+
+    what: str
+    """What it is called."""
+    licence: str | None = None
+    """As it is stated; None when none is."""
+    repo: Repo = None
+    """Where to read it."""
+    kind: Literal["model", "dataset"] = "model"
+    """What that repo is."""
 
 
 class RepoFacts(Record):

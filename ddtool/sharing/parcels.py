@@ -51,6 +51,11 @@ class Parcel:
         states |= {name: "changed" for name in changed if name in there}
         return states | dict.fromkeys(listing(self.base, self.removed) if self.base else (), "removed")
 
+    def real_images(self) -> str:
+        """The dataset whose images would now go into the repo, unchanged; empty when none would."""
+        sent = set(changes(self.base, self.files)) & {POOL, PREVIEW}
+        return cards.source_name(self.facts) if self.facts.pool and sent else ""
+
     def planned(self) -> "PlannedRepo":
         """What the push would bring, for people to see."""
         sizes = {name: len(f) if isinstance(f, bytes) else f.stat().st_size for name, f in self.files.items()}

@@ -52,6 +52,8 @@ def send(parcels: list[Parcel], options: Options, again: str, report: Report = s
     """
     done: list[Pushed] = []
     for parcel in parcels:
+        if shown := parcel.real_images():
+            report(Note(f"Real images of {shown} are among the files for {parcel.repo}; --no-pool leaves them out."))
         try:
             made = commit(
                 parcel.kind, parcel.repo, parcel.base, parcel.files, parcel.removed, message=parcel.title,

@@ -6,8 +6,8 @@ from itertools import chain
 from pathlib import Path
 
 from ddtool.evaluation.measure import Score
-from ddtool.hub.names import is_repo
-from ddtool.sharing.facts import MethodFacts, RepoFacts, SetFacts, Source, Spent
+from ddtool.hub.names import DATASET, is_repo
+from ddtool.sharing.facts import LicenceFacts, MethodFacts, RepoFacts, SetFacts, Source, Spent
 from ddtool.sharing.pretraining import (
     Code,
     View,
@@ -56,6 +56,7 @@ def view(facts: RepoFacts) -> View:
         "base_model": Code(repo if at and is_repo(repo) else ""),
         "generator": _reference(facts.generator),
         "source": _source_view(facts),
+        "weights": _weights_view(facts.generator_licence),
         "classes": len(names),
         "class_names": ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else ""),
         "size": size_of(facts.shape),
@@ -86,6 +87,19 @@ def _source_view(facts: RepoFacts) -> View:
         "version": _reference(source.revision or source.content_hash),
         "config": source.config or "",
         "licence": known_licence(source.licence),
+    }
+
+
+def _weights_view(terms: LicenceFacts | None) -> View | None:
+    """The terms of the weights that the adaptation began with."""
+    if terms is None:
+        return None
+    place = f"{'datasets/' if terms.kind == DATASET else ''}{terms.repo}" if terms.repo else ""
+    return {
+        "what": terms.what,
+        "bundled": terms.what == "bundled",
+        "licence": known_licence(terms.licence),
+        "place": Code(place),
     }
 
 

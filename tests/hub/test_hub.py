@@ -237,7 +237,7 @@ def test_the_cards_are_what_the_hub_reads(pushed: HubServer, made: Made) -> None
     assert (model.data.library_name, model.data.datasets, model.data.license) == (
         "ddtool",
         ["uoft-cs/cifar10"],
-        "cc-by-4.0",
+        "cc-by-4.0",  # from scratch: nothing but the source's
     )
     assert {result.dataset_type for result in model.data.eval_results} == {"uoft-cs/cifar10"}
     sets = huggingface_hub.DatasetCard(made.sets["README.md"].decode())

@@ -542,7 +542,7 @@ def test_what_ddtool_pretrain_records_is_readable() -> None:
     assert "{" not in body.partition("## Citation")[0]
     none_stated = told | {"datasets": [large, {"name": "more", "licence": None}]}
     data, body = front_and_body(card_of(meta(pretraining=none_stated)))
-    assert data["license_name"] == "terms-of-the-training-data"
+    assert data["license_name"] == "mit-and-terms-of-the-training-data"
     assert " and **more**: 3,000" in body
     strange: dict[str, Any] = {"curve": "steep", "datasets": {"a": 1}, "settings": [], "iterations": "many"}
     assert "| curve | steep |" in card_of(meta(pretraining=strange))

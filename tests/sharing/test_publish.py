@@ -211,6 +211,94 @@ def test_what_is_noted_beside_the_labels_makes_no_other_generator(
     assert "--only dataset" in stderr
 
 
+# ------------------------------------------------------------------------------------------------------------ licences
+
+
+def licence_of(server: HubServer, kind: str, repo: str) -> tuple[Any, Any, Any]:
+    data = huggingface_hub.RepoCard(own(server, kind, repo)[CARD].decode()).data.to_dict()
+    return data.get("license"), data.get("license_name"), data.get("license_link")
+
+
+def test_the_licence_is_that_of_the_images_and_of_the_weights(server: HubServer) -> None:
+    weights = {name: (generators.bundled_folder() / name).read_bytes() for name in generators.GENERATOR_FILES}
+    server.seed("model", "bob/alike", weights | {CARD: b"---\nlicense: cc-by-4.0\n---\n"})
+    server.seed("model", "bob/other", weights | {CARD: b"---\nlicense: other\nlicense_name: bobs-own\n---\n"})
+    server.seed("model", "bob/silent", weights)
+    words = ["adapt", "cifar10", "--ipc", 1, *tiny.UNCOUNTED, "--steps", 3, "--refine-steps", 0]
+    data, hub = "https://huggingface.co/datasets/", "https://huggingface.co/"
+    expected = {
+        "bob/alike": ("cc-by-4.0", None, None),
+        "bob/other": ("other", "cc-by-4.0-and-bobs-own", f"{hub}bob/other"),
+        "bob/silent": ("other", "cc-by-4.0-and-terms-of-the-training-data", f"{hub}bob/silent"),
+        "bundled": ("other", "cc-by-4.0-and-terms-of-the-training-data", f"{data}zh-plus/tiny-imagenet"),
+    }
+    for number, (generator, licence) in enumerate(expected.items()):
+        done(*words, "--generator", generator, "--out", f"run{number}")
+        done("push", f"run{number}", f"ann/g{number}")
+        for kind, repo in (("model", f"ann/g{number}"), ("dataset", f"ann/g{number}-ddtool")):
+            assert licence_of(server, kind, repo) == licence
+            text = own(server, kind, repo)[CARD].decode()
+            assert 'states the licence "cc-by-4.0"' in text
+            assert ("bundles" if generator == "bundled" else f"weights of [{generator}]") in text
+    assert 'under the licence "bobs-own"' in own(server, "model", "ann/g1")[CARD].decode()
+
+
+def test_weights_that_are_gone_have_unknown_terms(server: HubServer) -> None:
+    weights = {name: (generators.bundled_folder() / name).read_bytes() for name in generators.GENERATOR_FILES}
+    server.seed("model", "bob/meta", weights | {CARD: b"---\nlicense: mit\n---\n"})
+    done(
+        "adapt",
+        "cifar10",
+        "--ipc",
+        1,
+        *tiny.OPTIONS[2:],
+        "--generator",
+        "bob/meta",
+        "--out",
+        "run",
+        "--refine-steps",
+        0,
+    )
+    del server.repos["model", "bob/meta"]
+    done("push", "run", "ann/x")
+    assert licence_of(server, "model", "ann/x")[1] == "cc-by-4.0-and-terms-of-the-training-data"
+
+
+# ---------------------------------------------------------------------------------------------------------- real images
+
+
+def test_real_images_are_announced_before_the_first_byte(server: HubServer, run: Path) -> None:
+    notes: list[tuple[str, int]] = []
+    api.push(run, "ann/c10", report=lambda event: notes.append((getattr(event, "text", ""), len(writes(server)))))
+    told = [(text, sent) for text, sent in notes if "Real images of cifar10" in text]
+    assert [text.partition(" for ")[2] for text, _ in told] == [
+        "ann/c10-ddtool; --no-pool leaves them out.",
+        "ann/c10; --no-pool leaves them out.",
+    ]
+    assert told[0][1] == 0
+    assert "Real images" not in done("push", run, "ann/c10").stderr
+    assert "Real images" not in done("push", run, "ann/d10", "--no-pool").stderr
+
+
+def test_adapt_leaves_real_images_out(server: HubServer) -> None:
+    done(*ADAPT, "--push-to", "ann/c10", "--no-pool")
+    assert "pool/train.parquet" not in own(server, "model", "ann/c10")
+    assert facts(server, "dataset", "ann/c10-ddtool")["pool"] == 0
+    assert "--no-pool is for what is pushed" in refused(2, *ADAPT, "--no-pool", "--out", "other")
+    server.fault(r"^POST .*/commit/", Status(500), times=None)
+    assert "`ddtool push other ann/d10 --no-pool`" in refused(
+        1, *ADAPT, "--out", "other", "--push-to", "ann/d10", "--no-pool"
+    )
+
+
+def test_adapt_from_python_leaves_real_images_out(server: HubServer) -> None:
+    api.adapt(
+        "cifar10", ipc=1, out="run", push_to="ann/c10", pool=False, generator="scratch", engine=tiny.ENGINE,
+        settings=tiny.SETTINGS,
+    )  # fmt: skip
+    assert "pool/train.parquet" not in own(server, "model", "ann/c10")
+
+
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
