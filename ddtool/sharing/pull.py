@@ -22,9 +22,9 @@ from ddtool.pipeline import adapt as pipeline
 from ddtool.runs.run import Run, check_strangers, is_run, labels_fit, staged_folder, write_json
 from ddtool.sharing.describe import noted
 from ddtool.sharing.facts import ADAPTED, META, MOST_CLASSES, PLAIN, SETS, Kind, RepoFacts, Source
-from ddtool.sharing.files import EXACT, LABELS, LIMITS, PARQUET, POOL
+from ddtool.sharing.files import LABELS, LIMITS, POOL
 from ddtool.sharing.found import HINT, Found, find
-from ddtool.sharing.sets import check_table, exact_set, fetch_sets
+from ddtool.sharing.sets import checked_sets, fetch_sets, files_of_sets
 from ddtool.sources import load as sources
 from ddtool.sources.origins import CONVERTED
 
@@ -234,12 +234,10 @@ def bring_generator(found: Found, folder: Path, report: Report) -> None:
 
 def bring_sets(found: Found, folder: Path, report: Report) -> None:
     """ipcN/train.parquet and ipcN/exact.safetensors of every set."""
-    names = [f"ipc{n}/{file}" for n in found.ipcs for file in (EXACT, PARQUET)]
-    files = fetch_sets(found, names, report)
-    for n in found.ipcs:
-        check_table(found, files, exact_set(found, files, n))
+    files = fetch_sets(found, found.ipcs, report)
+    checked_sets(found, files, found.ipcs)
     with staged_folder(folder, replacing=True) as temporary:
-        copy(files, temporary, names)
+        copy(files, temporary, files_of_sets(found.ipcs))
         write_json(temporary / FACTS, found.facts.stated())
 
 
