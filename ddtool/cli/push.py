@@ -65,10 +65,10 @@ def command(
         if dry_run:
             show_plan(output, api.plan_push(run, target, **options))
         else:
-            show(output, api.push(run, target, **options))
+            show(output, api.push(run, target, **options), revision)
 
 
-def show(output: Output, pushed: list["Pushed"]) -> None:
+def show(output: Output, pushed: list["Pushed"], revision: str | None) -> None:
     """Where everything is, and what one would run with it."""
     rows = {made.kind: {"repo": made.repo, "url": made.url, "commit": made.sha, "changed": list(made.changed),
                         "pull_request": made.pull_request} for made in pushed}  # fmt: skip
@@ -79,7 +79,8 @@ def show(output: Output, pushed: list["Pushed"]) -> None:
         table.add_row(*map(escape, (made.repo, made.kind, made.sha[:10], str(len(made.changed) or "none"))))
     output.result(rows, "\n".join(made.pull_request or made.url for made in pushed), [table])
     last = pushed[-1]
-    output.next_step(o.shell("ddtool info" if last.pull_request else "ddtool pull", last.repo))
+    name = f"{last.repo}@{revision}" if revision else last.repo
+    output.next_step(o.shell("ddtool info" if last.pull_request else "ddtool pull", name))
 
 
 def show_plan(output: Output, repos: list["PlannedRepo"]) -> None:

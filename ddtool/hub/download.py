@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddtool.errors import HubError, NotOnHubError
+from ddtool.errors import DDToolError, HubError, NotOnHubError
 from ddtool.events import Report, Step, silent
 from ddtool.hub import memory
 from ddtool.hub.client import api, patiently
 from ddtool.hub.errors import CorruptedError, explained
 from ddtool.hub.memory import offline
 from ddtool.hub.names import Pinned, Ref, is_commit
+from ddtool.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile, RepoFolder
+
+
+DAMAGED = "The repo was damaged, or not made by `ddtool push`. Take another repo or revision."
+"""What to try when a file of a repo is refused."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,18 @@ def resolve(kind: str, ref: Ref) -> Pinned:
         raise HubError(f"The Hub names no commit of the {kind} '{ref}'.", "Check that the repo is not empty.")
     memory.remember_commit(kind, ref.repo, ref.branch, sha)
     return Pinned(kind, ref.repo, sha, bool(info.private), ref.branch)
+
+
+@contextlib.contextmanager
+def named(folder: Path, name: str) -> Iterator[None]:
+    """Inside, a refusal of a file in the `folder` of a repo names the repo, and not the place in a cache."""
+    try:
+        yield
+    except DDToolError as error:
+        message = error.message.replace(str(folder), f"'{name}'")
+        if message == error.message:
+            raise
+        raise type(error)(message, DAMAGED) from error
 
 
 @contextlib.contextmanager
@@ -154,6 +171,7 @@ def _download(repo: Pinned, name: str, listed: RemoteFile) -> Path:
                 local_files_only=offline(),
                 etag_timeout=30,
                 library_name="ddtool",
+                library_version=__version__,
             )
         )
         if path.stat().st_size != listed.size or hash_of(path, listed.oid) != listed.oid:
@@ -163,7 +181,7 @@ def _download(repo: Pinned, name: str, listed: RemoteFile) -> Path:
         return path
 
     with explained(repo.kind, Ref(repo.repo, repo.sha), name):
-        return patiently(once)
+        return patiently(once, transfer=True)
 
 
 def hash_of(file: Path | bytes, like: str) -> str:

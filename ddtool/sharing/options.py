@@ -10,6 +10,9 @@ from ddtool.hub.upload import find
 from ddtool.pipeline.adapt import MGDD
 from ddtool.runs.run import Run
 
+LONGEST = 96
+"""The most characters of a repo's name, without its namespace."""
+
 ONLY = {MODEL: "generator", DATASET: "dataset"}
 """What --only calls a repo."""
 
@@ -66,6 +69,9 @@ def repos(repo: str, options: Options, generator: str | None = None) -> dict[str
 def repo_name(name: str) -> str:
     """A repo to push to; UsageError for anything else."""
     ref = parse(name)
+    if ref is None and len(name.partition("/")[2]) > LONGEST and name.count("/") == 1:
+        hint = "Choose a shorter one; `ddtool push … --dataset-repo NAMESPACE/NAME` names the repo of the sets."
+        raise UsageError(f"The name '{name}' is longer than the {LONGEST} characters that the Hub allows.", hint)
     if ref is None or ref.repo != name:
         hint = "It is NAMESPACE/NAME, your user name or organisation first; a branch goes with --revision."
         raise UsageError(f"'{name}' is not a repo to push to.", hint)

@@ -4,7 +4,6 @@ Every name, size and value in a repo is somebody else's. Only files that ddtool 
 checked before it is used.
 """
 
-import contextlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from ddtool.config import RunConfig, from_dict, to_dict
 from ddtool.errors import DDToolError, HubError, RunError
 from ddtool.events import Note, Report, silent
-from ddtool.hub.download import fetch, listing
+from ddtool.hub.download import DAMAGED, fetch, listing, named
 from ddtool.hub.generators import FACTS, GENERATOR_FILES, PRETRAINING
 from ddtool.hub.names import parse
 from ddtool.hub.upload import changes
@@ -23,7 +22,7 @@ from ddtool.runs.run import Run, check_strangers, is_run, labels_fit, staged_fol
 from ddtool.sharing.describe import noted
 from ddtool.sharing.facts import ADAPTED, META, MOST_CLASSES, PLAIN, SETS, Kind, RepoFacts, Source
 from ddtool.sharing.files import LABELS, LIMITS, POOL
-from ddtool.sharing.found import HINT, Found, find
+from ddtool.sharing.found import Found, find
 from ddtool.sharing.sets import checked_sets, fetch_sets, files_of_sets
 from ddtool.sources import load as sources
 from ddtool.sources.origins import CONVERTED
@@ -153,7 +152,7 @@ def run_config(found: Found) -> RunConfig:
         from_dict(sources.DataOptions, config.data, "data.")
     except DDToolError as error:
         message = f"The configuration in {FACTS} of '{found.repo.repo}' is refused: {error.message}"
-        raise HubError(message, HINT) from error
+        raise HubError(message, DAMAGED) from error
     if fault := config_fault(config):
         raise found.refused(FACTS, fault)
     assert found.facts.source is not None
@@ -246,12 +245,3 @@ def copy(source: Path, target: Path, names: Iterable[str]) -> None:
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
-
-
-@contextlib.contextmanager
-def named(folder: Path, repo: str) -> Iterator[None]:
-    """Inside, a refusal of a file in the temporary `folder` names the repo instead."""
-    try:
-        yield
-    except DDToolError as error:
-        raise HubError(error.message.replace(str(folder), f"'{repo}'"), HINT) from error

@@ -8,14 +8,14 @@ from torch import Tensor
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import HubError, RunError, UsageError
 from ddtool.events import Note, Report, silent
-from ddtool.hub.download import fetch, listing
+from ddtool.hub.download import DAMAGED, fetch, listing, named
 from ddtool.hub.generators import FACTS
 from ddtool.hub.names import DATASET, MODEL
 from ddtool.runs.run import STAGES, read_parquet, read_set
 from ddtool.sharing import files
 from ddtool.sharing.facts import SETS, Source
 from ddtool.sharing.files import EXACT, LIMITS, PARQUET
-from ddtool.sharing.found import HINT, Found, find
+from ddtool.sharing.found import Found, find
 
 MOST_LABEL = 1e4
 """The largest number that a soft label may have."""
@@ -33,9 +33,10 @@ def load_sets(found: Found, ipc: int | None = None, report: Report = silent) -> 
 def checked_sets(found: Found, folder: Path, ipcs: list[int]) -> list[SyntheticSet]:
     """The sets of a repo whose files are in `folder`, each the same in both of its files."""
     sets = []
-    for n in ipcs:
-        sets.append(exact_set(found, folder, n))
-        check_table(found, folder, sets[-1])
+    with named(folder, found.repo.repo):
+        for n in ipcs:
+            sets.append(exact_set(found, folder, n))
+            check_table(found, folder, sets[-1])
     return sets
 
 
@@ -133,7 +134,7 @@ def sets_of(name: str, ipc: int | None = None, stage: str | None = None, report:
         report(Note(f"The sets of {name} are in the dataset repo {other}."))
         found = find(other, DATASET)
     if found.kind != SETS:
-        raise HubError(f"'{found.repo.repo}' holds no synthetic sets.", HINT)
+        raise HubError(f"'{found.repo.repo}' holds no synthetic sets.", DAMAGED)
     sets = load_sets(found, ipc, report)
     if other_stages := {made.stage for made in sets} - {stage or made.stage for made in sets}:
         hint = "Earlier stages are not pushed; leave --stage out."

@@ -686,6 +686,9 @@ def test_a_connection_reset_in_the_middle_of_an_upload(server: HubServer, run: P
 
 @pytest.mark.parametrize("options", [[], ["--create-pr"], ["--revision", "v2"]])
 def test_a_lost_answer_makes_no_second_commit(server: HubServer, run: Path, options: list[str]) -> None:
+    if options == ["--create-pr"]:  # there must be something to propose a change of
+        server.seed("model", "ann/c10", {})
+        server.seed("dataset", "ann/c10-ddtool", {})
     server.fault(r"^POST .*/commit/", LoseAnswer(), times=2)
     result = done("push", run, "ann/c10", *options)
     assert [r.path.split("?")[0] for r in server.requests if "/commit/" in r.path and r.method == "POST"] == [
