@@ -5,6 +5,7 @@ Tokens and the stored login are huggingface_hub's alone.
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import random
 import re
@@ -12,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, TypeVar
 
 from ddtool.errors import HubError, UsageError
@@ -80,24 +81,16 @@ def longest() -> float:
 
 def in_time(act: Callable[[], T], seconds: float) -> T:
     """What `act` returns; HubError when it has not come to an end after so many seconds, whatever it waits for."""
-    outcome: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(act())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
+    pool = ThreadPool(1)  # of daemons: one that is stuck does not keep the program
     try:
-        return outcome.result(seconds)
-    except TimeoutError:
-        if outcome.done():
-            raise
+        return pool.apply_async(act).get(seconds)
+    except multiprocessing.TimeoutError:
         hint = (
             "Run the same command again: what has arrived is not sent twice. DDTOOL_HUB_TIMEOUT=SECONDS waits longer."
         )
         raise HubError(f"The Hub has not answered for {seconds:,.0f} seconds.", hint) from None
+    finally:
+        pool.close()
 
 
 def patiently(act: Callable[[], T], *, transfer: bool = False) -> T:
