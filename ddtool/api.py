@@ -143,6 +143,7 @@ def push(
     dataset_repo: str | None = None,
     force: bool = False,
     overwrite_card: bool = False,
+    message: str | None = None,
     report: Report = silent,
 ) -> list[Pushed]:
     """Push a finished run to the model repo `repo` and the dataset repo `repo`-ddtool, or a meta `generator` to `repo`.
@@ -154,9 +155,10 @@ def push(
     private: make new repos private;  create_pr: propose the commit as a pull request;  revision: a branch to push to;
     pool: push the initial samples, real images, too;  only: 'generator' or 'dataset', that repo alone;
     dataset_repo: where the sets go;  force: replace another generator, other sets, or files that are not of ddtool;
-    overwrite_card: write ddtool's part of a README.md anew though a person has changed it (words beside it always stay).
+    overwrite_card: write ddtool's part of a README.md anew though a person has changed it (words beside it always stay);
+    message: the title of the commits.
     """
-    options = Options(private, revision, create_pr, pool, only, dataset_repo, force, overwrite_card)
+    options = Options(private, revision, create_pr, pool, only, dataset_repo, force, overwrite_card, message)
     return pushing.push(run, generator, repo, options, report)
 
 

@@ -37,6 +37,7 @@ def command(
         bool,
         typer.Option("--overwrite-card", help="Write ddtool's part of README.md anew, though it was changed by hand."),
     ] = False,
+    commit_message: Annotated[str | None, typer.Option(help="Title of the commits. Default: what was pushed.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and cards; send nothing.")] = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
@@ -60,7 +61,8 @@ def command(
             raise UsageError(message, "For example: ddtool push runs/cifar10 NAMESPACE/NAME")
         options: dict[str, Any] = {
             "generator": generator, "private": private, "create_pr": create_pr, "revision": revision, "pool": pool,
-            "only": only, "dataset_repo": dataset_repo, "force": force, "overwrite_card": overwrite_card, "report": output.listener,
+            "only": only, "dataset_repo": dataset_repo, "force": force, "overwrite_card": overwrite_card,
+            "message": commit_message, "report": output.listener,
         }  # fmt: skip
         if dry_run:
             show_plan(output, api.plan_push(run, target, **options))

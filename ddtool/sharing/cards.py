@@ -66,9 +66,11 @@ def model_metadata(facts: RepoFacts) -> "ModelCardData":
     return ModelCardData(
         **licence(facts),
         library_name="ddtool",
+        pipeline_tag="image-to-image",
         tags=["ddtool", "dataset-distillation", "dataset-condensation", "mgdd"],
         datasets=sorted(name for name in trained_on if name and is_repo(name)) or None,
         base_model=base_model(facts),
+        base_model_relation="finetune" if base_model(facts) else None,
         metrics=["accuracy"] if results else None,
         model_name=str(facts.repo).rpartition("/")[2] if results else None,
         eval_results=results or None,
@@ -89,11 +91,14 @@ def dataset_metadata(facts: RepoFacts) -> "DatasetCardData":
         task_categories=["image-classification"],
         size_categories=[next((name for bound, name in SIZES.items() if images < bound), "1M<n<10M")],
         source_datasets=[hub_id(facts) or "extended"],
-        configs=[
-            {"config_name": f"ipc{n}", "data_files": [{"split": "train", "path": f"ipc{n}/train.parquet"}]}
-            for n in facts.ipcs
-        ],
+        configs=[_configuration(n, default=n == facts.ipcs[-1]) for n in facts.ipcs],
     )
+
+
+def _configuration(ipc: int, default: bool) -> dict[str, Any]:
+    """A set as `datasets` finds it; the default one needs no name."""
+    files = [{"split": "train", "path": f"ipc{ipc}/train.parquet"}]
+    return {"config_name": f"ipc{ipc}", **({"default": True} if default else {}), "data_files": files}
 
 
 def licence(facts: RepoFacts) -> dict[str, Any]:

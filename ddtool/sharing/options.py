@@ -37,8 +37,12 @@ class Options:
     """Replace another generator, another set of the same IPC, sets of another source, and files that are not of ddtool."""
     overwrite_card: bool = False
     """Write anew what ddtool writes in a README.md, though a person has changed it; their words beside it stay."""
+    message: str | None = None
+    """The title of the commits; None: what was pushed."""
 
     def __post_init__(self) -> None:
+        if self.message is not None and not self.message.strip():
+            raise UsageError("--commit-message is empty.", "Leave it out for the usual one.")
         if self.only not in (None, "generator", "dataset"):
             raise UsageError(f"--only takes generator or dataset, got '{self.only}'.", "Leave it out to push both.")
         if self.revision and self.create_pr:
@@ -93,7 +97,7 @@ def again(run: str | Path | Run | None, generator: str | None, repo: str, option
     what = shlex.quote(str(run.folder if isinstance(run, Run) else run))
     flags = {
         "--generator": generator, "--private": options.private, "--create-pr": options.create_pr,
-        "--no-pool": not options.pool, "--force": options.force,
+        "--no-pool": not options.pool, "--force": options.force, "--commit-message": options.message,
         "--overwrite-card": options.overwrite_card, "--revision": options.revision, "--only": options.only,
         "--dataset-repo": options.dataset_repo,
     }  # fmt: skip

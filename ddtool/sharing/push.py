@@ -56,7 +56,7 @@ def send(parcels: list[Parcel], options: Options, again: str, report: Report = s
             report(Note(f"Real images of {shown} are among the files for {parcel.repo}; --no-pool leaves them out."))
         try:
             made = commit(
-                parcel.kind, parcel.repo, parcel.base, parcel.files, parcel.removed, message=parcel.title,
+                parcel.kind, parcel.repo, parcel.base, parcel.files, parcel.removed, message=options.message or parcel.title,
                 private=parcel.private, branch=options.revision, create_pr=options.create_pr, report=report,
             )  # fmt: skip
         except HubError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ddtool.evaluation.measure import Score
 from ddtool.hub.names import DATASET, is_repo
-from ddtool.sharing.facts import LicenceFacts, MethodFacts, RepoFacts, SetFacts, Source, Spent
+from ddtool.sharing.facts import SETS, LicenceFacts, MethodFacts, RepoFacts, SetFacts, Source, Spent
 from ddtool.sharing.pretraining import (
     Code,
     View,
@@ -20,8 +20,8 @@ from ddtool.sharing.pretraining import (
     without_revision,
 )
 
-SAMPLE_OF = "zalando-datasets/fashion_mnist"
-"""The dataset that the bundled sample is drawn from."""
+SAMPLE_OF, SAMPLE_NAME = "zalando-datasets/fashion_mnist", "Fashion-MNIST (a sample)"
+"""The dataset that the bundled sample is drawn from, and what the sample is called on a card."""
 
 STAGES = {"random": "random real images", "initial": "initial samples", "generated": "generator alone"}
 """What a stage is called in a table; other stages keep their names."""
@@ -56,6 +56,7 @@ def view(facts: RepoFacts) -> View:
         "base_model": Code(repo if at and is_repo(repo) else ""),
         "generator": _reference(facts.generator),
         "source": _source_view(facts),
+        "headline": headline(facts),
         "weights": _weights_view(facts.generator_licence),
         "classes": len(names),
         "class_names": ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else ""),
@@ -197,7 +198,8 @@ def _results(facts: RepoFacts) -> Iterator[View]:
 def _score_view(ipc: int, score: Score, facts: RepoFacts) -> View:
     """One row of a table of results."""
     names = STAGES | {"distilled": OTHERS[facts.method is None or facts.method.learns]}
-    remark = " (published)" if score.stage == facts.sets[ipc].stage else ""
+    where = "the set in this repository" if facts.kind == SETS else "the set in the dataset repository"
+    remark = f" ({where})" if score.stage == facts.sets[ipc].stage else ""
     if not is_tested_here(score, facts):
         remark = f" (tested on {short_name(score.dataset)})"
     return {
@@ -207,6 +209,23 @@ def _score_view(ipc: int, score: Score, facts: RepoFacts) -> View:
         "networks": number(score.seeds, 0),
         "seconds": number(score.seconds, 0),
     }
+
+
+def headline(facts: RepoFacts) -> str:
+    """What the largest set that was scored is worth, in a line: its accuracy by the fullest protocol, beside as many random real
+    images and, where that is known, the whole training set. Empty without a score."""
+    for ipc in reversed(facts.ipcs):
+        made = facts.sets[ipc]
+        here = [score for score in made.scores if is_tested_here(score, facts)]
+        ours = [score for score in here if score.stage == made.stage and score.protocol != "kernel-ridge"]
+        if ours:
+            best = min(ours, key=_table)
+            beside = {score.stage: score.mean for score in here if _table(score) == _table(best)}
+            images = number(made.images, 0)
+            text = f"{number(best.mean)} % test accuracy with {images} images"
+            text += f", {number(beside['random'])} % with {images} random real ones" if "random" in beside else ""
+            return text + (f", {number(beside['full'])} % with the whole training set" if "full" in beside else "")
+    return ""
 
 
 def ranked_scores(facts: RepoFacts) -> Iterator[tuple[int, Score]]:
@@ -276,6 +295,8 @@ def source_name(facts: RepoFacts) -> str:
     """What the target is called: an alias or a Hub id; of local data the folder's name alone."""
     if facts.source is None:
         return "dataset"
+    if facts.source.kind == "sample":
+        return SAMPLE_NAME
     return facts.source.name if facts.source.kind == "local" else without_revision(facts.source.name)
 
 

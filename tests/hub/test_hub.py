@@ -232,6 +232,19 @@ def test_the_set_loads_with_plain_datasets(made: Made, pushed: HubServer) -> Non
     assert (exact.source, exact.mean) == (local.source, local.mean)
 
 
+def test_the_set_loads_without_ddtool_and_without_a_configuration(pushed: HubServer, run: Path, tmp_path: Path) -> None:
+    done("generate", run, "--ipc", 2)
+    done("push", run, "ann/c10")
+    (tmp_path / "elsewhere").mkdir()
+    code = (
+        "import sys; sys.modules['ddtool'] = None; import datasets; "
+        "print(len(datasets.load_dataset('ann/c10-ddtool', split='train')), "
+        "len(datasets.load_dataset('ann/c10-ddtool', 'ipc1', split='train')))"
+    )
+    result = tiny.python(code, HF_HOME=str(tmp_path / "hf"), PYTHONPATH="")
+    assert result.stdout == "6 3\n", result.stderr
+
+
 def test_the_cards_are_what_the_hub_reads(pushed: HubServer, made: Made) -> None:
     model = huggingface_hub.ModelCard(made.model["README.md"].decode())
     assert (model.data.library_name, model.data.datasets, model.data.license) == (

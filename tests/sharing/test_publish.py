@@ -32,6 +32,7 @@ from test_hub import (  # noqa: F401  fixtures among them
 )
 from tiny import done, refused
 
+import ddtool as package
 from ddtool import api
 from ddtool.errors import HubError, UsageError
 from ddtool.hub import client, generators, upload
@@ -297,6 +298,36 @@ def test_adapt_from_python_leaves_real_images_out(server: HubServer) -> None:
         settings=tiny.SETTINGS,
     )  # fmt: skip
     assert "pool/train.parquet" not in own(server, "model", "ann/c10")
+
+
+def test_a_commit_has_the_message_that_was_given(server: HubServer, run: Path) -> None:
+    done("push", run, "ann/c10", "--commit-message", "Sets of the first try")
+    assert server.commits("model", "ann/c10")[0].title == "Sets of the first try"
+    assert server.commits("dataset", "ann/c10-ddtool")[0].title == "Sets of the first try"
+    assert "is empty" in refused(2, "push", run, "ann/c10", "--commit-message", " ")
+    server.fault(r"^POST .*/commit/", Status(500), times=None)
+    assert "`ddtool push run ann/d10 --commit-message 'a b'`" in refused(
+        1, "push", run, "ann/d10", "--commit-message", "a b"
+    )
+
+
+def test_every_request_says_who_asks(server: HubServer, run: Path) -> None:
+    agents: list[str] = []
+    answer = server._answer
+
+    def seen(method: str, target: str, headers: dict[str, str], body: bytes) -> Any:
+        if "storage" not in target:
+            agents.append(headers.get("user-agent", ""))
+        return answer(method, target, headers, body)
+
+    server._answer = seen  # type: ignore[method-assign]
+    try:
+        done("push", run, "ann/c10")
+        done("pull", "ann/c10")
+    finally:
+        del server._answer
+    assert agents
+    assert all(agent.startswith(f"ddtool/{package.__version__};") for agent in agents), set(agents)
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
