@@ -40,6 +40,7 @@ def adapt(
     preset_name: str = "auto",
     force: bool = False,
     push_to: str | None = None,
+    pool: bool = True,
     report: Report = silent,
 ) -> Run:
     """Adapt a meta generator to `dataset` and distil a synthetic set for every `ipc`; returns the finished run.
@@ -48,11 +49,12 @@ def adapt(
     method: mgdd, or one of `ddtool.methods.METHODS`, which has no generator and takes its settings from "baseline";
     settings: nested values of RunConfig on top of the device's preset, for example {"refine": {"steps": 300}};
     force: replace a run at `out`;  push_to: namespace/name, where `push` takes the finished run (checked before the work
-    begins; what is different on the Hub is replaced only by `push` itself, with its `force`).
+    begins; what is different on the Hub is replaced only by `push` itself, with its `force`);  pool: push the initial samples,
+    real images, too.
     Raises DDToolError (its message and hint say what to do).
     """
     if push_to:
-        pushing.check_target(push_to, Options().by_method(method))
+        pushing.check_target(push_to, Options(pool=pool).by_method(method))
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
@@ -60,7 +62,7 @@ def adapt(
     run = start(config, Path(out) if out else default_folder(config), engine, force, report)
     work(run, engine, report)
     if push_to:
-        push(run, push_to, report=report)
+        push(run, push_to, pool=pool, report=report)
     return run
 
 
@@ -147,6 +149,8 @@ def push(
     only: str | None = None,
     dataset_repo: str | None = None,
     force: bool = False,
+    overwrite_card: bool = False,
+    message: str | None = None,
     report: Report = silent,
 ) -> list[Pushed]:
     """Push a finished run to the model repo `repo` and the dataset repo `repo`-ddtool, or a meta `generator` to `repo`.
@@ -157,9 +161,11 @@ def push(
 
     private: make new repos private;  create_pr: propose the commit as a pull request;  revision: a branch to push to;
     pool: push the initial samples, real images, too;  only: 'generator' or 'dataset', that repo alone;
-    dataset_repo: where the sets go;  force: replace another generator, other sets, or files that are not of ddtool.
+    dataset_repo: where the sets go;  force: replace another generator, other sets, or files that are not of ddtool;
+    overwrite_card: write ddtool's part of a README.md anew though a person has changed it (words beside it always stay);
+    message: the title of the commits.
     """
-    options = Options(private, revision, create_pr, pool, only, dataset_repo, force)
+    options = Options(private, revision, create_pr, pool, only, dataset_repo, force, overwrite_card, message)
     return pushing.push(run, generator, repo, options, report)
 
 

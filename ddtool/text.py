@@ -5,6 +5,8 @@ import re
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 """The user and password in front of a host."""
+_QUERY = re.compile(r"(?<=://)([^\s?'\"<>]+)\?[^\s'\"<>]+")
+"""An address with what follows its question mark: of a signed one, the signature."""
 
 
 def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}", keep: str = "") -> str:
@@ -28,4 +30,4 @@ def without_login(address: str) -> str:
 
 def without_secrets(text: str) -> str:
     """Text with everything that looks like a credential replaced by ***."""
-    return _TOKEN.sub("***", _LOGIN.sub("***@", text))
+    return _QUERY.sub(r"\1", _TOKEN.sub("***", _LOGIN.sub("***@", text)))

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from math import ceil
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -226,6 +227,14 @@ class Repo:
         while commits[-1].parent is not None:
             commits.append(self.commits[commits[-1].parent])
         return commits
+
+    def last_change(self, revision: str, path: str) -> Commit:
+        """The commit that has given a file the content that it has at a revision."""
+        history = self.history(revision)
+        for commit, older in pairwise(history):
+            if path not in older.blobs or older.blobs[path].oid != commit.blobs[path].oid:
+                return commit
+        return history[-1]
 
     def keep_object(self, sha256: str, data: bytes) -> None:
         """Keeps an uploaded LFS object if it is the one that was announced."""
@@ -604,9 +613,15 @@ def tree(call: Call) -> Answer:
 @route("POST", "{api}/paths-info/{rev}")
 def paths_info(call: Call) -> Answer:
     """The named files and folders (a form: `paths=a&paths=b`); what is not there is left out."""
-    found = entries(call.repo().at(call.parts["rev"]).blobs)
-    paths = parse_qs(call.body.decode()).get("paths", [])
-    return as_json([found[path] for path in paths if path in found])
+    repo, asked = call.repo(), parse_qs(call.body.decode())
+    at = repo.at(call.parts["rev"])
+    found = entries(at.blobs)
+    wanted = [found[path] for path in asked.get("paths", []) if path in found]
+    if asked.get("expand", ["false"])[0].lower() == "true":
+        for entry in wanted:
+            made = repo.last_change(at.sha, entry["path"])
+            entry["lastCommit"] = {"id": made.sha, "title": made.title, "date": DATE}
+    return as_json(wanted)
 
 
 @route("GET", "{api}/commits/{rev}")

@@ -71,6 +71,7 @@ def command(
         ),
     ] = None,
     private: o.Private = False,
+    pool: o.Pool = True,
     force: o.Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")] = False,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, JSON or TOML file.")] = None,
@@ -108,9 +109,10 @@ def command(
             "whitening": o.given(kind=whiten),
             "evaluate": o.given(protocol=protocol, seeds=eval_seeds),
         }
-        goal = Goal(push_to, private) if push_to else None
-        if private and not goal:
-            raise UsageError("--private is for what is pushed.", "Add --push-to NAMESPACE/NAME, or leave it out.")
+        goal = Goal(push_to, private, pool) if push_to else None
+        if (private or not pool) and not goal:
+            given = "--private" if private else "--no-pool"
+            raise UsageError(f"{given} is for what is pushed.", "Add --push-to NAMESPACE/NAME, or leave it out.")
         machine = machine_flags(device, precision, threads, compile_) + (f" {goal.flags()}" if goal else "")
         if resume is not None:
             if flags or any(stages.values()) or out or config or set_ or force or dry_run or preset != "auto":
@@ -153,13 +155,14 @@ class Goal:
 
     repo: str
     private: bool
+    pool: bool
 
     def check(self, method: str) -> None:
         """Refuse, before the long work, what cannot be pushed to."""
         from ddtool.sharing.options import Options
         from ddtool.sharing.push import check_target
 
-        check_target(self.repo, Options(private=self.private).by_method(method))
+        check_target(self.repo, Options(private=self.private, pool=self.pool).by_method(method))
 
     def repos(self, method: str) -> dict[str, str]:
         """The repos of a run of that method, by kind."""
@@ -169,17 +172,21 @@ class Goal:
 
     def flags(self) -> str:
         """The same as options."""
-        return f"--push-to {self.repo}" + (" --private" if self.private else "")
+        return f"--push-to {self.repo}{self.options()}"
+
+    def options(self) -> str:
+        """Those that go with the name of the repo."""
+        return " --private" * self.private + " --no-pool" * (not self.pool)
 
     def push(self, run: "Run", output: Output) -> "list[Pushed]":
         """Push the run. What goes wrong says that the run is finished, and how to push it later."""
         from ddtool import api
 
         try:
-            return api.push(run, self.repo, private=self.private, report=output.listener)
+            return api.push(run, self.repo, private=self.private, pool=self.pool, report=output.listener)
         except DDToolError as error:
             error.message = f"The run is finished ({run.folder}), and not pushed. {error.message}"
-            again = o.shell("ddtool push", run.folder, f"{self.repo}{' --private' if self.private else ''}")
+            again = o.shell("ddtool push", run.folder, f"{self.repo}{self.options()}")
             error.hint = error.hint if again in error.hint else f"{error.hint} Then: {again}".lstrip()
             raise
 

@@ -31,6 +31,9 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 RunName = Annotated[
     str, typer.Argument(metavar="RUN", help="A run directory, or the Hub repo[@revision] of an adapted generator.")
 ]
+Pool = Annotated[
+    bool, typer.Option("--pool/--no-pool", help="Push the initial samples, real images, with the generator.")
+]
 Private = Annotated[bool, typer.Option("--private", help="Make new Hub repos private.")]
 
 SOURCE = "Dataset"

@@ -28,13 +28,16 @@ def command(
     dataset_repo: Annotated[
         str | None, typer.Option(metavar="NAMESPACE/NAME", help="The dataset repo. Default NAMESPACE/NAME-ddtool.")
     ] = None,
-    pool: Annotated[
-        bool, typer.Option("--pool/--no-pool", help="Push the initial samples, real images, with the generator.")
-    ] = True,
+    pool: o.Pool = True,
     private: o.Private = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the commit as a pull request.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to push to; made if it is not there.")] = None,
     force: o.Force = False,
+    overwrite_card: Annotated[
+        bool,
+        typer.Option("--overwrite-card", help="Write ddtool's part of README.md anew, though it was changed by hand."),
+    ] = False,
+    commit_message: Annotated[str | None, typer.Option(help="Title of the commits. Default: what was pushed.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and cards; send nothing.")] = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
@@ -58,15 +61,16 @@ def command(
             raise UsageError(message, "For example: ddtool push runs/cifar10 NAMESPACE/NAME")
         options: dict[str, Any] = {
             "generator": generator, "private": private, "create_pr": create_pr, "revision": revision, "pool": pool,
-            "only": only, "dataset_repo": dataset_repo, "force": force, "report": output.listener,
+            "only": only, "dataset_repo": dataset_repo, "force": force, "overwrite_card": overwrite_card,
+            "message": commit_message, "report": output.listener,
         }  # fmt: skip
         if dry_run:
             show_plan(output, api.plan_push(run, target, **options))
         else:
-            show(output, api.push(run, target, **options))
+            show(output, api.push(run, target, **options), revision)
 
 
-def show(output: Output, pushed: list["Pushed"]) -> None:
+def show(output: Output, pushed: list["Pushed"], revision: str | None) -> None:
     """Where everything is, and what one would run with it."""
     rows = {made.kind: {"repo": made.repo, "url": made.url, "commit": made.sha, "changed": list(made.changed),
                         "pull_request": made.pull_request} for made in pushed}  # fmt: skip
@@ -77,7 +81,8 @@ def show(output: Output, pushed: list["Pushed"]) -> None:
         table.add_row(*map(escape, (made.repo, made.kind, made.sha[:10], str(len(made.changed) or "none"))))
     output.result(rows, "\n".join(made.pull_request or made.url for made in pushed), [table])
     last = pushed[-1]
-    output.next_step(o.shell("ddtool info" if last.pull_request else "ddtool pull", last.repo))
+    name = f"{last.repo}@{revision}" if revision else last.repo
+    output.next_step(o.shell("ddtool info" if last.pull_request else "ddtool pull", name))
 
 
 def show_plan(output: Output, repos: list["PlannedRepo"]) -> None:

@@ -5,14 +5,20 @@ Tokens and the stored login are huggingface_hub's alone.
 
 import contextlib
 import logging
+import multiprocessing
+import os
 import random
 import re
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, TypeVar
 
-from ddtool.hub.errors import CorruptedError, header_of, is_passing, transport_errors
+from ddtool.errors import HubError, UsageError
+from ddtool.hub.errors import LOGIN, CorruptedError, header_of, is_passing, transport_errors
+from ddtool.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -25,15 +31,21 @@ TRIES = 4
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before the second try (each further wait is twice as long), and the longest wait that a Retry-After gets."""
 
+ANSWER = 120.0
+"""The most seconds that the answer to a question may take."""
+
 PATIENCE = 10.0
 """A try that took as many seconds is the last one (but for a commit): the client has asked several times by itself."""
 
 
 def api() -> "HfApi":
-    """The client."""
-    from huggingface_hub import HfApi
+    """The client. HubError for a token that cannot be one."""
+    from huggingface_hub import HfApi, get_token
 
-    return HfApi(library_name="ddtool")
+    token = get_token()
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise HubError("The token for the Hub has letters, spaces or line breaks that no token has.", LOGIN)
+    return HfApi(library_name="ddtool", library_version=__version__)
 
 
 @contextlib.contextmanager
@@ -55,13 +67,40 @@ def quiet() -> Iterator[None]:
             enable_progress_bars()
 
 
-def patiently(act: Callable[[], T]) -> T:
-    """What `act` returns, asked again after a pause while the Hub is busy or the connection breaks."""
+def longest() -> float:
+    """The most seconds that one transfer may take: DDTOOL_HUB_TIMEOUT, else an hour. UsageError for what is no number."""
+    given = os.environ.get("DDTOOL_HUB_TIMEOUT", "3600")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise UsageError(f"DDTOOL_HUB_TIMEOUT is '{given}'.", "It is a number of seconds, 3600 for an hour.")
+    return seconds
+
+
+def in_time(act: Callable[[], T], seconds: float) -> T:
+    """What `act` returns; HubError when it has not come to an end after so many seconds, whatever it waits for."""
+    pool = ThreadPool(1)  # of daemons: one that is stuck does not keep the program
+    try:
+        return pool.apply_async(act).get(seconds)
+    except multiprocessing.TimeoutError:
+        hint = (
+            "Run the same command again: what has arrived is not sent twice. DDTOOL_HUB_TIMEOUT=SECONDS waits longer."
+        )
+        raise HubError(f"The Hub has not answered for {seconds:,.0f} seconds.", hint) from None
+    finally:
+        pool.close()
+
+
+def patiently(act: Callable[[], T], *, transfer: bool = False) -> T:
+    """What `act` returns, asked again after a pause while the Hub is busy or the connection breaks. A question has to be answered
+    in `ANSWER` seconds, a `transfer` may take longer."""
     for attempt in range(TRIES):
         started = time.monotonic()
         try:
             with quiet():
-                return act()
+                return in_time(act, longest() if transfer else min(longest(), ANSWER))
         except _errors() as error:
             if is_last(attempt, error) or time.monotonic() - started > PATIENCE:
                 raise

@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddtool.errors import HubError, NotOnHubError
+from ddtool.errors import DDToolError, HubError, NotOnHubError
 from ddtool.events import Report, Step, silent
 from ddtool.hub import memory
 from ddtool.hub.client import api, patiently
 from ddtool.hub.errors import CorruptedError, explained
 from ddtool.hub.memory import offline
 from ddtool.hub.names import Pinned, Ref, is_commit
+from ddtool.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile, RepoFolder
+
+
+DAMAGED = "The repo was damaged, or not made by `ddtool push`. Take another repo or revision."
+"""What to try when a file of a repo is refused."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,18 @@ def resolve(kind: str, ref: Ref) -> Pinned:
         raise HubError(f"The Hub names no commit of the {kind} '{ref}'.", "Check that the repo is not empty.")
     memory.remember_commit(kind, ref.repo, ref.branch, sha)
     return Pinned(kind, ref.repo, sha, bool(info.private), ref.branch)
+
+
+@contextlib.contextmanager
+def named(folder: Path, name: str) -> Iterator[None]:
+    """Inside, a refusal of a file in the `folder` of a repo names the repo, and not the place in a cache."""
+    try:
+        yield
+    except DDToolError as error:
+        message = error.message.replace(str(folder), f"'{name}'")
+        if message == error.message:
+            raise
+        raise type(error)(message, DAMAGED) from error
 
 
 @contextlib.contextmanager
@@ -79,6 +96,30 @@ def listing(repo: Pinned, names: Iterable[str]) -> dict[str, RemoteFile]:
     files = {name: files[name] for name in names if name in files}
     memory.remember_files(repo.kind, repo.repo, repo.sha, {name: (f.size, f.oid) for name, f in files.items()})
     return files
+
+
+def licence_of(kind: str, ref: Ref) -> str | None:
+    """The licence that a repo's card states (`other` by its own name); None when it states none."""
+    with explained(kind, ref):
+        info = patiently(lambda: api().repo_info(ref.repo, repo_type=kind, revision=ref.revision, timeout=30))
+    card = getattr(info, "card_data", None)
+    stated = card.to_dict() if card else {}
+    licence = stated.get("license_name") if stated.get("license") == "other" else stated.get("license")
+    names = licence if isinstance(licence, list) else [licence or stated.get("license")]
+    return ", ".join(name for name in names if isinstance(name, str)) or None
+
+
+def last_commits(repo: Pinned, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """(sha, title) of the commit that has changed each file last; empty where the Hub does not say."""
+    from huggingface_hub.hf_api import RepoFile
+
+    names = list(names)
+    with explained(repo.kind, Ref(repo.repo, repo.sha)):
+        found = patiently(
+            lambda: api().get_paths_info(repo.repo, names, revision=repo.sha, repo_type=repo.kind, expand=True)
+        )
+    files = [file for file in found if isinstance(file, RepoFile) and file.last_commit]
+    return {file.path: (file.last_commit.oid, file.last_commit.title) for file in files if file.last_commit}
 
 
 def filenames(repo: Pinned) -> set[str]:
@@ -130,6 +171,7 @@ def _download(repo: Pinned, name: str, listed: RemoteFile) -> Path:
                 local_files_only=offline(),
                 etag_timeout=30,
                 library_name="ddtool",
+                library_version=__version__,
             )
         )
         if path.stat().st_size != listed.size or hash_of(path, listed.oid) != listed.oid:
@@ -139,7 +181,7 @@ def _download(repo: Pinned, name: str, listed: RemoteFile) -> Path:
         return path
 
     with explained(repo.kind, Ref(repo.repo, repo.sha), name):
-        return patiently(once)
+        return patiently(once, transfer=True)
 
 
 def hash_of(file: Path | bytes, like: str) -> str:

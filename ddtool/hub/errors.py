@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import re
 from collections.abc import Iterator
 
 from ddtool.errors import HubError, NotOnHubError
@@ -12,6 +13,13 @@ from ddtool.text import one_line, without_secrets
 
 LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access (https://huggingface.co/settings/tokens)."
 OFFLINE = "HF_HUB_OFFLINE=1 takes what was used here before."
+NO_HUB = "A network's sign-in page or a proxy may stand between, or HF_ENDPOINT is no Hub: open it in a browser."
+HINTS = {
+    402: "The quota or the plan does not allow it: see https://huggingface.co/settings/billing.",
+    409: "Somebody else may be changing the repo: run the same command again.",
+    413: "Push fewer sets at once, or leave the pool out: --no-pool.",
+}
+"""What to try after an answer of that status."""
 BUSY = (408, 429, 500, 502, 503, 504)
 """Answers after which the same request may succeed."""
 
@@ -73,13 +81,39 @@ def is_passing(error: BaseException) -> bool:
 
     chain, status = list(causes(error)), status_of(error)
     if status is not None:
-        return status in BUSY
+        return status in BUSY or (status == 403 and is_of_storage(error))  # an upload address that has expired
     if isinstance(error, CorruptedError | json.JSONDecodeError):  # an answer that was cut short
         return True
     if isinstance(chain[-1], EntryNotFoundError):  # the connection was not even tried
         return False
     decided = (LocalTokenNotFoundError, ValueError, PermissionError)
     return not any(isinstance(cause, decided) or _disk_full(cause) for cause in chain)
+
+
+def address_of(error: BaseException) -> str:
+    """The address of the request whose answer is the error, without its query; empty when there was no answer."""
+    for cause in causes(error):
+        request = getattr(getattr(cause, "response", None), "request", None)
+        if request is not None:
+            return str(request.url).partition("?")[0]
+    return ""
+
+
+def is_of_storage(error: BaseException) -> bool:
+    """Whether an error is the answer of the storage that files go to and come from, and not of the Hub itself."""
+    from huggingface_hub import constants
+
+    address = address_of(error)
+    return bool(address) and not address.startswith(constants.ENDPOINT + "/")
+
+
+def sentence_of(error: BaseException) -> str:
+    """What the server says of its refusal, one sentence without its full stop; empty when it says nothing."""
+    for cause in causes(error):
+        said = getattr(cause, "server_message", None)
+        if isinstance(said, str) and said.strip():
+            return without_secrets(one_line(said, 2000))[:300].rstrip(". ")
+    return ""
 
 
 def _disk_full(error: BaseException) -> bool:
@@ -98,11 +132,20 @@ def explained(kind: str, ref: Ref, file: str = "", *, writing: bool = False) -> 
         ) from error
     except transport_errors() as error:
         raise explanation(error, kind, ref, writing) from error
+    except (LookupError, TypeError, AttributeError) as error:  # the client has met an answer that it did not expect
+        what = f"{type(error).__name__}: {reason(error)}"
+        raise HubError(f"The Hub's answer for '{ref.repo}' lacks what it should hold ({what}).", NO_HUB) from error
 
 
 def explanation(error: Exception, kind: str, ref: Ref, writing: bool = False) -> HubError:
     """The HubError for what the client has raised about a repo."""
-    return _by_class(error, kind, ref) or _by_status(error, ref, writing) or _by_circumstance(error, ref, writing)
+    return (
+        _by_class(error, kind, ref)
+        or _by_storage(error, ref, writing)
+        or _by_status(error, ref, writing)
+        or _by_answer(error, ref)
+        or _by_circumstance(error, ref, writing)
+    )
 
 
 def _by_class(error: Exception, kind: str, ref: Ref) -> HubError | None:
@@ -118,6 +161,10 @@ def _by_class(error: Exception, kind: str, ref: Ref) -> HubError | None:
         return HubError("The disk is full.", "Free some space, or set HF_HOME to a folder on another disk.")
     if among(errors.LocalTokenNotFoundError):
         return HubError("You are not logged in to the Hub.", LOGIN)
+    if among(errors.DisabledRepoError):
+        return HubError(
+            f"The {kind} '{ref.repo}' is disabled.", "The Hub has closed it: ask its owner, or take another."
+        )
     if among(errors.GatedRepoError):
         page = web(kind, ref.repo)
         hint = f"Ask for access at {page}, then log in with `hf auth login` or set HF_TOKEN."
@@ -129,6 +176,34 @@ def _by_class(error: Exception, kind: str, ref: Ref) -> HubError | None:
         hint = "For a private one log in first: `hf auth login`, or set HF_TOKEN."
         return NotOnHubError(f"The Hub has no {kind} '{ref.repo}', or it is private.", hint)
     return None
+
+
+def _by_storage(error: Exception, ref: Ref, writing: bool) -> HubError | None:
+    """What the storage of large files says, Xet or another."""
+    status, address = status_of(error), address_of(error)
+    refused = re.search(r"\b(401|402|403|404)\b", reason(error)) if status is None and _is_of_xet(error) else None
+    if "/xet-" in address or refused:
+        number = status or int(refused[1] if refused else 0)
+        meaning = {
+            401: "the token may not",
+            402: "the quota is used up",
+            403: "the token may not, or the quota is used up",
+        }
+        said = sentence_of(error) or meaning.get(number, "this server may have no Xet")
+        owner = ref.repo.partition("/")[0]
+        hint = f"Check the token's rights and the quota of '{owner}'. If the server has no Xet: HF_HUB_DISABLE_XET=1."
+        return HubError(f"Xet, the storage of large files, refuses '{ref.repo}' ({number}): {said}.", hint)
+    if status == 403 and is_of_storage(error):
+        what = "uploads" if writing else "downloads"
+        hint = "Run the same command again: new addresses are asked for, and what has arrived is not sent twice."
+        return HubError(f"The storage does not take its own address for {what} to '{ref.repo}': it has expired.", hint)
+    return None
+
+
+def _is_of_xet(error: Exception) -> bool:
+    """Whether Xet's own library has raised it: the builtin errors, without an errno."""
+    *_, deepest = causes(error)
+    return type(deepest) in (ConnectionError, RuntimeError, PermissionError) and getattr(deepest, "errno", None) is None
 
 
 def _by_status(error: Exception, ref: Ref, writing: bool) -> HubError | None:
@@ -147,7 +222,19 @@ def _by_status(error: Exception, ref: Ref, writing: bool) -> HubError | None:
     if status is not None and status >= 500:
         hint = "Run the same command again later (https://status.huggingface.co)." + ("" if writing else f" {OFFLINE}")
         return HubError(f"The Hub has a fault: it answered {status} for '{ref.repo}'.", hint)
-    if status is not None or isinstance(error, ValueError):
+    if status is not None:
+        said = sentence_of(error) or f"it answered {status}"
+        return HubError(f"The Hub refuses '{ref.repo}': {said}.", HINTS.get(status, "Check the name and the options."))
+    return None
+
+
+def _by_answer(error: Exception, ref: Ref) -> HubError | None:
+    """An answer that is not the Hub's, or a request that cannot be written."""
+    if any(isinstance(cause, json.JSONDecodeError) for cause in causes(error)):
+        return HubError(f"What answers for '{ref.repo}' is not the Hub: it sends a page, or half an answer.", NO_HUB)
+    if any(isinstance(cause, UnicodeError) for cause in causes(error)):
+        return HubError("The token, or another setting of the Hub's client, has letters that cannot be sent.", LOGIN)
+    if isinstance(error, ValueError):
         return HubError(f"The Hub refuses '{ref.repo}': {reason(error)}.", "Check the name and the options.")
     return None
 

@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from ddtool.text import without_login
 
-MODEL, DATASET = "model", "dataset"
+MODEL: Final = "model"
+DATASET: Final = "dataset"
 
 _REPO = r"[\w.-]+/[\w.-]+"
 _NAME = re.compile(rf"(?:hf://)?(?P<kind>datasets/(?=[^/]+/))?(?P<repo>{_REPO})(?:@(?P<revision>[\w./-]+))?", re.ASCII)

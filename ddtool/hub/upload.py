@@ -6,14 +6,21 @@ The commit is made again only when the Hub shows that it is not there.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddtool.errors import HubError, NotOnHubError
-from ddtool.events import Note, Report, silent
-from ddtool.hub.client import TRIES, api, is_last, patiently, quiet, wait
+from ddtool.events import Note, Report, Step, silent
+from ddtool.hub.client import TRIES, api, in_time, is_last, longest, patiently, quiet, wait
 from ddtool.hub.download import hash_of, listing, resolve
 from ddtool.hub.errors import LOGIN, NoRevisionError, explained, is_passing, reason, status_of, transport_errors
 from ddtool.hub.memory import offline
 from ddtool.hub.names import MODEL, Pinned, Ref, web
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, CommitOperationAdd
+
+GROUP = 2**25
+"""Bytes that are sent together before it is said how far an upload is."""
 
 REQUESTS = 20
 """So many of the latest pull requests are looked at for one that brings the same."""
@@ -43,20 +50,22 @@ def check_may_write(namespace: str, anywhere: bool = False) -> None:
         raise HubError("HF_HUB_OFFLINE is set: nothing can be pushed.", "Unset it, and run the command again.")
     with explained(MODEL, Ref(f"{namespace}/…")):
         me = patiently(lambda: api().whoami())
-    token = (me.get("auth") or {}).get("accessToken") or {}
-    if token.get("role") == "read":
-        raise HubError(f"The token of {me.get('name')} can only read.", LOGIN)
-    orgs = {str(org.get("name")).lower(): org.get("roleInOrg") for org in me.get("orgs") or []}
-    user = str(me.get("name"))
-    if anywhere:
-        return
-    if namespace.lower() not in (user.lower(), *orgs):
-        raise HubError(
-            f"You are logged in as {user}, who is not a member of '{namespace}'.",
-            f"Push to {user}/NAME, or propose the change with --create-pr.",
-        )
-    if orgs.get(namespace.lower()) == "read":
-        raise HubError(f"{user} may only read in '{namespace}'.", "Ask its administrators, or use your own namespace.")
+        token = (me.get("auth") or {}).get("accessToken") or {}
+        if token.get("role") == "read":
+            raise HubError(f"The token of {me.get('name')} can only read.", LOGIN)
+        orgs = {str(org.get("name")).lower(): org.get("roleInOrg") for org in me.get("orgs") or []}
+        user = str(me.get("name"))
+        if anywhere:
+            return
+        if namespace.lower() not in (user.lower(), *orgs):
+            raise HubError(
+                f"You are logged in as {user}, who is not a member of '{namespace}'.",
+                f"Push to {user}/NAME, or propose the change with --create-pr.",
+            )
+        if orgs.get(namespace.lower()) == "read":
+            raise HubError(
+                f"{user} may only read in '{namespace}'.", "Ask its administrators, or use your own namespace."
+            )
 
 
 def find(kind: str, repo: str, branch: str | None = None) -> Pinned | None:
@@ -100,6 +109,9 @@ def commit(
         return Pushed(kind, repo, web(kind, repo), base.sha, ())
     if base and create_pr and (found := _find_request(base, files, removed, _pull_requests(base))):
         return Pushed(kind, repo, web(kind, repo), found[0], (), found[1])
+    if not base and create_pr:
+        hint = "Leave --create-pr out: the first push makes the repo."
+        raise HubError(f"There is no {kind} '{repo}' to propose a change of.", hint)
     size = sum(len(f) if isinstance(f, bytes) else f.stat().st_size for f in (files[name] for name in changed))
     report(Note(f"Sending {len(changed)} files, {size / 2**20:.1f} MiB, to {repo}."))
     base = base or _create(kind, repo, private, report)
@@ -134,15 +146,25 @@ def _commit(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     requests = _pull_requests(base) if create_pr else {}
+    revision = None if create_pr and base.branch == "main" else base.branch
+
+    def once() -> "CommitInfo":
+        additions = [CommitOperationAdd(name, file) for name, file in files.items()]  # a try uses them up
+        _send_large(base, additions, revision, create_pr, report)
+        return api().create_commit(
+            base.repo,
+            [*additions, *map(CommitOperationDelete, removed)],
+            commit_message=message,
+            repo_type=base.kind,
+            revision=revision,
+            create_pr=create_pr,
+            parent_commit=base.sha,
+        )
+
     for attempt in range(TRIES):
-        operations = [CommitOperationAdd(name, file) for name, file in files.items()]  # a try uses them up
         try:
             with quiet():
-                made = api().create_commit(
-                    base.repo, [*operations, *map(CommitOperationDelete, removed)], commit_message=message,
-                    repo_type=base.kind, revision=None if create_pr and base.branch == "main" else base.branch,
-                    create_pr=create_pr, parent_commit=base.sha,
-                )  # fmt: skip
+                made = in_time(once, longest())
             return made.oid, made.pr_url
         except transport_errors() as error:
             found = _look_again(base, files, removed, requests if create_pr else None, error)
@@ -153,6 +175,27 @@ def _commit(
             report(Note(f"The Hub did not take the commit to {base.repo} ({reason(error)}); trying again."))
             wait(attempt, error)
     raise AssertionError("unreachable")
+
+
+def _send_large(
+    base: Pinned, additions: "list[CommitOperationAdd]", revision: str | None, create_pr: bool, report: Report
+) -> None:
+    """Send the large files of a commit, a few at a time, and say how far it is."""
+    sizes = [addition.upload_info.size for addition in additions]
+    sent, first = 0, 0
+    for last, size in enumerate(sizes, 1):
+        sent += size
+        if last == len(sizes) or sum(sizes[first:last]) >= GROUP:
+            api().preupload_lfs_files(
+                base.repo,
+                additions[first:last],
+                repo_type=base.kind,
+                revision=revision,
+                create_pr=create_pr,
+                free_memory=False,
+            )
+            report(Step(f"upload {base.repo}", last, len(sizes), {"MiB": sent / 2**20, "of MiB": sum(sizes) / 2**20}))
+            first = last
 
 
 def _look_again(
@@ -192,4 +235,4 @@ def _pull_requests(repo: Pinned) -> dict[str, str]:
     """refs/pr/N → commit."""
     with explained(repo.kind, Ref(repo.repo), writing=True):
         refs = patiently(lambda: api().list_repo_refs(repo.repo, repo_type=repo.kind, include_pull_requests=True))
-    return {ref.ref: ref.target_commit for ref in refs.pull_requests or []}
+        return {ref.ref: ref.target_commit for ref in refs.pull_requests or []}

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ddtool.config import GeneratorConfig, from_dict
 from ddtool.errors import GeneratorError, UsageError
 from ddtool.hub import generators
+from ddtool.hub.download import named
 from ddtool.runtime.engine import finite, frozen_random_state
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -100,7 +101,9 @@ class Generator(nn.Module):
     @classmethod
     def from_pretrained(cls, name: str) -> "Generator":
         """The generator of a Hub repo[@revision], of a folder or a run, or 'bundled'. Raises GeneratorError or HubError."""
-        return cls.load(generators.generator_folder(name))
+        folder = generators.generator_folder(name)
+        with named(folder, name):
+            return cls.load(folder)
 
 
 def averaged(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from ddtool.hub.names import is_repo
-from ddtool.sharing.facts import META, SETS, RepoFacts
-from ddtool.sharing.pretraining import pretraining_of
+from ddtool.hub.names import DATASET, is_repo
+from ddtool.sharing.facts import META, SETS, LicenceFacts, RepoFacts
+from ddtool.sharing.files import BEGIN, END
+from ddtool.sharing.pretraining import pretraining_of, short_name
 from ddtool.sharing.views import Code, enumerated, hub_id, is_tested_here, number, ranked_scores, source_name, view
 from ddtool.text import one_line, without_secrets
 
@@ -60,14 +61,16 @@ def model_metadata(facts: RepoFacts) -> "ModelCardData":
     """The Hub's metadata of a model repo; what is unknown is left out."""
     from huggingface_hub import ModelCardData
 
-    trained_on = {hub_id(facts), *(data.name for data in pretraining_of(facts).datasets)}
+    trained_on = {hub_id(facts), *(data.name for data in pretraining_of(facts.pretraining).datasets)}
     results = evaluations(facts)
     return ModelCardData(
         **licence(facts),
         library_name="ddtool",
+        pipeline_tag="image-to-image",
         tags=["ddtool", "dataset-distillation", "dataset-condensation", "mgdd"],
         datasets=sorted(name for name in trained_on if name and is_repo(name)) or None,
         base_model=base_model(facts),
+        base_model_relation="finetune" if base_model(facts) else None,
         metrics=["accuracy"] if results else None,
         model_name=str(facts.repo).rpartition("/")[2] if results else None,
         eval_results=results or None,
@@ -88,34 +91,62 @@ def dataset_metadata(facts: RepoFacts) -> "DatasetCardData":
         task_categories=["image-classification"],
         size_categories=[next((name for bound, name in SIZES.items() if images < bound), "1M<n<10M")],
         source_datasets=[hub_id(facts) or "extended"],
-        configs=[
-            {"config_name": f"ipc{n}", "data_files": [{"split": "train", "path": f"ipc{n}/train.parquet"}]}
-            for n in facts.ipcs
-        ],
+        configs=[_configuration(n, default=n == facts.ipcs[-1]) for n in facts.ipcs],
     )
 
 
+def _configuration(ipc: int, default: bool) -> dict[str, Any]:
+    """A set as `datasets` finds it; the default one needs no name."""
+    files = [{"split": "train", "path": f"ipc{ipc}/train.parquet"}]
+    return {"config_name": f"ipc{ipc}", **({"default": True} if default else {}), "data_files": files}
+
+
 def licence(facts: RepoFacts) -> dict[str, Any]:
-    """The source's licence where the Hub knows it, else `other` with a name and, for a Hub dataset, where to read it."""
-    names = [name.strip().lower() for name in stated_licence(facts).split(",") if name.strip()]
-    if names and set(names) <= set(HUB_LICENCES.split()):
-        return {"license": names[0] if len(names) == 1 else names}
+    """The licence of all that the files were made with, where it is one and the Hub knows it; else `other`, with the names of all
+    and where to read the first that is not usual."""
+    terms = terms_of(facts)
+    stated = [
+        sorted({name.strip().lower() for name in (term.licence or "").split(",") if name.strip()}) for term in terms
+    ]
+    usual = [bool(names) and set(names) <= set(HUB_LICENCES.split()) for names in stated]
+    if stated and all(usual) and all(names == stated[0] for names in stated):
+        return {"license": stated[0][0] if len(stated[0]) == 1 else stated[0]}
+    named = [slug_of(names, term, facts) for names, term in zip(stated, terms, strict=True)]
+    links = [link_of(term) for term in terms if term.repo]
+    unusual = [link_of(term) for term, known in zip(terms, usual, strict=True) if term.repo and not known]
+    name = "-and-".join(dict.fromkeys(named)) or "terms-of-the-training-data"
+    return {"license": "other", "license_name": name, "license_link": next(iter(unusual + links), None)}
+
+
+def slug_of(names: list[str], term: LicenceFacts, facts: RepoFacts) -> str:
+    """A licence as the Hub's metadata can name it."""
     slug = re.sub(r"[^a-z0-9.]+", "-", " ".join(names)).strip("-.")[:60]
-    if slug in ("", "other"):
-        slug = "terms-of-the-training-data" if facts.kind == META else "terms-of-the-source-dataset"
-    repo = hub_id(facts)
-    link = f"https://huggingface.co/datasets/{repo}" if repo else None
-    return {"license": "other", "license_name": slug, "license_link": link}
+    if slug not in ("", "other"):
+        return slug
+    weights = facts.kind == META or term == facts.generator_licence
+    return "terms-of-the-training-data" if weights else "terms-of-the-source-dataset"
 
 
-def stated_licence(facts: RepoFacts) -> str:
-    """The licence of the images, as stated; of several datasets of a pre-training all, if all state one."""
+def terms_of(facts: RepoFacts) -> list[LicenceFacts]:
+    """The terms of all that the files were made with: the source, the weights that an adaptation began with, or what a
+    pre-training has seen."""
     if facts.source:
-        return facts.source.licence or ""
-    told = pretraining_of(facts)
-    stated = [data.licence or "" for data in told.datasets]
-    together = ", ".join(dict.fromkeys(stated)) if all(stated) else ""
-    return told.licence or together
+        repo = hub_id(facts)
+        source = LicenceFacts(what=source_name(facts), licence=facts.source.licence, repo=repo, kind=DATASET)
+        return [source, *([facts.generator_licence] if facts.generator_licence else [])]
+    told = pretraining_of(facts.pretraining)
+    if told.licence:
+        return [LicenceFacts(what="the training data", licence=told.licence)]
+    seen = [(short_name(data.name or "dataset"), data.licence) for data in told.datasets]
+    return [
+        LicenceFacts(what=name, licence=stated, repo=name if is_repo(name) else None, kind=DATASET)
+        for name, stated in seen
+    ]
+
+
+def link_of(term: LicenceFacts) -> str:
+    """Where terms can be read."""
+    return f"https://huggingface.co/{'datasets/' if term.kind == DATASET else ''}{term.repo}"
 
 
 def base_model(facts: RepoFacts) -> str | None:
@@ -214,7 +245,8 @@ def _render(template: str, metadata: "CardData", facts: RepoFacts) -> str:
     """A template filled in; the same facts give the same text."""
     front = front_matter(metadata)
     body = _environment().get_template(template).render(_safe(view(facts)))
-    return f"---\n{front}---\n\n" + re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
+    part = re.sub(r"\n{3,}", "\n\n", body).strip()
+    return f"---\n{front}---\n\n{BEGIN}\n\n{part}\n\n{END}\n"
 
 
 def front_matter(metadata: "CardData") -> str:

@@ -17,10 +17,12 @@ from safetensors import safe_open
 
 from ddtool import methods
 from ddtool.config import RunConfig, to_dict
-from ddtool.errors import HubError, RunError
+from ddtool.errors import HubError, NotOnHubError, RunError
 from ddtool.events import Note, Report
-from ddtool.hub.generators import PRETRAINING
-from ddtool.hub.names import is_pinned
+from ddtool.hub.download import licence_of
+from ddtool.hub.errors import NoRevisionError
+from ddtool.hub.generators import PRETRAINING, bundled_folder
+from ddtool.hub.names import DATASET, MODEL, is_pinned, parse
 from ddtool.models.generator import WEIGHTS_FILE
 from ddtool.pipeline.adapt import MGDD
 from ddtool.runs.run import Run, read_tensors, write_tensors
@@ -30,6 +32,7 @@ from ddtool.sharing.facts import (
     META,
     SETS,
     Environment,
+    LicenceFacts,
     MethodFacts,
     RepoFacts,
     RunFacts,
@@ -37,6 +40,7 @@ from ddtool.sharing.facts import (
     Source,
 )
 from ddtool.sharing.files import LABELS, POOL
+from ddtool.sharing.pretraining import pretraining_of
 from ddtool.sources.names import ALIASES
 from ddtool.version import __version__
 
@@ -82,6 +86,7 @@ def describe_run(run: Run, pool: int) -> RepoFacts:
         class_names=class_names,
         shape=shape,
         generator=None if method else public.generator,
+        generator_licence=None if method else generator_licence(config.generator),
         parameters=None if method else parameters(run.folder / "generator" / WEIGHTS_FILE),
         sets={n: describe_set(run, n, public, source, results, environment) for n in run.ipcs()},
         pretraining=None,
@@ -115,6 +120,22 @@ def describe_set(
     )
     more: dict[str, object] = {"factor": made.factor} if made.factor > 1 else {}
     return facts.but(**more | ({"whitening": made.whitening.kind} if made.whitening else {}))
+
+
+def generator_licence(name: str) -> LicenceFacts | None:
+    """The terms of the weights that an adaptation began with; None when those were random."""
+    if name == "scratch":
+        return None
+    if is_pinned(name) and (ref := parse(name)):
+        try:
+            stated = licence_of(MODEL, ref)
+        except (NotOnHubError, NoRevisionError):  # it is there no longer
+            stated = None
+        return LicenceFacts(what=ref.repo, licence=stated, repo=ref.repo, kind=MODEL)
+    if name != "bundled":
+        return LicenceFacts(what=last_part(name))
+    trained_on = pretraining_of(pretraining(bundled_folder())).datasets[0]
+    return LicenceFacts(what=name, licence=trained_on.licence, repo=trained_on.name, kind=DATASET)
 
 
 def describe_generator(name: str, folder: Path, repo: str) -> RepoFacts:

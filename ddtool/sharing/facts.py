@@ -284,8 +284,28 @@ def _shape(shape: object) -> object:
     return tuple(shape) if isinstance(shape, list) else shape
 
 
+class CardFacts(Record):
+    """What ddtool has written into a README.md, by hashes: its text, and each key of the metadata."""
+
+    part: str
+    metadata: dict[str, str]
+
+
 Ipc = Annotated[int, Field(ge=1, lt=10**6)]
 Repo = Annotated[str | None, BeforeValidator(_repo)]
+
+
+class LicenceFacts(Record):
+    """Under which terms something is that the files of a repo were made with."""
+
+    what: str
+    """What it is called."""
+    licence: str | None = None
+    """As it is stated; None when none is."""
+    repo: Repo = None
+    """Where to read it."""
+    kind: Literal["model", "dataset"] = "model"
+    """What that repo is."""
 
 
 class RepoFacts(Record):
@@ -305,6 +325,8 @@ class RepoFacts(Record):
     shape: Annotated[tuple[int, int, int] | None, BeforeValidator(_shape)] = None
     generator: str | None = None
     """Where the adaptation began: bundled, scratch, a repo at a commit, or the name of a folder."""
+    generator_licence: LicenceFacts | None = None
+    """The terms of the weights that the adaptation began with."""
     parameters: int | None = None
     pool: int = 0
     """Real images in the repo, or shown on its card."""
@@ -314,6 +336,8 @@ class RepoFacts(Record):
     """By images per class."""
     pretraining: JsonValue = None
     """What a meta generator says of its own making, as it was written."""
+    card: CardFacts | None = None
+    """What ddtool has written into the README.md; absent in files of version 0.1."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

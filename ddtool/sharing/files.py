@@ -4,7 +4,10 @@ from ddtool.hub.generators import FACTS, MOST_FACTS
 
 CARD, PREVIEW = "README.md", "preview.png"
 LABELS, POOL, EXACT, PARQUET = "labels.safetensors", "pool/train.parquet", "exact.safetensors", "train.parquet"
-LIMITS = {FACTS: MOST_FACTS, LABELS: 2**30, POOL: 2**30, EXACT: 2**32, PARQUET: 2**32}
+BEGIN = "<!-- ddtool writes what follows, up to its end mark; your own words stay above this line or below that one -->"
+END = "<!-- end of what ddtool writes -->"
+
+LIMITS = {CARD: 2**20, FACTS: MOST_FACTS, LABELS: 2**30, POOL: 2**30, EXACT: 2**32, PARQUET: 2**32}
 """The most bytes that a file from a repo may have."""
 
 MOST_OF_SETS = 2**32

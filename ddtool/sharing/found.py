@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 from ddtool.errors import HubError, NotOnHubError
-from ddtool.hub.download import fetch, listing, resolve
+from ddtool.hub.download import DAMAGED, fetch, listing, resolve
 from ddtool.hub.generators import FACTS, GENERATOR_FILES
 from ddtool.hub.names import DATASET, MODEL, Pinned, names_dataset, parse
 from ddtool.sharing.facts import FORMAT, META, Kind, RepoFacts, read_repo
 from ddtool.sharing.files import LIMITS
-
-HINT = "The repo was damaged, or not made by `ddtool push`. Take another repo or revision."
 
 
 class NotOursError(HubError):
@@ -35,7 +33,7 @@ class Found:
 
     def refused(self, file: str, why: str) -> HubError:
         """The explanation for a file of the repo that is not taken."""
-        return HubError(f"{file} of '{self.repo.repo}' is refused: {why}.", HINT)
+        return HubError(f"{file} of '{self.repo.repo}' is refused: {why}.", DAMAGED)
 
 
 def find(name: str, first: str = MODEL) -> Found:
@@ -67,7 +65,7 @@ def facts_of(repo: Pinned) -> RepoFacts | None:
     try:
         return read_repo(path.read_bytes(), repo.kind)
     except ValueError as error:
-        raise HubError(f"{FACTS} of '{repo.repo}' is refused: {error}.", HINT) from error
+        raise HubError(f"{FACTS} of '{repo.repo}' is refused: {error}.", DAMAGED) from error
 
 
 def bare_facts(repo: Pinned) -> RepoFacts:

@@ -10,6 +10,9 @@ from ddtool.hub.upload import find
 from ddtool.pipeline.adapt import MGDD
 from ddtool.runs.run import Run
 
+LONGEST = 96
+"""The most characters of a repo's name, without its namespace."""
+
 ONLY = {MODEL: "generator", DATASET: "dataset"}
 """What --only calls a repo."""
 
@@ -32,8 +35,14 @@ class Options:
     """Default: the model repo's name and -ddtool."""
     force: bool = False
     """Replace another generator, another set of the same IPC, sets of another source, and files that are not of ddtool."""
+    overwrite_card: bool = False
+    """Write anew what ddtool writes in a README.md, though a person has changed it; their words beside it stay."""
+    message: str | None = None
+    """The title of the commits; None: what was pushed."""
 
     def __post_init__(self) -> None:
+        if self.message is not None and not self.message.strip():
+            raise UsageError("--commit-message is empty.", "Leave it out for the usual one.")
         if self.only not in (None, "generator", "dataset"):
             raise UsageError(f"--only takes generator or dataset, got '{self.only}'.", "Leave it out to push both.")
         if self.revision and self.create_pr:
@@ -64,6 +73,9 @@ def repos(repo: str, options: Options, generator: str | None = None) -> dict[str
 def repo_name(name: str) -> str:
     """A repo to push to; UsageError for anything else."""
     ref = parse(name)
+    if ref is None and len(name.partition("/")[2]) > LONGEST and name.count("/") == 1:
+        hint = "Choose a shorter one; `ddtool push … --dataset-repo NAMESPACE/NAME` names the repo of the sets."
+        raise UsageError(f"The name '{name}' is longer than the {LONGEST} characters that the Hub allows.", hint)
     if ref is None or ref.repo != name:
         hint = "It is NAMESPACE/NAME, your user name or organisation first; a branch goes with --revision."
         raise UsageError(f"'{name}' is not a repo to push to.", hint)
@@ -85,7 +97,8 @@ def again(run: str | Path | Run | None, generator: str | None, repo: str, option
     what = shlex.quote(str(run.folder if isinstance(run, Run) else run))
     flags = {
         "--generator": generator, "--private": options.private, "--create-pr": options.create_pr,
-        "--no-pool": not options.pool, "--force": options.force, "--revision": options.revision, "--only": options.only,
+        "--no-pool": not options.pool, "--force": options.force, "--commit-message": options.message,
+        "--overwrite-card": options.overwrite_card, "--revision": options.revision, "--only": options.only,
         "--dataset-repo": options.dataset_repo,
     }  # fmt: skip
     words = [f"{flag} {shlex.quote(v)}" if isinstance(v, str) else flag for flag, v in flags.items() if v]

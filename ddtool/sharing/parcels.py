@@ -24,7 +24,7 @@ from ddtool.sharing.facts import ADAPTED, SETS, RepoFacts, SetFacts
 from ddtool.sharing.files import CARD, EXACT, LABELS, LIMITS, PARQUET, POOL, PREVIEW
 from ddtool.sharing.found import facts_of
 from ddtool.sharing.options import Options, base_of, repo_name
-from ddtool.version import __version__
+from ddtool.sharing.readme import Readme, merged_card
 
 Files = dict[str, bytes | Path]
 
@@ -51,11 +51,18 @@ class Parcel:
         states |= {name: "changed" for name in changed if name in there}
         return states | dict.fromkeys(listing(self.base, self.removed) if self.base else (), "removed")
 
+    def real_images(self) -> str:
+        """The dataset whose images would now go into the repo, unchanged; empty when none would."""
+        sent = set(changes(self.base, self.files)) & {POOL, PREVIEW}
+        return cards.source_name(self.facts) if self.facts.pool and sent else ""
+
     def planned(self) -> "PlannedRepo":
         """What the push would bring, for people to see."""
         sizes = {name: len(f) if isinstance(f, bytes) else f.stat().st_size for name, f in self.files.items()}
         files = [PlannedFile(name, sizes.get(name), state) for name, state in sorted(self.states().items())]
-        return PlannedRepo(self.kind, self.repo, self.base is None, tuple(files), cards.card(self.facts))
+        card = self.files[CARD]
+        assert isinstance(card, bytes)
+        return PlannedRepo(self.kind, self.repo, self.base is None, tuple(files), card.decode())
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,9 @@ def of_generator(name: str, repo: str, options: Options, report: Report) -> Parc
     check_same(base, {WEIGHTS_FILE: folder / WEIGHTS_FILE}, there, "another generator", options)
     removed = [LABELS, POOL, PREVIEW] if there and there.kind == ADAPTED else []
     facts = describe_generator(name, folder, repo)
-    return sealed(Parcel(MODEL, repo, base, files, facts, "Meta generator, by ddtool", removed, options.private))
+    return sealed(
+        Parcel(MODEL, repo, base, files, facts, "Meta generator, by ddtool", removed, options.private), there, options
+    )
 
 
 def model_parcel(
@@ -121,7 +130,7 @@ def model_parcel(
         sets=(there.sets if there and same else {}) | known.sets,
     )
     title = f"Generator adapted to {cards.source_name(facts)}, by ddtool"
-    return sealed(Parcel(MODEL, names[MODEL], base, files, facts, title, [] if known.pool else [POOL]))
+    return sealed(Parcel(MODEL, names[MODEL], base, files, facts, title, [] if known.pool else [POOL]), there, options)
 
 
 def dataset_parcel(
@@ -152,7 +161,7 @@ def dataset_parcel(
     )
     how = f"by {facts.made_by}" if facts.method else "distilled"
     title = f"{cards.source_name(facts)}, {how}: IPC {', '.join(map(str, run.ipcs()))}, by ddtool"
-    return sealed(Parcel(DATASET, names[DATASET], base, files, facts, title, removed))
+    return sealed(Parcel(DATASET, names[DATASET], base, files, facts, title, removed), there, options)
 
 
 def sets_to_keep(
@@ -181,16 +190,22 @@ def provenance(facts: RepoFacts) -> tuple[str | None, ...]:
     return source.kind, source.id, source.config, source.revision, source.content_hash, facts.made_by
 
 
-def sealed(parcel: Parcel) -> Parcel:
-    """With ddtool.json and the card that is made from it: the same facts give the same bytes."""
-    parcel.files[FACTS], parcel.files[CARD] = parcel.facts.written(), cards.card(parcel.facts).encode()
+def sealed(parcel: Parcel, there: RepoFacts | None, options: Options) -> Parcel:
+    """With ddtool.json and the card that is made from it: the same facts give the same bytes.
+
+    What a person has written into the README.md that is there stays; HubError where they have changed what ddtool writes.
+    """
+    ours = cards.card(parcel.facts)
+    parcel.facts = parcel.facts.but(card=Readme.read(ours).seal())
+    parcel.files[FACTS] = parcel.facts.written()
+    parcel.files[CARD] = merged_card(ours, parcel.base, there, options.overwrite_card).encode()
     return parcel
 
 
 def old_facts(base: Pinned | None, files: Iterable[str], options: Options) -> RepoFacts | None:
     """The facts of a repo that is pushed to again.
 
-    HubError when it has files like ours and is not ours, or a card with words of others; `force` overwrites them.
+    HubError when it has files like ours and is not ours; `force` overwrites them.
     """
     if base is None:
         return None
@@ -200,10 +215,6 @@ def old_facts(base: Pinned | None, files: Iterable[str], options: Options) -> Re
         if not options.force:
             raise
         return None
-    if (
-        there is not None and there.ddtool == __version__ and not options.force
-    ):  # another version's cards look otherwise
-        check_same(base, {CARD: cards.card(there).encode()}, there, f"a {CARD} that was changed by hand", options)
     if there is None and not options.force and (theirs := like_ours(base, files)):
         page = web(base.kind, base.repo)
         message = f"{page} was not made by ddtool and holds {', '.join(sorted(theirs)[:3])}."

@@ -59,9 +59,9 @@ TOLD = {*Pretraining.model_fields, "dataset"}
 """What has its place in the card; the rest, and a `curve` that is no table, is listed as it is."""
 
 
-def pretraining_of(facts: RepoFacts) -> Pretraining:
-    """What a repo tells of a pre-training."""
-    told = _document(facts)
+def pretraining_of(document: JsonValue) -> Pretraining:
+    """What a record of a pre-training tells."""
+    told = _told(document)
     listed = [told[key] for key in ("datasets", "dataset") if told.get(key)]
     named = [data for value in listed for data in (value if isinstance(value, list) else [value]) if data]
     datasets = [data if isinstance(data, dict) else {"name": str(data)} for data in named]
@@ -70,7 +70,7 @@ def pretraining_of(facts: RepoFacts) -> Pretraining:
 
 def pretraining_view(facts: RepoFacts) -> View:
     """What the card has words for, and the rest as a list and tables."""
-    told, document = pretraining_of(facts), _document(facts)
+    told, document = pretraining_of(facts.pretraining), _told(facts.pretraining)
     curve = columns_of(document.get("curve"))
     shown = TOLD | ({"curve"} if curve else set())
     rest = {key: value for key, value in document.items() if key not in shown and value is not None}
@@ -93,8 +93,8 @@ def pretraining_view(facts: RepoFacts) -> View:
     }
 
 
-def _document(facts: RepoFacts) -> dict[str, JsonValue]:
-    return facts.pretraining if isinstance(facts.pretraining, dict) else {}
+def _told(document: JsonValue) -> dict[str, JsonValue]:
+    return document if isinstance(document, dict) else {}
 
 
 def _dataset_view(data: TrainedOn) -> View:

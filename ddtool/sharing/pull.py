@@ -4,7 +4,6 @@ Every name, size and value in a repo is somebody else's. Only files that ddtool 
 checked before it is used.
 """
 
-import contextlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from ddtool.config import RunConfig, from_dict, most_from_hub, to_dict
 from ddtool.errors import DDToolError, HubError, RunError
 from ddtool.events import Note, Report, silent
-from ddtool.hub.download import fetch, listing
+from ddtool.hub.download import DAMAGED, fetch, listing, named
 from ddtool.hub.generators import FACTS, GENERATOR_FILES, PRETRAINING
 from ddtool.hub.names import parse
 from ddtool.hub.upload import changes
@@ -22,9 +21,9 @@ from ddtool.pipeline import adapt as pipeline
 from ddtool.runs.run import Run, check_strangers, is_run, labels_fit, staged_folder, write_json
 from ddtool.sharing.describe import noted
 from ddtool.sharing.facts import ADAPTED, META, MOST_CLASSES, PLAIN, SETS, Kind, RepoFacts, Source
-from ddtool.sharing.files import EXACT, LABELS, LIMITS, PARQUET, POOL
-from ddtool.sharing.found import HINT, Found, find
-from ddtool.sharing.sets import check_table, exact_set, fetch_sets
+from ddtool.sharing.files import LABELS, LIMITS, POOL
+from ddtool.sharing.found import Found, find
+from ddtool.sharing.sets import checked_sets, fetch_sets, files_of_sets
 from ddtool.sources import load as sources
 from ddtool.sources.names import CONVERTED
 
@@ -152,7 +151,7 @@ def run_config(found: Found) -> RunConfig:
         from_dict(sources.DataOptions, config.data, "data.")
     except DDToolError as error:
         message = f"The configuration in {FACTS} of '{found.repo.repo}' is refused: {error.message}"
-        raise HubError(message, HINT) from error
+        raise HubError(message, DAMAGED) from error
     if fault := config_fault(config):
         raise found.refused(FACTS, fault)
     assert found.facts.source is not None
@@ -234,12 +233,10 @@ def bring_generator(found: Found, folder: Path, report: Report) -> None:
 
 def bring_sets(found: Found, folder: Path, report: Report) -> None:
     """ipcN/train.parquet and ipcN/exact.safetensors of every set."""
-    names = [f"ipc{n}/{file}" for n in found.ipcs for file in (EXACT, PARQUET)]
-    files = fetch_sets(found, names, report)
-    for n in found.ipcs:
-        check_table(found, files, exact_set(found, files, n))
+    files = fetch_sets(found, found.ipcs, report)
+    checked_sets(found, files, found.ipcs)
     with staged_folder(folder, replacing=True) as temporary:
-        copy(files, temporary, names)
+        copy(files, temporary, files_of_sets(found.ipcs))
         write_json(temporary / FACTS, found.facts.stated())
 
 
@@ -248,12 +245,3 @@ def copy(source: Path, target: Path, names: Iterable[str]) -> None:
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
-
-
-@contextlib.contextmanager
-def named(folder: Path, repo: str) -> Iterator[None]:
-    """Inside, a refusal of a file in the temporary `folder` names the repo instead."""
-    try:
-        yield
-    except DDToolError as error:
-        raise HubError(error.message.replace(str(folder), f"'{repo}'"), HINT) from error

@@ -23,6 +23,7 @@ from ddtool.sharing.describe import check_finished, describe_run, real_images
 from ddtool.sharing.files import POOL, PREVIEW
 from ddtool.sharing.options import Options, again, base_of, repos
 from ddtool.sharing.parcels import Parcel, PlannedRepo, dataset_parcel, model_parcel, of_generator, old_facts
+from ddtool.sharing.readme import check_card
 
 
 def push(
@@ -51,9 +52,11 @@ def send(parcels: list[Parcel], options: Options, again: str, report: Report = s
     """
     done: list[Pushed] = []
     for parcel in parcels:
+        if shown := parcel.real_images():
+            report(Note(f"Real images of {shown} are among the files for {parcel.repo}; --no-pool leaves them out."))
         try:
             made = commit(
-                parcel.kind, parcel.repo, parcel.base, parcel.files, parcel.removed, message=parcel.title,
+                parcel.kind, parcel.repo, parcel.base, parcel.files, parcel.removed, message=options.message or parcel.title,
                 private=parcel.private, branch=options.revision, create_pr=options.create_pr, report=report,
             )  # fmt: skip
         except HubError as error:
@@ -115,4 +118,5 @@ def check_target(repo: str, options: Options, generator: str | None = None) -> N
     for namespace in sorted({name.partition("/")[0] for name in names.values()}):
         check_may_write(namespace, anywhere=options.create_pr)
     for kind, name in names.items():
-        old_facts(base_of(kind, name, options), (WEIGHTS_FILE, PREVIEW), options)
+        base = base_of(kind, name, options)
+        check_card(base, old_facts(base, (WEIGHTS_FILE, PREVIEW), options), options.overwrite_card)

@@ -3,18 +3,22 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import HubError, RunError, UsageError
 from ddtool.events import Note, Report, silent
-from ddtool.hub.download import fetch, listing
+from ddtool.hub.download import DAMAGED, fetch, listing, named
 from ddtool.hub.generators import FACTS
 from ddtool.hub.names import DATASET, MODEL
 from ddtool.runs.run import STAGES, read_parquet, read_set
 from ddtool.sharing import files
 from ddtool.sharing.facts import SETS, Source
 from ddtool.sharing.files import EXACT, LIMITS, PARQUET
-from ddtool.sharing.found import HINT, Found, find
+from ddtool.sharing.found import Found, find
+
+MOST_LABEL = 1e4
+"""The largest number that a soft label may have."""
 
 
 def load_sets(found: Found, ipc: int | None = None, report: Report = silent) -> list[SyntheticSet]:
@@ -23,12 +27,27 @@ def load_sets(found: Found, ipc: int | None = None, report: Report = silent) -> 
         there = ", ".join(map(str, found.ipcs))
         raise RunError(f"'{found.repo.repo}' has no synthetic set of ipc {ipc}.", f"Sets there: {there}.")
     ipcs = found.ipcs if ipc is None else [ipc]
-    folder = fetch_sets(found, [f"ipc{n}/{EXACT}" for n in ipcs], report)
-    return [exact_set(found, folder, n) for n in ipcs]
+    return checked_sets(found, fetch_sets(found, ipcs, report), ipcs)
 
 
-def fetch_sets(found: Found, names: list[str], report: Report) -> Path:
-    """The folder with these files of sets; HubError, before a download, when they are too much together."""
+def checked_sets(found: Found, folder: Path, ipcs: list[int]) -> list[SyntheticSet]:
+    """The sets of a repo whose files are in `folder`, each the same in both of its files."""
+    sets = []
+    with named(folder, found.repo.repo):
+        for n in ipcs:
+            sets.append(exact_set(found, folder, n))
+            check_table(found, folder, sets[-1])
+    return sets
+
+
+def files_of_sets(ipcs: list[int]) -> list[str]:
+    """The names of the files of sets."""
+    return [f"ipc{n}/{file}" for n in ipcs for file in (EXACT, PARQUET)]
+
+
+def fetch_sets(found: Found, ipcs: list[int], report: Report) -> Path:
+    """The folder with the files of these sets; HubError, before a download, when they are too much together."""
+    names = files_of_sets(ipcs)
     total = sum(file.size for file in listing(found.repo, names).values())
     if total > files.MOST_OF_SETS:
         message = f"The sets of '{found.repo.repo}' are refused: {total:,} bytes are more than {files.MOST_OF_SETS:,}."
@@ -62,15 +81,47 @@ def set_fault(found: Found, made: SyntheticSet, ipc: int) -> str:
         return f"its images hold {made.factor} x {made.factor} images each, which is too much"
     if tuple(made.images.shape[1:]) != facts.shape:
         return f"its images are of another size than {FACTS} says"
+    return values_fault(made)
+
+
+def values_fault(made: SyntheticSet) -> str:
+    """What is wrong with the values of a set, which are finite; empty when nothing is."""
+    if made.images.min() < 0 or made.images.max() > 1:
+        return f"its pixels are from {made.images.min():.3g} to {made.images.max():.3g}, not in [0, 1]"
+    if made.labels.abs().max() > MOST_LABEL:
+        return f"its labels go up to {made.labels.abs().max():.3g}"
+    classes = torch.arange(made.num_classes).expand(made.ipc, -1)
+    if not torch.equal(made.hard.view(made.ipc, -1).sort(1).values, classes):
+        return "its images are not in the order of image after image of every class"
     return ""
 
 
 def check_table(found: Found, folder: Path, exact: SyntheticSet) -> None:
-    """HubError or RunError unless a set's parquet file holds the same images and classes as its exact tensors."""
+    """HubError or RunError unless a set's parquet file holds the same images, classes and labels as its exact tensors."""
     name = f"ipc{exact.ipc}/{PARQUET}"
     images, labels = read_parquet(folder / name, exact.num_classes)
     if not torch.equal(labels, exact.hard) or not torch.equal(images, exact.pixels()):
         raise found.refused(name, f"it is not the set of {EXACT}")
+    if not torch.equal(soft_labels(folder / name, exact.labels), exact.labels):
+        raise found.refused(name, f"its soft labels are not those of {EXACT}")
+
+
+def soft_labels(path: Path, like: Tensor) -> Tensor:
+    """The soft labels in a set's parquet file, float32 (m, C) as `like`; an empty tensor when they are of another shape or type."""
+    from pyarrow import ArrowException, compute, parquet
+
+    m, C = like.shape
+    try:
+        column = parquet.read_table(path, columns=["soft_label"])["soft_label"].combine_chunks()
+        rows = compute.list_value_length(column)
+        if len(rows) != m or rows.null_count or compute.min_max(rows).as_py() != {"min": C, "max": C}:
+            return torch.empty(0)
+        values = column.flatten()
+        if str(values.type) != "float" or values.null_count:
+            return torch.empty(0)
+        return torch.from_numpy(values.to_numpy().copy()).view(m, C)
+    except (ArrowException, LookupError, TypeError, ValueError):
+        return torch.empty(0)
 
 
 def sets_of(name: str, ipc: int | None = None, stage: str | None = None, report: Report = silent) -> list[SyntheticSet]:
@@ -83,7 +134,7 @@ def sets_of(name: str, ipc: int | None = None, stage: str | None = None, report:
         report(Note(f"The sets of {name} are in the dataset repo {other}."))
         found = find(other, DATASET)
     if found.kind != SETS:
-        raise HubError(f"'{found.repo.repo}' holds no synthetic sets.", HINT)
+        raise HubError(f"'{found.repo.repo}' holds no synthetic sets.", DAMAGED)
     sets = load_sets(found, ipc, report)
     if other_stages := {made.stage for made in sets} - {stage or made.stage for made in sets}:
         hint = "Earlier stages are not pushed; leave --stage out."

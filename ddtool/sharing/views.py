@@ -7,8 +7,8 @@ from itertools import chain
 from pathlib import Path
 
 from ddtool.evaluation.measure import EXACT, NOT_WHITENED, Score
-from ddtool.hub.names import is_repo
-from ddtool.sharing.facts import MethodFacts, RepoFacts, SetFacts, Source, Spent
+from ddtool.hub.names import DATASET, is_repo
+from ddtool.sharing.facts import SETS, LicenceFacts, MethodFacts, RepoFacts, SetFacts, Source, Spent
 from ddtool.sharing.pretraining import (
     Code,
     View,
@@ -21,8 +21,8 @@ from ddtool.sharing.pretraining import (
     without_revision,
 )
 
-SAMPLE_OF = "zalando-datasets/fashion_mnist"
-"""The dataset that the bundled sample is drawn from."""
+SAMPLE_OF, SAMPLE_NAME = "zalando-datasets/fashion_mnist", "Fashion-MNIST (a sample)"
+"""The dataset that the bundled sample is drawn from, and what the sample is called on a card."""
 
 STAGES = {"random": "random real images", "initial": "initial samples", "generated": "generator alone"}
 """What a stage is called in a table; other stages keep their names."""
@@ -57,6 +57,8 @@ def view(facts: RepoFacts) -> View:
         "base_model": Code(repo if at and is_repo(repo) else ""),
         "generator": _reference(facts.generator),
         "source": _source_view(facts),
+        "headline": headline(facts),
+        "weights": _weights_view(facts.generator_licence),
         "classes": len(names),
         "class_names": ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else ""),
         "size": size_of(facts.shape),
@@ -87,6 +89,19 @@ def _source_view(facts: RepoFacts) -> View:
         "version": _reference(source.revision or source.content_hash),
         "config": source.config or "",
         "licence": known_licence(source.licence),
+    }
+
+
+def _weights_view(terms: LicenceFacts | None) -> View | None:
+    """The terms of the weights that the adaptation began with."""
+    if terms is None:
+        return None
+    place = f"{'datasets/' if terms.kind == DATASET else ''}{terms.repo}" if terms.repo else ""
+    return {
+        "what": terms.what,
+        "bundled": terms.what == "bundled",
+        "licence": known_licence(terms.licence),
+        "place": Code(place),
     }
 
 
@@ -196,7 +211,8 @@ def _unwhitened(ipc: int, made: SetFacts) -> str:
 def _score_view(ipc: int, score: Score, facts: RepoFacts) -> View:
     """One row of a table of results."""
     names = STAGES | {"distilled": OTHERS[facts.method is None or facts.method.learns]}
-    remark = " (published)" if score.stage == facts.sets[ipc].stage else ""
+    where = "the set in this repository" if facts.kind == SETS else "the set in the dataset repository"
+    remark = f" ({where})" if score.stage == facts.sets[ipc].stage else ""
     remark += ", before rounding to 8 bits" * (score.pixels == EXACT)
     remark += ", used without whitening" * (score.inputs == NOT_WHITENED)
     if not is_tested_here(score, facts):
@@ -208,6 +224,23 @@ def _score_view(ipc: int, score: Score, facts: RepoFacts) -> View:
         "networks": number(score.seeds, 0),
         "seconds": number(score.seconds, 0),
     }
+
+
+def headline(facts: RepoFacts) -> str:
+    """What the largest set that was scored is worth, in a line: its accuracy by the fullest protocol, beside as many random real
+    images and, where that is known, the whole training set. Empty without a score."""
+    for ipc in reversed(facts.ipcs):
+        made = facts.sets[ipc]
+        here = [score for score in made.scores if is_tested_here(score, facts)]
+        ours = [score for score in here if score.stage == made.stage and score.protocol != "kernel-ridge"]
+        if ours:
+            best = min(ours, key=_table)
+            beside = {score.stage: score.mean for score in here if _table(score) == _table(best)}
+            images = number(made.images, 0)
+            text = f"{number(best.mean)} % test accuracy with {images} images"
+            text += f", {number(beside['random'])} % with {images} random real ones" if "random" in beside else ""
+            return text + (f", {number(beside['full'])} % with the whole training set" if "full" in beside else "")
+    return ""
 
 
 def ranked_scores(facts: RepoFacts) -> Iterator[tuple[int, Score]]:
@@ -277,6 +310,8 @@ def source_name(facts: RepoFacts) -> str:
     """What the target is called: an alias or a Hub id; of local data the folder's name alone."""
     if facts.source is None:
         return "dataset"
+    if facts.source.kind == "sample":
+        return SAMPLE_NAME
     return facts.source.name if facts.source.kind == "local" else without_revision(facts.source.name)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ddtool.errors import DataError
-from ddtool.hub.transport import read_memory, write_memory
+from ddtool.hub.memory import read_memory, write_memory
 from ddtool.sources.decode import CHUNK, Encoded
 from ddtool.sources.files import Folder, ending
 from ddtool.sources.names import Origin, reading

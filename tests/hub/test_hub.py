@@ -233,12 +233,25 @@ def test_the_set_loads_with_plain_datasets(made: Made, pushed: HubServer) -> Non
     assert (exact.source, exact.mean) == (local.source, local.mean)
 
 
+def test_the_set_loads_without_ddtool_and_without_a_configuration(pushed: HubServer, run: Path, tmp_path: Path) -> None:
+    done("generate", run, "--ipc", 2)
+    done("push", run, "ann/c10")
+    (tmp_path / "elsewhere").mkdir()
+    code = (
+        "import sys; sys.modules['ddtool'] = None; import datasets; "
+        "print(len(datasets.load_dataset('ann/c10-ddtool', split='train')), "
+        "len(datasets.load_dataset('ann/c10-ddtool', 'ipc1', split='train')))"
+    )
+    result = tiny.python(code, HF_HOME=str(tmp_path / "hf"), PYTHONPATH="")
+    assert result.stdout == "6 3\n", result.stderr
+
+
 def test_the_cards_are_what_the_hub_reads(pushed: HubServer, made: Made) -> None:
     model = huggingface_hub.ModelCard(made.model["README.md"].decode())
     assert (model.data.library_name, model.data.datasets, model.data.license) == (
         "ddtool",
         ["uoft-cs/cifar10"],
-        "cc-by-4.0",
+        "cc-by-4.0",  # from scratch: nothing but the source's
     )
     assert {result.dataset_type for result in model.data.eval_results} == {"uoft-cs/cifar10"}
     sets = huggingface_hub.DatasetCard(made.sets["README.md"].decode())
@@ -687,6 +700,9 @@ def test_a_connection_reset_in_the_middle_of_an_upload(server: HubServer, run: P
 
 @pytest.mark.parametrize("options", [[], ["--create-pr"], ["--revision", "v2"]])
 def test_a_lost_answer_makes_no_second_commit(server: HubServer, run: Path, options: list[str]) -> None:
+    if options == ["--create-pr"]:  # there must be something to propose a change of
+        server.seed("model", "ann/c10", {})
+        server.seed("dataset", "ann/c10-ddtool", {})
     server.fault(r"^POST .*/commit/", LoseAnswer(), times=2)
     result = done("push", run, "ann/c10", *options)
     assert [r.path.split("?")[0] for r in server.requests if "/commit/" in r.path and r.method == "POST"] == [

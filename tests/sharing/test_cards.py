@@ -269,18 +269,50 @@ def test_the_size_is_that_of_all_configurations(images: int, name: str) -> None:
 # ------------------------------------------------------------------------------------------------------ what they say
 
 
+@pytest.mark.parametrize("facts", [adapted, synthetic])
+def test_the_headline_is_the_fullest_score(facts: Callable[..., dict[str, Any]]) -> None:
+    told = facts()
+    line = "49.7 % test accuracy with 100 images, 32.7 % with 100 random real ones"
+    assert f"\n\n**{line}.**\n\n![" in card_of(told)
+    told["sets"]["10"]["scores"].append(score("full", "frepo-mse", 84.1, 0.0, 1))
+    assert f"**{line}, 84.1 % with the whole training set.**" in card_of(told)
+    told["sets"]["10"]["scores"] = [score("refined", "quick", 49.33, 0.0, 1)]
+    assert "**49.3 % test accuracy with 100 images.**" in card_of(told)
+    for unknown in ([], [score("refined", "kernel-ridge", 49.58, 1.0, 3)]):
+        told["sets"]["10"]["scores"] = unknown
+        assert "% test accuracy with" not in card_of(told)
+
+
+def test_the_sample_has_its_true_name() -> None:
+    source = {"kind": "sample", "id": "sample", "name": "sample", "content_hash": "ab"}
+    for facts in (adapted(source=source), synthetic(source=source)):
+        assert "**Fashion-MNIST (a sample)**" in card_of(facts)
+
+
+def test_one_configuration_is_the_default() -> None:
+    configs = huggingface_hub.DatasetCard(card_of(synthetic())).data.configs
+    assert [config.get("default") for config in configs] == [None, True]
+
+
+def test_a_generator_names_its_task_and_what_it_is_to_its_base() -> None:
+    data = huggingface_hub.ModelCard(card_of(adapted())).data
+    assert (data.pipeline_tag, data.to_dict()["base_model_relation"]) == ("image-to-image", "finetune")
+    assert "base_model_relation" not in huggingface_hub.ModelCard(card_of(adapted(generator="scratch"))).data.to_dict()
+
+
 @pytest.mark.parametrize("card", [card_of(adapted()), card_of(synthetic())])
 def test_results_stand_beside_real_images_and_the_generator_alone(card: str) -> None:
+    where = "this repository" if "load_dataset" in card else "the dataset repository"
     head = "| images per class | trained on | accuracy, % | networks | seconds to score |"
     rows = [lines[2:] for lines in tables(card) if lines[0] == head]
     assert rows == [
         [
             "| 10 | random real images | 32.7 ± 0.6 | 3 | 1,409 |",
             "| 10 | generator alone | 40.5 ± 0.7 | 3 | 1,409 |",
-            "| 10 | refined (published) | 49.7 ± 0.2 | 3 | 1,409 |",
+            f"| 10 | refined (the set in {where}) | 49.7 ± 0.2 | 3 | 1,409 |",
         ],
-        ["| 10 | refined (published) | 49.3 | 1 | 1,409 |"],
-        ["| 10 | refined (published) | 49.6 ± 1.2 | 3 | 1,409 |"],
+        [f"| 10 | refined (the set in {where}) | 49.3 | 1 | 1,409 |"],
+        [f"| 10 | refined (the set in {where}) | 49.6 ± 1.2 | 3 | 1,409 |"],
     ]
     titles = re.findall(r"^\*\*([\w-]+)\*\*.* Network: (\S+)\.$", card, re.MULTILINE)
     assert titles == [
@@ -331,7 +363,7 @@ def test_a_dataset_is_the_same_however_it_is_spelled(source: str, spelled: str) 
         one["dataset"] = spelled
     data, body = front_and_body(card_of(facts))
     assert "tested on" not in body
-    assert "refined (published)" in body
+    assert "refined (the set in the dataset repository)" in body
     assert "hf://" not in body
     assert len(data["model-index"][0]["results"][0]["metrics"]) == 3
 
@@ -523,7 +555,7 @@ def test_what_ddtool_pretrain_records_is_readable() -> None:
     assert "{" not in body.partition("## Citation")[0]
     none_stated = told | {"datasets": [large, {"name": "more", "licence": None}]}
     data, body = front_and_body(card_of(meta(pretraining=none_stated)))
-    assert data["license_name"] == "terms-of-the-training-data"
+    assert data["license_name"] == "mit-and-terms-of-the-training-data"
     assert " and **more**: 3,000" in body
     strange: dict[str, Any] = {"curve": "steep", "datasets": {"a": 1}, "settings": [], "iterations": "many"}
     assert "| curve | steep |" in card_of(meta(pretraining=strange))
@@ -670,7 +702,7 @@ def test_the_card_of_another_method_makes_none_of_mgdds_claims() -> None:
     assert "| ipc10 | 10 | 100 | distilled | hard | 4 | yes |" in card
     assert "| 10 | 1,200 | 123 | 3.2 | 127 |" in card
     assert "| 10 | random real images | 30.5 | 1 | 1,409 |" in card
-    assert "| 10 | distilled set (published) | 40.2 | 1 | 1,409 |" in card
+    assert "| 10 | distilled set (the set in this repository) | 40.2 | 1 | 1,409 |" in card
     data = front_and_body(card)[0]
     assert "model-index" not in data
     assert data["tags"] == ["ddtool", "dataset-distillation", "dataset-condensation", "idc", "synthetic"]
@@ -699,7 +731,7 @@ def test_images_that_were_chosen_are_real_ones() -> None:
     assert "100 real images of **cifar10**, unchanged" in card
     assert "by herding (Welling, 2009) from the 50,000 training images" in card
     assert "Every image is a real image of the source, unchanged: no protection of privacy" in card
-    assert "| 10 | chosen images (published) | 40.2" in card
+    assert "| 10 | chosen images (the set in this repository) | 40.2" in card
     assert "the images are chosen" in card
     assert "synthetic" not in front_and_body(card)[0]["tags"]
     by_chance = {"name": "random", "title": "random real images", "learns": False}

@@ -32,6 +32,7 @@ from test_hub import (  # noqa: F401  fixtures among them
 )
 from tiny import done, refused
 
+import ddtool as package
 from ddtool import api
 from ddtool.errors import HubError, UsageError
 from ddtool.hub import client, generators, upload
@@ -134,22 +135,13 @@ def test_a_card_of_others_is_not_overwritten(server: HubServer, run: Path) -> No
     assert writes(server) == []
     done(*words, "--force")
     assert b"distilled" in own(server, "dataset", "ann/photos")[CARD]
+    assert b"# My photos" in own(server, "dataset", "ann/photos")[CARD]
     assert own(server, "dataset", "ann/photos")["data/train.parquet"] == b"x"
-
-
-def test_a_card_changed_by_hand_is_not_overwritten(pushed: HubServer, run: Path, made: Made) -> None:
-    pushed.seed("model", "ann/c10", {CARD: made.model[CARD] + b"\nMy own words.\n"})
-    pushed.requests.clear()
-    stderr = refused(1, "push", run, "ann/c10", "--only", "generator")
-    assert "a README.md that was changed by hand" in stderr
-    assert "--force" in stderr
-    assert writes(pushed) == []
-    done("push", run, "ann/c10", "--only", "generator", "--force")
-    assert own(pushed, "model", "ann/c10")[CARD] == made.model[CARD]
 
 
 def test_a_card_of_another_version_is_written_anew(pushed: HubServer, run: Path, made: Made) -> None:
     old = json.loads(made.model["ddtool.json"]) | {"ddtool": "0.0.1"}
+    del old["card"]
     pushed.seed("model", "ann/c10", {CARD: b"as cards were", "ddtool.json": json.dumps(old).encode()})
     done("push", run, "ann/c10", "--only", "generator")
     assert own(pushed, "model", "ann/c10")[CARD] == made.model[CARD]
@@ -218,6 +210,124 @@ def test_what_is_noted_beside_the_labels_makes_no_other_generator(
     stderr = refused(1, "push", run, "ann/c10")
     assert "another generator" in stderr
     assert "--only dataset" in stderr
+
+
+# ------------------------------------------------------------------------------------------------------------ licences
+
+
+def licence_of(server: HubServer, kind: str, repo: str) -> tuple[Any, Any, Any]:
+    data = huggingface_hub.RepoCard(own(server, kind, repo)[CARD].decode()).data.to_dict()
+    return data.get("license"), data.get("license_name"), data.get("license_link")
+
+
+def test_the_licence_is_that_of_the_images_and_of_the_weights(server: HubServer) -> None:
+    weights = {name: (generators.bundled_folder() / name).read_bytes() for name in generators.GENERATOR_FILES}
+    server.seed("model", "bob/alike", weights | {CARD: b"---\nlicense: cc-by-4.0\n---\n"})
+    server.seed("model", "bob/other", weights | {CARD: b"---\nlicense: other\nlicense_name: bobs-own\n---\n"})
+    server.seed("model", "bob/silent", weights)
+    words = ["adapt", "cifar10", "--ipc", 1, *tiny.UNCOUNTED, "--steps", 3, "--refine-steps", 0]
+    data, hub = "https://huggingface.co/datasets/", "https://huggingface.co/"
+    expected = {
+        "bob/alike": ("cc-by-4.0", None, None),
+        "bob/other": ("other", "cc-by-4.0-and-bobs-own", f"{hub}bob/other"),
+        "bob/silent": ("other", "cc-by-4.0-and-terms-of-the-training-data", f"{hub}bob/silent"),
+        "bundled": ("other", "cc-by-4.0-and-terms-of-the-training-data", f"{data}zh-plus/tiny-imagenet"),
+    }
+    for number, (generator, licence) in enumerate(expected.items()):
+        done(*words, "--generator", generator, "--out", f"run{number}")
+        done("push", f"run{number}", f"ann/g{number}")
+        for kind, repo in (("model", f"ann/g{number}"), ("dataset", f"ann/g{number}-ddtool")):
+            assert licence_of(server, kind, repo) == licence
+            text = own(server, kind, repo)[CARD].decode()
+            assert 'states the licence "cc-by-4.0"' in text
+            assert ("bundles" if generator == "bundled" else f"weights of [{generator}]") in text
+    assert 'under the licence "bobs-own"' in own(server, "model", "ann/g1")[CARD].decode()
+
+
+def test_weights_that_are_gone_have_unknown_terms(server: HubServer) -> None:
+    weights = {name: (generators.bundled_folder() / name).read_bytes() for name in generators.GENERATOR_FILES}
+    server.seed("model", "bob/meta", weights | {CARD: b"---\nlicense: mit\n---\n"})
+    done(
+        "adapt",
+        "cifar10",
+        "--ipc",
+        1,
+        *tiny.OPTIONS[2:],
+        "--generator",
+        "bob/meta",
+        "--out",
+        "run",
+        "--refine-steps",
+        0,
+    )
+    del server.repos["model", "bob/meta"]
+    done("push", "run", "ann/x")
+    assert licence_of(server, "model", "ann/x")[1] == "cc-by-4.0-and-terms-of-the-training-data"
+
+
+# ---------------------------------------------------------------------------------------------------------- real images
+
+
+def test_real_images_are_announced_before_the_first_byte(server: HubServer, run: Path) -> None:
+    notes: list[tuple[str, int]] = []
+    api.push(run, "ann/c10", report=lambda event: notes.append((getattr(event, "text", ""), len(writes(server)))))
+    told = [(text, sent) for text, sent in notes if "Real images of cifar10" in text]
+    assert [text.partition(" for ")[2] for text, _ in told] == [
+        "ann/c10-ddtool; --no-pool leaves them out.",
+        "ann/c10; --no-pool leaves them out.",
+    ]
+    assert told[0][1] == 0
+    assert "Real images" not in done("push", run, "ann/c10").stderr
+    assert "Real images" not in done("push", run, "ann/d10", "--no-pool").stderr
+
+
+def test_adapt_leaves_real_images_out(server: HubServer) -> None:
+    done(*ADAPT, "--push-to", "ann/c10", "--no-pool")
+    assert "pool/train.parquet" not in own(server, "model", "ann/c10")
+    assert facts(server, "dataset", "ann/c10-ddtool")["pool"] == 0
+    assert "--no-pool is for what is pushed" in refused(2, *ADAPT, "--no-pool", "--out", "other")
+    server.fault(r"^POST .*/commit/", Status(500), times=None)
+    assert "`ddtool push other ann/d10 --no-pool`" in refused(
+        1, *ADAPT, "--out", "other", "--push-to", "ann/d10", "--no-pool"
+    )
+
+
+def test_adapt_from_python_leaves_real_images_out(server: HubServer) -> None:
+    api.adapt(
+        "cifar10", ipc=1, out="run", push_to="ann/c10", pool=False, generator="scratch", engine=tiny.ENGINE,
+        settings=tiny.SETTINGS,
+    )  # fmt: skip
+    assert "pool/train.parquet" not in own(server, "model", "ann/c10")
+
+
+def test_a_commit_has_the_message_that_was_given(server: HubServer, run: Path) -> None:
+    done("push", run, "ann/c10", "--commit-message", "Sets of the first try")
+    assert server.commits("model", "ann/c10")[0].title == "Sets of the first try"
+    assert server.commits("dataset", "ann/c10-ddtool")[0].title == "Sets of the first try"
+    assert "is empty" in refused(2, "push", run, "ann/c10", "--commit-message", " ")
+    server.fault(r"^POST .*/commit/", Status(500), times=None)
+    assert "`ddtool push run ann/d10 --commit-message 'a b'`" in refused(
+        1, "push", run, "ann/d10", "--commit-message", "a b"
+    )
+
+
+def test_every_request_says_who_asks(server: HubServer, run: Path) -> None:
+    agents: list[str] = []
+    answer = server._answer
+
+    def seen(method: str, target: str, headers: dict[str, str], body: bytes) -> Any:
+        if "storage" not in target:
+            agents.append(headers.get("user-agent", ""))
+        return answer(method, target, headers, body)
+
+    server._answer = seen  # type: ignore[method-assign]
+    try:
+        done("push", run, "ann/c10")
+        done("pull", "ann/c10")
+    finally:
+        del server._answer
+    assert agents
+    assert all(agent.startswith(f"ddtool/{package.__version__};") for agent in agents), set(agents)
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
