@@ -231,7 +231,7 @@ def headline(facts: RepoFacts) -> str:
     images and, where that is known, the whole training set. Empty without a score."""
     for ipc in reversed(facts.ipcs):
         made = facts.sets[ipc]
-        here = [score for score in made.scores if is_tested_here(score, facts)]
+        here = [score for score in made.scores if score.key.usual and is_tested_here(score, facts)]
         ours = [score for score in here if score.stage == made.stage and score.protocol != "kernel-ridge"]
         if ours:
             best = min(ours, key=_table)
