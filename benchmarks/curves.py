@@ -33,7 +33,7 @@ from ddtool.models.generator import Generator
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.target import mirror_keeps_classes
-from ddtool.runs.run import write_json
+from ddtool.runs.files import write_json
 from ddtool.runtime.engine import Engine
 
 FIGURES = ("quick", "kernel-ridge")

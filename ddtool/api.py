@@ -17,7 +17,8 @@ from ddtool.hub.upload import Pushed
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline import distil as baselines
 from ddtool.pipeline import scoring
-from ddtool.runs.run import Run, check_free
+from ddtool.runs.foreign import check_free
+from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 from ddtool.sharing import pull as pulling
 from ddtool.sharing import push as pushing

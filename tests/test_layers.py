@@ -145,7 +145,7 @@ def test_only_the_command_line_talks_to_the_terminal(library: str) -> None:
 
 def test_datasets_has_its_rooms() -> None:
     assert importers("datasets") <= rooms(
-        "sources.load", "sources.decode", "sources.schema", "sources.origins", "runs.run"
+        "sources.load", "sources.decode", "sources.schema", "sources.origins", "runs.formats"
     )
 
 

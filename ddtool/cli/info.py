@@ -30,7 +30,7 @@ def command(
 
       ddtool info NAMESPACE/NAME
     """
-    from ddtool.runs.run import is_pretraining, is_run
+    from ddtool.runs.files import is_pretraining, is_run
 
     with Output(json_, quiet) as output:
         path = Path(name).expanduser()

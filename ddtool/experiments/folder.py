@@ -24,7 +24,8 @@ from ddtool.experiments.grid import MGDD, Grid, Job, Request, Values, adapt_meth
 from ddtool.methods import METHODS
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline import distil as baselines
-from ddtool.runs.run import Run, is_run, write_atomically, write_json
+from ddtool.runs.files import is_run, write_atomically, write_json
+from ddtool.runs.run import Run
 
 REQUEST, GRID = TypeAdapter(Request), TypeAdapter(Grid)
 

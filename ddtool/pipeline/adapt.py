@@ -23,8 +23,10 @@ from ddtool.models.convnet import ConvNet, RandomFeatures, depth_for, known_norm
 from ddtool.models.generator import Generator, GeneratorConfig
 from ddtool.pipeline.scoring import load_target, score_run
 from ddtool.pipeline.target import measured_target
+from ddtool.runs.files import RESTORE
+from ddtool.runs.formats import MOST_BYTES
 from ddtool.runs.preview import preview
-from ddtool.runs.run import MOST_BYTES, RESTORE, Run
+from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine, finite
 from ddtool.sources.load import Target
 

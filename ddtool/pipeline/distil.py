@@ -15,7 +15,8 @@ from ddtool.methods.mgdd import Real
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline.scoring import load_target, score_run
 from ddtool.pipeline.target import measured_target
-from ddtool.runs.run import Run, read_tensors, write_tensors
+from ddtool.runs.formats import read_tensors, write_tensors
+from ddtool.runs.run import Run
 from ddtool.runtime.cache import cache_root
 from ddtool.runtime.engine import Engine
 

@@ -21,7 +21,9 @@ from ddtool.evaluation.measure import (
     train_and_test,
 )
 from ddtool.events import Report, silent
-from ddtool.runs.run import STAGES, Run, ipcs_in, is_run, read_set
+from ddtool.runs.files import ipcs_in, is_run
+from ddtool.runs.formats import read_set
+from ddtool.runs.run import STAGES, Run
 from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
 from ddtool.sources.load import Target

@@ -18,8 +18,8 @@ from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
 from ddtool.pretraining.folder import FIGURES, Pretraining, describe
 from ddtool.pretraining.tasks import LargeSet, Plan, task_images, whitened
+from ddtool.runs.files import staged_folder, write_json
 from ddtool.runs.preview import preview
-from ddtool.runs.run import staged_folder, write_json
 from ddtool.runtime.distributed import Ranks
 from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.runtime.loop import Loop

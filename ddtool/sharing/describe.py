@@ -23,7 +23,8 @@ from ddtool.hub.generators import PRETRAINING
 from ddtool.hub.names import is_pinned
 from ddtool.models.generator import WEIGHTS_FILE
 from ddtool.pipeline.adapt import MGDD
-from ddtool.runs.run import Run, read_tensors, write_tensors
+from ddtool.runs.formats import read_tensors, write_tensors
+from ddtool.runs.run import Run
 from ddtool.sharing.command import command
 from ddtool.sharing.facts import (
     FORMAT,

@@ -19,7 +19,10 @@ from ddtool.hub.names import parse
 from ddtool.hub.upload import changes
 from ddtool.models.generator import Generator
 from ddtool.pipeline import adapt as pipeline
-from ddtool.runs.run import Run, check_strangers, is_run, labels_fit, staged_folder, write_json
+from ddtool.runs.files import is_run, staged_folder, write_json
+from ddtool.runs.foreign import check_strangers
+from ddtool.runs.formats import labels_fit
+from ddtool.runs.run import Run
 from ddtool.sharing.describe import noted
 from ddtool.sharing.facts import ADAPTED, META, MOST_CLASSES, PLAIN, SETS, Kind, RepoFacts, Source
 from ddtool.sharing.files import EXACT, LABELS, LIMITS, PARQUET, POOL

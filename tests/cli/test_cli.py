@@ -28,7 +28,7 @@ from ddtool.cli.output import Output
 from ddtool.config import RunConfig, from_dict
 from ddtool.events import Done, Event, Note, Step
 from ddtool.hub import generators
-from ddtool.runs import run as runs
+from ddtool.runs import formats
 from ddtool.runs.run import Run
 
 COMMANDS = ("adapt", "generate", "pretrain", "evaluate", "push", "pull", "info", "env")
@@ -355,7 +355,7 @@ def test_a_full_disk_is_said_with_the_command_to_go_on(
     dataset: Path, adapted: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words = ("adapt", dataset, "--ipc", 2, "--ipc", 3, *tiny.OPTIONS, "--out", "my run")
-    write = runs.write_parquet
+    write = formats.write_parquet
 
     def full(path: Path, *values: Any) -> None:
         if "ipc3" in str(path):
@@ -363,7 +363,7 @@ def test_a_full_disk_is_said_with_the_command_to_go_on(
         write(path, *values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_parquet", full)
+        patch.setattr(formats, "write_parquet", full)
         said = refused(1, *words)
     assert "the disk is full" in said
     assert "`ddtool adapt --resume 'my run'`" in said

@@ -21,7 +21,8 @@ from ddtool.errors import RunError
 from ddtool.events import Note, Step, silent
 from ddtool.methods import mgdd
 from ddtool.pipeline import target
-from ddtool.runs.run import Run, read_set
+from ddtool.runs.formats import read_set
+from ddtool.runs.run import Run
 from ddtool.runtime.loop import Interrupted
 
 DCT = {"whitening": {"kind": "dct"}}
