@@ -19,7 +19,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from ddtool.config import RunConfig
 from ddtool.errors import RunError, UsageError
-from ddtool.evaluation.measure import AS_STATED, EXACT, NOT_STATED
+from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_STATED
 from ddtool.experiments.grid import MGDD, Grid, Job, Request, Values, adapt_method
 from ddtool.methods import METHODS
 from ddtool.pipeline import adapt as pipeline

@@ -23,7 +23,7 @@ from ddtool.config import RunConfig, from_dict, to_dict
 from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.data.whitening import Whitening
 from ddtool.errors import RunError, UsageError
-from ddtool.evaluation.measure import ScoreKey
+from ddtool.evaluation.protocols import ScoreKey
 from ddtool.events import Done, Event
 from ddtool.models.generator import Generator
 from ddtool.runs import files, formats

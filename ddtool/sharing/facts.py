@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from ddtool.evaluation.measure import Score
+from ddtool.evaluation.protocols import Score
 from ddtool.hub.names import DATASET, MODEL, is_commit, is_repo, parse
 from ddtool.pipeline.adapt import MGDD
 from ddtool.sources.origins import ALIASES

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from ddtool.evaluation.measure import Score
+from ddtool.evaluation.protocols import Score
 from ddtool.hub.names import is_repo
 from ddtool.sharing.facts import MethodFacts, RepoFacts, SetFacts, Source, Spent
 from ddtool.sharing.pretraining import (

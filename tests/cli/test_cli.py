@@ -540,6 +540,27 @@ def test_evaluate_records_the_scores_of_a_run(run: Path) -> None:
     assert next_command(result) == "ddtool evaluate run --protocol frepo-mse --seeds 3"
 
 
+def test_evaluate_several_networks_by_several_protocols(run: Path) -> None:
+    words = ("--arch", "convnet,mlp", "--arch", "convnet-batch", "--protocol", "quick, kernel-ridge", "--seeds", 1)
+    result = done("evaluate", run, "--ipc", 2, "--no-baseline", *words, "--json")
+    scores = only_json(result.stdout)["scores"]
+    assert [(s["protocol"], s["arch"]) for s in scores] == [
+        ("quick", "convnet2-w8-none"), ("quick", "mlp-w128-none"), ("quick", "convnet2-w8-batch"),
+        ("kernel-ridge", "convnet2-pyramid128-none"),
+    ]  # fmt: skip
+    kept = [s for s in Run.open(run).results()["scores"] if (s["ipc"], s["stage"]) == (2, "refined")]
+    assert [s for s in kept if s in scores] == scores
+    shown = done("evaluate", run, "--ipc", 2, "--no-baseline", "--arch", "mlp", "--protocol", "quick").stdout
+    assert "mlp-w128-none" in shown
+
+
+def test_networks_that_cannot_be_scored_are_refused_before_any_work(run: Path) -> None:
+    assert "'vgg11'" in refused(2, "evaluate", run, "--arch", "convnet,vgg12")
+    before = (run / "results.json").read_bytes()
+    assert "16x16 pixels are too small for vgg11" in refused(2, "evaluate", run, "--arch", "convnet,vgg11")
+    assert (run / "results.json").read_bytes() == before
+
+
 def test_evaluate_one_stage_of_one_set(run: Path) -> None:
     words = ("--ipc", 3, "--stage", "initial", "--protocol", "quick", "--seeds", 1, "--no-baseline")
     result = done("evaluate", run, *words)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from ddtool import api
 from ddtool.config import RunConfig, from_dict
+from ddtool.data.batches import Pool, Real
 from ddtool.data.images import ImageData, SyntheticSet, one_hot
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DDToolError, DivergedError, GeneratorError, RunError, UsageError
@@ -186,6 +187,19 @@ def test_scores_are_there_for_every_stage(made: Path) -> None:
     assert all(0 <= s["mean"] <= 100 and s["ipc"] == 2 for s in results["scores"])
     assert {"labels", "adapt", "generate ipc2", "refine ipc2"} <= set(results["timings"])
     assert (results["facts"]["classes"], results["facts"]["train_images"], results["facts"]["pool_ipc"]) == (3, 24, 4)
+
+
+def test_a_run_is_scored_by_the_network_that_its_settings_name(dataset: Path, tmp_path: Path) -> None:
+    settings = tiny.SETTINGS | {"evaluate": {"arch": "mlp"}}
+    run = tiny.adapt(dataset, tmp_path / "run", settings=settings)
+    before = run.results()
+    assert {s["arch"] for s in before["scores"] if s["protocol"] == "quick"} == {"mlp-w128-none"}
+    resume(run.folder)
+    assert run.results()["scores"] == before["scores"]
+    for arch, words in (("vgg11", "too small for vgg11"), ("vgg12", "Unknown network")):
+        with pytest.raises(UsageError, match=words):
+            tiny.adapt(dataset, tmp_path / "other", settings=settings | {"evaluate": {"arch": arch}})
+    assert os.listdir(tmp_path) == ["run"]
 
 
 def test_a_notebook_shows_the_picture(made: Path, tmp_path: Path) -> None:
@@ -747,7 +761,7 @@ def test_without_steps_no_labels_are_fitted_to_the_pool(dataset: Path, tmp_path:
 def test_with_no_networks_to_fit_on_the_pool_has_the_labels_of_equation_3(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pools: list[mgdd.Pool] = []
+    pools: list[Pool] = []
     monkeypatch.setattr(mgdd, "adapt", lambda *a: pools.append(a[3]))
     run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"fit": {"networks": 0}})
     features, W, _ = pipeline.load_labels(run, tiny.ENGINE)
@@ -817,7 +831,7 @@ def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: i
         bright[where] = 100
         images += torch.where(labels[:, None, None, None] == 0, bright, 100 - bright)
     data = ImageData(images.to(torch.uint8), labels, ("a", "b"), (0.4,), (0.2,))
-    keeps, kept = mirror_keeps_classes(RunConfig(), mgdd.Real.of(data, tiny.ENGINE), tiny.ENGINE)
+    keeps, kept = mirror_keeps_classes(RunConfig(), Real.of(data, tiny.ENGINE), tiny.ENGINE)
     assert keeps is (mirror or False)
     assert math.isnan(kept) if mirror is None else kept == pytest.approx(1.0 if mirror else 0.0, abs=0.1)
 

@@ -27,7 +27,7 @@ from ddtool import api
 from ddtool.cli.app import app
 from ddtool.config import RunConfig, to_dict
 from ddtool.data.images import SyntheticSet
-from ddtool.evaluation.measure import PROTOCOLS
+from ddtool.evaluation.protocols import PROTOCOLS
 from ddtool.runs.formats import write_parquet, write_set
 from ddtool.sharing import cards, views
 from ddtool.sharing.facts import RepoFacts

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ddtool.evaluation.measure import Score
+from ddtool.evaluation.protocols import Score
 from ddtool.sharing import cards
 from ddtool.sharing.facts import MOST_DIGITS, RepoFacts, RunFacts, read_repo
 
