@@ -131,7 +131,9 @@ class Score:
         return ScoreKey.of(asdict(self))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The score as a file holds it: one of version 0.1, which does not say what was trained on, stays as it was."""
+        unstated = {"pixels", "inputs"} if (self.pixels, self.inputs) == (NOT_STATED, AS_STATED) else set()
+        return {name: value for name, value in asdict(self).items() if name not in unstated}
 
 
 def check_protocol(name: str) -> Protocol:

@@ -27,6 +27,7 @@ from ddtool.evaluation.protocols import ScoreKey
 from ddtool.events import Done, Event
 from ddtool.models.generator import Generator
 from ddtool.runs import files, formats
+from ddtool.runs.facts import Environment, RunFacts, Spent
 from ddtool.runs.files import RESTORE
 from ddtool.runs.foreign import check_free
 from ddtool.runtime.engine import Engine
@@ -82,7 +83,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------------- results
 
     def results(self) -> dict[str, Any]:
-        """Scores, timings and facts so far; RunError when the file is damaged."""
+        """Scores, timings and facts so far, as JSON values; RunError when the file is damaged."""
         if not self.has(files.RESULTS):
             return {"scores": [], "timings": {}, "facts": {}}
         results = self.read_json(files.RESULTS)
@@ -90,6 +91,20 @@ class Run:
         if not isinstance(results, dict) or not all(isinstance(results.get(k), t) for k, t in parts.items()):
             raise self.damaged(files.RESULTS, "scores, timings and facts are expected")
         return results
+
+    def noted(self) -> RunFacts:
+        """The same as a record, every value checked; RunError when the file is damaged."""
+        try:
+            return RunFacts.of(self.results())
+        except ValueError as error:
+            raise self.damaged(files.RESULTS, str(error)) from error
+
+    def environment(self) -> Environment:
+        """What it ran on; RunError when the file is damaged."""
+        try:
+            return Environment.of(self.read_json(files.ENVIRONMENT))
+        except ValueError as error:
+            raise self.damaged(files.ENVIRONMENT, str(error)) from error
 
     def record(self, *, score: dict[str, Any] | None = None, **facts: Any) -> None:
         """Add a score (replacing one of the same measurement), timings or facts."""
@@ -103,8 +118,8 @@ class Run:
 
     def record_spent(self, ipc: int, steps: int, step_seconds: float, outside_seconds: float) -> None:
         """What a set took: steps, seconds in them, and seconds outside them."""
-        spent = {"steps": steps, "step_seconds": round(step_seconds, 2), "outside_seconds": round(outside_seconds, 2)}
-        self.record(spent=self.results()["facts"].get("spent", {}) | {f"ipc{ipc}": spent})
+        spent = Spent(steps=steps, step_seconds=round(step_seconds, 2), outside_seconds=round(outside_seconds, 2))
+        self.record(spent=self.results()["facts"].get("spent", {}) | {f"ipc{ipc}": spent.stated()})
 
     def steps(self) -> dict[str, int]:
         """The last step that each phase has reported."""
@@ -164,7 +179,7 @@ class Run:
             return formats.read_whitening(self.folder / files.WHITENING)
         if self.ipcs():
             return self.load_set(self.ipcs()[0]).whitening
-        if self.results()["facts"].get("whitening", "none") != "none":
+        if self.noted().facts.whitening != "none":
             raise RunError(
                 f"{self.folder / files.WHITENING} is missing.", "Start the run again: `ddtool adapt … --force`."
             )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ddtool.evaluation.protocols import Score
 from ddtool.hub.names import is_repo
-from ddtool.sharing.facts import MethodFacts, RepoFacts, SetFacts, Source, Spent
+from ddtool.runs.facts import Spent
+from ddtool.sharing.facts import MethodFacts, RepoFacts, SetFacts, Source
 from ddtool.sharing.pretraining import (
     Code,
     View,

@@ -202,6 +202,20 @@ def test_a_run_is_scored_by_the_network_that_its_settings_name(dataset: Path, tm
     assert os.listdir(tmp_path) == ["run"]
 
 
+def test_the_facts_of_a_run_are_one_record(run: Run) -> None:
+    noted, said = run.noted(), run.results()
+    assert noted.stated() == said
+    assert (noted.facts.finished, noted.facts.pool_ipc, noted.facts.pulled) == (True, 4, None)
+    assert noted.facts.spent["ipc2"].stated() == said["facts"]["spent"]["ipc2"]
+    assert run.environment().torch == torch.__version__
+    run.record(finished="yes")
+    with pytest.raises(RunError, match=r"results.json is damaged: 'facts.finished': "):
+        run.noted()
+    run.write_json("env.json", {"threads": "many"})
+    with pytest.raises(RunError, match=r"env.json is damaged: 'threads': "):
+        run.environment()
+
+
 def test_a_notebook_shows_the_picture(made: Path, tmp_path: Path) -> None:
     assert repr(Run(made)) == f"<Run {made}: sets of IPC 2>"
     assert Run(made)._repr_png_() == (made / "preview.png").read_bytes()
