@@ -109,9 +109,8 @@ def train_network(
     """One fresh network trained on the set (already on the device) by the protocol; raises DivergedError on a NaN loss."""
     p = PROTOCOLS[protocol]
     rng, host_rng = engine.rng(seed[0], "evaluate", seed[1]), seeded_generator("cpu", seed[0], "augment", seed[1])
-    shape = (synthetic.images.shape[1], synthetic.images.shape[2], synthetic.images.shape[3])
     with frozen_random_state():
-        net = engine.place(kind_of(arch, p).build(shape, synthetic.num_classes))
+        net = engine.place(kind_of(arch, p).build(synthetic.shape, synthetic.num_classes))
     initialise(net, rng, p.init)
     X = synthetic.transform(synthetic.images)
     Y = synthetic.labels if p.loss == "mse" else synthetic.probabilities()

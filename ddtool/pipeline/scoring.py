@@ -62,9 +62,9 @@ class Measurement:
 
     protocol: str
     seeds: int
-    arch: str = DEFAULT
     pixels: str = ROUNDED
     inputs: str = AS_STATED
+    arch: str = DEFAULT
 
     def done(self, scores: Sequence[Mapping[str, Any]], synthetic: SyntheticSet, dataset: str) -> bool:
         """Whether the scores of a run hold this one already."""
@@ -87,7 +87,7 @@ def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement
     """What a run measures of a set: the protocol, the cheap guide, and for a set that is learned what rounding costs by that
     guide and, where it is to be whitened, what it is worth to those who do not."""
     chosen, guide = config.evaluate, Measurement(KERNEL_RIDGE, 3)
-    main = Measurement(chosen.protocol, chosen.seeds, chosen.arch)
+    main = Measurement(chosen.protocol, chosen.seeds, arch=chosen.arch)
     wanted = [guide, main] if chosen.kernel_ridge else [main]
     if synthetic.stage in ("refined", "distilled"):
         wanted += [replace(guide, pixels=EXACT)] if chosen.kernel_ridge else []
@@ -131,7 +131,7 @@ def requested(
     for name in set(protocols) - {KERNEL_RIDGE}:
         check_protocol(name)
     pairs = [(p, DEFAULT if p == KERNEL_RIDGE else arch) for p, arch in product(protocols, archs)]
-    return [Measurement(p, seeds, arch, pixels, inputs) for p, arch in dict.fromkeys(pairs)]
+    return [Measurement(p, seeds, pixels, inputs, arch) for p, arch in dict.fromkeys(pairs)]
 
 
 def find_sets(path: Path, ipc: int | None, stage: str | None) -> tuple[Run | None, list[SyntheticSet]]:

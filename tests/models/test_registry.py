@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -192,6 +193,13 @@ def test_a_row_makes_a_network_that_can_be_asked_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(NETWORKS, "one", row)
     assert find("one-batch").under("none", 4).text(COLOUR) == "one-w4-batch"
     assert parameters(built("one", (3, 8, 8), 2)) == conv(3, 128) + 2 * 128 + linear(128 * 16, 2)
+
+
+def test_the_page_of_commands_names_every_network() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    for row in ("| `--arch TEXT` |", "| `evaluate.arch` |"):
+        (line,) = [line for line in page.splitlines() if line.startswith(row)]
+        assert set(NETWORKS) <= set(line.replace(",", " ").split()), row
 
 
 def test_the_vit_knows_where_a_patch_is() -> None:
