@@ -23,6 +23,7 @@ import torch
 
 from ddtool import api
 from ddtool.config import RunConfig
+from ddtool.data.batches import Pool, Real
 from ddtool.data.images import SyntheticSet, draw_pool, real_images
 from ddtool.evaluation.measure import kernel_ridge, train_and_test
 from ddtool.experiments.plot import STYLES, Level, Line, Panel, Point, draw
@@ -33,7 +34,7 @@ from ddtool.models.generator import Generator
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.target import mirror_keeps_classes
-from ddtool.runs.run import write_json
+from ddtool.runs.files import write_json
 from ddtool.runtime.engine import Engine
 
 FIGURES = ("quick", "kernel-ridge")
@@ -44,14 +45,14 @@ class Bench:
 
     def __init__(self, config: RunConfig, engine: Engine) -> None:
         self.config, self.engine, self.target = config, engine, load_target(config, lambda event: None)
-        self.real = mgdd.Real.of(self.target.train, engine)
+        self.real = Real.of(self.target.train, engine)
         data, rng = self.real.data, engine.rng(config.seed, "labels")
         self.features = pipeline.feature_network(config, data.shape, engine)
         self.theta: RandomFeatures = pipeline.fixed_features(data.shape, config.labels.width, engine, rng)
         rows = torch.randperm(len(data), generator=rng, device=engine.device)[: config.labels.images]
         self.W = mgdd.label_head(self.theta, self.real, rows, config.labels.ridge)
         self.mirror = mirror_keeps_classes(config, self.real, engine)[0]
-        self.pool: mgdd.Pool | None = None
+        self.pool: Pool | None = None
         self.rows = draw_pool(data, pipeline.pool_size(config, data), config.seed)
 
     def initial(self) -> SyntheticSet:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from ddtool.config import AdaptConfig, RefineConfig
+from ddtool.data.batches import Pool, Real
 from ddtool.data.images import draw_per_class
 from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
@@ -47,7 +48,7 @@ def steps_of(
     engine = (
         Engine.choose(device, "bf16" if fast else "fp32") if fast else PlainEngine(Engine.choose(device).device, False)
     )
-    real, rng = mgdd.Real.of(target.train, engine), engine.rng(0, "steps")
+    real, rng = Real.of(target.train, engine), engine.rng(0, "steps")
     if not fast:
         inputs = real.inputs
         real.inputs = copy.copy(inputs)
@@ -59,7 +60,7 @@ def steps_of(
     g = engine.place(Generator.build(GeneratorConfig(), 0))
     mirror = AdaptConfig(steps=1, seen_ipcs=(ipc,), mirror=True), RefineConfig(steps=1, mirror=True)
     return {
-        "adaptation": lambda: mgdd.adapt(g, f, real, mgdd.Pool(X, {ipc: Y}), mirror[0], engine, rng),
+        "adaptation": lambda: mgdd.adapt(g, f, real, Pool(X, {ipc: Y}), mirror[0], engine, rng),
         "refinement": lambda: mgdd.refine(X, Y, f, real, mirror[1], rng) and None,
     }
 

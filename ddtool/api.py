@@ -10,14 +10,15 @@ from typing import Any
 from ddtool.config import RunConfig, from_dict, layered, preset
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import UsageError
-from ddtool.evaluation.measure import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
+from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
 from ddtool.events import Event, Note, Report, silent
 from ddtool.hub import download, generators, names
 from ddtool.hub.upload import Pushed
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline import distil as baselines
 from ddtool.pipeline import scoring
-from ddtool.runs.run import Run, check_free
+from ddtool.runs.foreign import check_free
+from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 from ddtool.sharing import pull as pulling
 from ddtool.sharing import push as pushing
@@ -107,7 +108,8 @@ def evaluate(
     ipc: int | None = None,
     stage: str | None = None,
     on: str | None = None,
-    protocol: str = "frepo-mse",
+    protocol: str | Sequence[str] = "frepo-mse",
+    arch: str | Sequence[str] = "convnet",
     seeds: int = 3,
     seed: int = 0,
     baseline: bool = True,
@@ -120,13 +122,16 @@ def evaluate(
     """Scores of the sets of a run (or of one exact.safetensors, its folder, or a Hub repo) on a whole test split.
 
     on: the dataset to test on (default: the run's);  stage: initial, generated or refined (default: the final one);
+    protocol: one of `ddtool.evaluation.protocols.PROTOCOLS`, or kernel-ridge;  arch: one of `ddtool.models.registry.NETWORKS`,
+    with its usual norm layer or one that is named (vgg11-batch). Of both several can be asked for, and each pair is scored;
     baseline: score as many random real images too;  exact: train on the pixels before they were rounded to 8 bits;
     whiten: train and test as the set says, or (False) without its whitening, as those do who overlook it;
     data: reading options of that dataset, fields of `sources.DataOptions`, on top of those that the set was made with.
     Scores of a run are recorded in its results.json.
     """
-    scoring.check_request(stage, protocol)
-    wanted = scoring.Measurement(protocol, seeds, EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
+    scoring.check_stage(stage)
+    seen = (EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
+    wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
     engine = engine or Engine.choose()
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
     if not path.exists() and names.parse(str(run_or_set)):
@@ -135,6 +140,12 @@ def evaluate(
     else:
         run, sets = scoring.find_sets(path, ipc, stage)
     return scoring.evaluate(run, sets, on, wanted, seed, baseline, data or {}, engine, report)
+
+
+def several(names: str | Sequence[str]) -> list[str]:
+    """Names that are given one by one or with commas between them."""
+    given = [names] if isinstance(names, str) else names
+    return [name.strip() for part in given for name in part.split(",") if name.strip()]
 
 
 def push(

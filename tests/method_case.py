@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddtool import methods
+from ddtool.data.batches import Real
 from ddtool.data.images import ImageData, draw_pool
 from ddtool.methods import Method, Store, Task
 from ddtool.methods.base import Memory
-from ddtool.methods.mgdd import Real
 from ddtool.runtime.engine import Engine
 
 ENGINE = Engine(torch.device("cpu"), bf16=False)

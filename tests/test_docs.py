@@ -5,13 +5,16 @@ import re
 import runpy
 from operator import attrgetter
 from pathlib import Path
+from types import ModuleType
 
 import pages
 import pytest
 from pages import GENERATED, PAGES, blocks
 
 from ddtool.config import PretrainConfig, RunConfig
+from ddtool.data import batches
 from ddtool.methods import mgdd
+from ddtool.models import ridge
 from ddtool.sources.load import DataOptions
 
 ROOT = Path(__file__).parent.parent
@@ -110,14 +113,16 @@ def test_settings_that_are_named_exist(page: str) -> None:
             attrgetter(name)(PretrainConfig() if name.startswith("meta.") else RunConfig())
 
 
-def test_the_method_page_names_every_function_and_no_other() -> None:
+@pytest.mark.parametrize("module", [mgdd, batches, ridge], ids=lambda module: module.__name__)
+def test_the_method_page_names_every_function_and_no_other(module: ModuleType) -> None:
     public = {
         name
-        for name, thing in vars(mgdd).items()
-        if not name.startswith("_") and getattr(thing, "__module__", "") == "ddtool.methods.mgdd"
+        for name, thing in vars(module).items()
+        if not name.startswith("_") and getattr(thing, "__module__", "") == module.__name__
         if inspect.isfunction(thing) or inspect.isclass(thing)
     }
-    assert set(re.findall(r"`mgdd\.(\w+)`", TEXTS["docs/method.md"])) == public
+    last = module.__name__.rpartition(".")[2]
+    assert set(re.findall(rf"`{last}\.(\w+)`", TEXTS["docs/method.md"])) == public
 
 
 # ----------------------------------------------------------------------------------------------------- generated pages

@@ -18,13 +18,13 @@ from test_hub import cifar
 
 from ddtool import config
 from ddtool.data import augment
-from ddtool.evaluation import measure as evaluation
+from ddtool.evaluation import protocols
 from ddtool.models import convnet as nets
 from ddtool.sources import names
 
 TOKEN = "hf_docssecret0123456789"
 REGISTRIES: list[dict[str, Any]] = [
-    config.PRESETS, evaluation.PROTOCOLS, nets.NORMS, names._SHORT, names.ALIASES, augment.FAMILIES,
+    config.PRESETS, protocols.PROTOCOLS, nets.NORMS, names._SHORT, names.ALIASES, augment.FAMILIES,
 ]  # fmt: skip
 NO_RUN = {
     "docs/quickstart.md": 1,

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from ddtool import api
 from ddtool.cli.app import app
-from ddtool.evaluation import measure as evaluation
+from ddtool.evaluation.protocols import PROTOCOLS
 from ddtool.events import Report, silent
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -72,9 +72,9 @@ def image_folder(folder: Path, names: tuple[str, ...] = CLASSES, train: int = 8,
 
 def shorten_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every protocol for four steps on a narrow network."""
-    for name, protocol in evaluation.PROTOCOLS.items():
+    for name, protocol in PROTOCOLS.items():
         short = dataclasses.replace(protocol, steps=lambda m: 4, width=8)
-        monkeypatch.setitem(evaluation.PROTOCOLS, name, short)
+        monkeypatch.setitem(PROTOCOLS, name, short)
 
 
 def adapt(dataset: Path, out: Path, report: Report = silent, seed: int = 0, **changes: Any) -> Run:

@@ -234,7 +234,7 @@ def show_plan(
 
     from ddtool.config import to_dict
     from ddtool.pipeline import adapt as pipeline
-    from ddtool.runs.run import check_free
+    from ddtool.runs.foreign import check_free
 
     check_free(folder, force)
     plan = pipeline.plan(config, output.listener)

@@ -8,6 +8,9 @@ from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
 
+USUAL = "frepo-mse"
+"""The protocol of scores that are worth stating."""
+
 
 @handled
 @o.reads_data
@@ -22,8 +25,18 @@ def command(
     stage: Annotated[str | None, typer.Option(help="initial, generated or refined. Default: the final one.")] = None,
     on: Annotated[str | None, typer.Option(help="Dataset to test on. Default: the one the set was made from.")] = None,
     protocol: Annotated[
-        str, typer.Option(help="frepo-mse, dsa-ce (full length), quick or kernel-ridge.")
-    ] = "frepo-mse",
+        list[str] | None,
+        typer.Option(
+            help="frepo-mse, dsa-ce (full length), quick or kernel-ridge; several with commas. Default: frepo-mse."
+        ),
+    ] = None,
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Network: convnet, convnet-wide, alexnet, vgg11, resnet18, mlp, lenet or vit, or one with another norm "
+            "(vgg11-batch); several with commas. Default: convnet."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Fresh networks per score.")] = 3,
     seed: o.Seed = 0,
     baseline: Annotated[bool, typer.Option(help="Score as many random real images beside it.")] = True,
@@ -46,6 +59,8 @@ def command(
 
       ddtool evaluate runs/cifar10 --ipc 10 --protocol frepo-mse --seeds 3
 
+      ddtool evaluate runs/cifar10 --arch convnet,convnet-wide --protocol frepo-mse,quick
+
       ddtool evaluate NAMESPACE/NAME-ddtool --on cifar10
     """
     from ddtool import api
@@ -54,10 +69,10 @@ def command(
     with Output(json_, quiet) as output:
         engine = engine_for(device, precision, compile_, threads, output)
         scores = api.evaluate(
-            run_or_set, ipc=ipc, stage=stage, on=on, protocol=protocol, seeds=seeds, seed=seed, baseline=baseline,
-            exact=exact, whiten=whiten, data=data, engine=engine, report=output.listener,
+            run_or_set, ipc=ipc, stage=stage, on=on, protocol=protocol or USUAL, arch=arch or "convnet", seeds=seeds, seed=seed,
+            baseline=baseline, exact=exact, whiten=whiten, data=data, engine=engine, report=output.listener,
         )  # fmt: skip
         rows = [score.to_dict() for score in scores]
         output.result({"scores": rows}, "\n".join(f"{s['mean']:.2f}" for s in rows), [score_table(rows)])
-        other = "dsa-ce" if protocol == "frepo-mse" else "frepo-mse"
+        other = "dsa-ce" if USUAL in (protocol or [USUAL]) else USUAL
         output.next_step(o.shell("ddtool evaluate", run_or_set, f"--protocol {other} --seeds 3"))

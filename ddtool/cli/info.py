@@ -39,7 +39,7 @@ def command(
 
       ddtool info NAMESPACE/NAME
     """
-    from ddtool.runs.run import is_pretraining, is_run
+    from ddtool.runs.files import is_pretraining, is_run
 
     with Output(json_, quiet) as output:
         path = Path(name).expanduser()
@@ -91,7 +91,7 @@ def describe_run(path: Path, output: Output) -> None:
     facts |= {"seed": config.seed, **results["facts"]}
     scores = [score_table(results["scores"])] if results["scores"] else []
     output.result({**facts, **results}, str(path), [fact_table(readable(facts)), *scores])
-    if config.method != "mgdd" and results["facts"].get("finished"):
+    if config.method != "mgdd" and run.noted().facts.finished:
         output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --seeds 3"))
     elif all(ipc in run.ipcs() for ipc in config.ipc):
         output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(run.ipcs())}"))

@@ -244,6 +244,8 @@ class EvalConfig:
 
     protocol: str = "quick"
     """quick (a short training, for a first look), frepo-mse or dsa-ce (the field's, full length)."""
+    arch: str = "convnet"
+    """The network: convnet, convnet-wide, alexnet, vgg11, resnet18, mlp, lenet or vit, or one with another norm (vgg11-batch)."""
     seeds: AtLeastOne = 1
     """Fresh networks; mean and standard deviation are over them."""
     baseline: bool = True

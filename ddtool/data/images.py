@@ -186,6 +186,12 @@ class SyntheticSet:
         """The images ready to train on, float32 (m', c, h, w): those of `decoded`, as `transform` gives them."""
         return self.transform(self.decoded().images)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of one image."""
+        c, h, w = self.images.shape[1:]
+        return c, h, w
+
     def rounded(self) -> "SyntheticSet":
         """The set as its PNGs hold it: 8 bits a pixel value."""
         return replace(self, images=self.pixels().float() / 255)

@@ -11,84 +11,25 @@ report.html, results.json, results.csv, results.md, accuracy-over-seconds.svg an
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ddtool.config import RunConfig
 from ddtool.errors import RunError, UsageError
-from ddtool.evaluation.measure import AS_STATED, EXACT, NOT_STATED
+from ddtool.evaluation.measure import arch_text
+from ddtool.evaluation.protocols import Score
 from ddtool.experiments.grid import MGDD, Grid, Job, Request, Values, adapt_method
 from ddtool.methods import METHODS
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline import distil as baselines
-from ddtool.runs.run import Run, is_run, write_atomically, write_json
+from ddtool.runs.facts import RunFacts
+from ddtool.runs.files import is_run, write_atomically, write_json
+from ddtool.runs.run import Run
 
 REQUEST, GRID = TypeAdapter(Request), TypeAdapter(Grid)
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What a set took, as results.json of its run says."""
-
-    steps: int
-    step_seconds: FiniteFloat
-    outside_seconds: FiniteFloat
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The facts of a job's run that a comparison reads."""
-
-    finished: bool = False
-    spent: dict[str, Spent] = field(default_factory=dict)
-    """By set, as ipc10."""
-    pretraining_seconds: FiniteFloat | None = None
-    peak_memory_mib: FiniteFloat | None = None
-    factor: int | None = None
-
-
-@dataclass(frozen=True)
-class Score:
-    """One of the scores of a job's run."""
-
-    stage: str
-    method: str
-    ipc: int
-    protocol: str
-    dataset: str
-    seeds: int
-    """Networks whose accuracies the mean is of."""
-    mean: FiniteFloat
-    """In percent of the test split."""
-    std: FiniteFloat
-    pixels: str = NOT_STATED
-    inputs: str = AS_STATED
-
-    @property
-    def usual(self) -> bool:
-        """Whether the set was used as people load it."""
-        return self.pixels != EXACT and self.inputs == AS_STATED
-
-
-@dataclass(frozen=True)
-class Results:
-    """The part of a job's results.json that a comparison reads; whatever else it holds is passed over."""
-
-    scores: tuple[Score, ...]
-    facts: Facts
-
-
-@dataclass(frozen=True)
-class Environment:
-    """The part of a job's env.json that a comparison reads."""
-
-    device: str = ""
-
-
-RESULTS, ENVIRONMENT = TypeAdapter(Results), TypeAdapter(Environment)
 
 
 @dataclass(frozen=True)
@@ -198,7 +139,7 @@ class Folder:
         run = self.run(job)
         if is_run(run):
             try:
-                results = RESULTS.validate_python(Run(run).results())
+                results = Run(run).noted()
                 if results.facts.finished:
                     return finished(job, request, Run(run), results)
             except (RunError, LookupError, ValueError) as error:
@@ -213,9 +154,12 @@ def values_of(request: Request) -> Values:
     return REQUEST.dump_python(request, mode="json")
 
 
-def finished(job: Job, request: Request, run: Run, results: Results) -> Outcome:
+def finished(job: Job, request: Request, run: Run, results: RunFacts) -> Outcome:
     """The figures of a finished job. LookupError or ValueError when its results miss one."""
-    facts, score = results.facts, final_score(results.scores, job, request, run.config())
+    facts, score = (
+        results.facts,
+        final_score(by_its_network(results.scores, job, request, run), job, request, run.config()),
+    )
     spent = facts.spent[f"ipc{job.ipc}"]
     return Outcome(
         job=job,
@@ -228,7 +172,7 @@ def finished(job: Job, request: Request, run: Run, results: Results) -> Outcome:
         pretraining_seconds=facts.pretraining_seconds if job.method in MGDD else None,
         peak_memory_mib=facts.peak_memory_mib,
         factor=published_factor(job.method) if facts.factor is None else facts.factor,
-        device=ENVIRONMENT.validate_python(run.read_json("env.json")).device,
+        device=run.environment().device or "",
     )
 
 
@@ -237,19 +181,29 @@ def published_factor(method: str) -> int:
     return METHODS[method].factor if method in METHODS else 1
 
 
+def by_its_network(scores: Sequence[Score], job: Job, request: Request, run: Run) -> Sequence[Score]:
+    """The scores by the network that the job's settings name: `ddtool evaluate --arch` puts those of others beside them."""
+    if len({s.arch for s in scores if (s.ipc, s.protocol) == (job.ipc, request.protocol)}) < 2:
+        return scores
+    wanted = arch_text(run.config().evaluate.arch, request.protocol, run.load_set(job.ipc).shape)
+    return [s for s in scores if s.arch == wanted]
+
+
 def final_score(scores: Sequence[Score], job: Job, request: Request, config: RunConfig) -> Score:
     """The score of a job's final set as the request asks for it; `config` is that of its run.
 
-    ValueError when there is none: `ddtool evaluate` keeps another one in its place.
+    ValueError when there is none.
     """
     stage = pipeline.final_stage(config) if job.method in MGDD else baselines.STAGE
     wanted = (stage, adapt_method(job.method), job.ipc, request.protocol, config.dataset, request.networks)
-    fitting = [s for s in scores if s.usual and (s.stage, s.method, s.ipc, s.protocol, s.dataset, s.seeds) == wanted]
+    fitting = [
+        s for s in scores if s.key.usual and (s.stage, s.method, s.ipc, s.protocol, s.dataset, s.seeds) == wanted
+    ]
     if not fitting:
         networks = f"{request.networks} network{'s' if request.networks > 1 else ''}"
         raise ValueError(
-            f"its set has no score by {request.protocol} with {networks} on {config.dataset}, perhaps because "
-            "`ddtool evaluate` has put another in its place; the same `ddtool compare` measures it again"
+            f"its set has no score by {request.protocol} with {networks} on {config.dataset}; "
+            "the same `ddtool compare` measures it again"
         )
     return fitting[-1]
 

@@ -10,11 +10,11 @@ from pydantic import JsonValue
 
 from ddtool.config import RunConfig, from_dict, merged, preset
 from ddtool.errors import UsageError, did_you_mean
-from ddtool.evaluation.measure import check_protocol
+from ddtool.evaluation.protocols import check_protocol
 from ddtool.events import Report, silent
 from ddtool.experiments.grid import MGDD, Job, Request, Values, adapt_method, known_methods, plain
 from ddtool.pipeline import adapt as pipeline
-from ddtool.runs.run import is_run
+from ddtool.runs.files import is_run
 
 FORCED: Values = {"evaluate": {"baseline": False, "kernel_ridge": False, "without_whitening": False}}
 """What no job does: random real images are a method of their own here."""

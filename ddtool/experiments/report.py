@@ -28,7 +28,7 @@ from ddtool.experiments.words import (
     speedup_cells,
     title,
 )
-from ddtool.runs.run import write_atomically
+from ddtool.runs.files import write_atomically
 
 PAGE = "report.html"
 PLOT = "accuracy-over-seconds"

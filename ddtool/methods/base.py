@@ -14,8 +14,8 @@ from pydantic import AfterValidator
 from torch import Tensor
 
 from ddtool.config import AtLeastOne, Count, checked
+from ddtool.data.batches import Real
 from ddtool.events import Report, silent
-from ddtool.methods.mgdd import Real
 from ddtool.models.convnet import ConvNet, depth_for, initialise, known_norm, pyramid
 from ddtool.runtime.engine import Engine, frozen_random_state, seeded_generator
 from ddtool.runtime.loop import Loop, Saver

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.augment import siamese
+from ddtool.data.batches import in_chunks
 from ddtool.methods.base import Method, Settings, Task
-from ddtool.methods.mgdd import in_chunks
 from ddtool.models.convnet import initialise
 
 PASS = 1024

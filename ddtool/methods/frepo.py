@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddtool.config import AtLeastOne, Count, NotNegative, checked
+from ddtool.data.batches import balanced_part, mirrored
 from ddtool.methods.base import Method, Norm, Settings, Student, Task
-from ddtool.methods.mgdd import balanced_part, mirrored, ridge_head
+from ddtool.models.ridge import ridge_head
 
 
 @checked

@@ -2,51 +2,30 @@
 
 Letters are the paper's. X_t (n, c, h, w), Y_t (n, C): real images and centred one-hot labels; X_s (m, c, h, w), Y_s (m, C):
 synthetic ones; f: features of a random network, (·, d); g: the generator, image to image; Z: the pool of initial samples.
-Images are what networks see (`data.inputs`); every random draw comes from the `rng` that is passed in. Shapes in a step are
-fixed, and a step asks nothing of the host.
+Batches are drawn by `data.batches`, heads solved by `models.ridge`. Images are what networks see (`data.inputs`); every random
+draw comes from the `rng` that is passed in. Shapes in a step are fixed, and a step asks nothing of the host.
 """
 
 import copy
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
-from ddtool.data.images import BalancedSampler, ImageData, one_hot
+from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_chunks, in_passes, mirrored
+from ddtool.data.images import BalancedSampler, ImageData
 from ddtool.data.inputs import NetworkInput
 from ddtool.events import Report, silent
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
+from ddtool.models.ridge import ridge_head, solve_regularised
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.runtime.loop import Loop, Saver
 
-# ---------------------------------------------------------------------------------------------------- ridge regression
-
-
-def ridge_head(F: Tensor, Y: Tensor, ridge: float) -> Tensor:
-    """W (d, C) that minimises ‖F W − Y‖² + c‖W‖², F (m, d), Y (m, C), with c = λ·tr(F Fᵀ)/min(m, d).
-
-    c is λ times the mean non-zero eigenvalue, so λ does not depend on the scale of the features. Solved by Cholesky in
-    the smaller of the kernel form Fᵀ (F Fᵀ + cI)⁻¹ Y and the feature form (Fᵀ F + cI)⁻¹ Fᵀ Y: the same solution.
-    """
-    m, d = F.shape
-    if m <= d:
-        return F.T @ solve_regularised(F @ F.T, Y, ridge, m)
-    return solve_regularised(F.T @ F, F.T @ Y, ridge, d)
-
-
-def solve_regularised(A: Tensor, B: Tensor, ridge: float, rank: int) -> Tensor:
-    """(A + λ·tr(A)/rank·I)⁻¹ B for a symmetric positive semi-definite A. Where A + cI is numerically indefinite, the
-    result is not finite, which the loop reports; nothing is asked of the host."""
-    diagonal = A.diagonal()
-    shifted = torch.diagonal_scatter(A, diagonal + ridge * diagonal.sum() / rank)
-    L, info = torch.linalg.cholesky_ex(shifted)
-    return torch.cholesky_solve(B, L) + torch.where(info > 0, float("nan"), 0.0)
+# ------------------------------------------------------------------------------------------------ the loss, the labels
 
 
 def ridge_loss(f: Callable, X_t: Tensor, Y_t: Tensor, X_s: Tensor, Y_s: Tensor, ridge: float) -> Tensor:
@@ -54,45 +33,6 @@ def ridge_loss(f: Callable, X_t: Tensor, Y_t: Tensor, X_s: Tensor, Y_s: Tensor, 
     with torch.no_grad():
         F_t = in_chunks(f, X_t)
     return (F_t @ ridge_head(f(X_s), Y_s, ridge) - Y_t).square().sum(1).mean()
-
-
-# --------------------------------------------------------------------------------------- real data, analytical labels
-
-
-@dataclass
-class Real:
-    """The target T (or a task drawn from a large set), on the device: class-balanced batches, and Z."""
-
-    data: ImageData
-    sampler: BalancedSampler
-    inputs: NetworkInput
-
-    @classmethod
-    def of(cls, data: ImageData, engine: Engine) -> "Real":
-        data = data.to(engine.device)
-        return cls(data, BalancedSampler(data.labels, data.num_classes), data.transform)
-
-    def batch(self, n: int | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """About n images (default: `usual_batch`), the same number of each class: X_t, Y_t."""
-        return self.at(self.sampler(n or usual_batch(self.data.num_classes), rng))
-
-    def at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The images at `indices` as networks see them, with centred one-hot labels."""
-        return self.inputs(self.data.images[indices]), one_hot(self.data.labels[indices], self.data.num_classes)
-
-
-@dataclass
-class Pool:
-    """Z: initial samples X_s, image-major, so that the first k·C rows hold k images of every class; and for every IPC k that is
-    seen, labels Y_s (k·C, C) of those."""
-
-    X_s: Tensor
-    Y_s: dict[int, Tensor]
-
-    def batch(self, ipc: int, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The first `ipc` images of every class; of more than `most` images, a random class-balanced part."""
-        Y = self.Y_s[ipc]
-        return balanced_part(self.X_s[: len(Y)], Y, Y.shape[1], most, rng)
 
 
 @torch.no_grad()
@@ -329,59 +269,3 @@ def meta_gradient(
         scaled = gradient / config.meta_batch
         slow.grad = scaled if slow.grad is None else slow.grad + scaled
     return torch.stack(losses).sum()
-
-
-# ------------------------------------------------------------------------------------------------------- small helpers
-
-
-def usual_batch(C: int) -> int:
-    """Real images a step: 256, or 10 of each class where that is more, up to 2,000."""
-    return max(256, min(10 * C, 2000))
-
-
-def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
-    """S with its left-right mirror images beside it, when classes do not mind."""
-    return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if mirror else (X, Y)
-
-
-def in_passes(function: Callable, X: Tensor, n: int = 128) -> Tensor:
-    """function(X) for images X (m, c, h, w), in passes over exactly n of them, the last one filled up with zeros.
-
-    On some CPUs the bits of a matrix product depend on the number of rows; so the result for an image does not depend on how
-    many others there are.
-    """
-    padded = [nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, n - len(part))) for part in X.split(n)]
-    return torch.cat([function(part) for part in padded])[: len(X)]
-
-
-def in_chunks(f: Callable, X: Tensor, chunk: int = 500) -> Tensor:
-    """f(X), (n, d), computed part by part."""
-    return torch.cat([f(part) for part in X.split(chunk)])
-
-
-SEEN = 4
-"""How many of the parts of `covering_parts` hold an image, at least."""
-
-
-def covering_parts(m: int, C: int, most: int, parts: int, rng: torch.Generator) -> list[Tensor]:
-    """Rows of at least `parts` parts, each with the same random images of each of C classes (at least one; at most `most`
-    rows) out of m, image-major; all images are in about as many. Of no more than `most` rows: all of them in every part."""
-    n = m // C
-    k = n if m <= most else max(1, most // C)
-    cuts = math.ceil(n / k)
-    if cuts == 1:
-        return [torch.arange(m, device=rng.device)] * parts
-    rounds = max(math.ceil(parts / cuts), SEEN)
-    wrapped = torch.arange(cuts * k, device=rng.device) % n
-    images = torch.cat([torch.randperm(n, generator=rng, device=rng.device)[wrapped] for _ in range(rounds)])
-    rows = images.view(-1, k, 1) * C + torch.arange(C, device=rng.device)
-    return list(rows.flatten(1))
-
-
-def balanced_part(X: Tensor, Y: Tensor, C: int, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(X, Y) itself up to `most` rows; else the same random images of each of C classes, at least one. X is image-major."""
-    if len(X) <= most:
-        return X, Y
-    images = torch.randperm(len(X) // C, generator=rng, device=X.device)[: max(1, most // C)]
-    chosen = (images[:, None] * C + torch.arange(C, device=X.device)).flatten()
-    return X[chosen], Y[chosen]

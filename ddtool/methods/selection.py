@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ddtool.config import Count, checked
+from ddtool.data.batches import in_chunks
 from ddtool.events import Report, silent
 from ddtool.methods.base import Method, Norm, Settings, Task
-from ddtool.methods.mgdd import in_chunks
 from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
 
 

@@ -60,8 +60,8 @@ class ConvNet(nn.Module):
         super().__init__()
         known_norm(norm)
         channels, height, width = shape
-        self.first_padding = 3 if (height, width) == (28, 28) else 1
-        grown = 2 * (self.first_padding - 1)
+        self.first_padding = 1 + extra_padding(shape)
+        grown = 2 * extra_padding(shape)
         height, width = (height + grown) >> len(widths), (width + grown) >> len(widths)
         if min(height, width) < 1:
             raise UsageError(
@@ -85,6 +85,11 @@ class ConvNet(nn.Module):
         return self.head(self.features(images))
 
 
+def extra_padding(shape: tuple[int, int, int]) -> int:
+    """What a first convolution pads beyond its usual padding: 28x28 images become 32x32, as the field has it."""
+    return 2 if shape[1:] == (28, 28) else 0
+
+
 def depth_for(shape: tuple[int, int, int]) -> int:
     """Blocks that bring an image to about 4x4: 3 for 32x32, 4 for 64x64, 5 for 128x128; no more than its shorter side bears."""
     return max(1, min(round(math.log2(max(shape[1:]) / 4)), math.floor(math.log2(min(shape[1:])))))
@@ -104,7 +109,7 @@ def initialise(net: nn.Module, rng: torch.Generator, scheme: str = "he") -> None
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             draw_weights(module, rng, scheme)
-        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
             module.reset_parameters()
 
 

@@ -18,6 +18,7 @@ from ddtool.errors import GeneratorError, UsageError
 from ddtool.hub import generators
 from ddtool.hub.download import named
 from ddtool.runtime.engine import finite, frozen_random_state
+from ddtool.runtime.files import write_atomically
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
@@ -83,7 +84,7 @@ class Generator(nn.Module):
         text = json.dumps({"ddtool_generator": asdict(self.config)}, indent=2) + "\n"
         (folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
         weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, metadata={"format": "pt"}))
 
     @classmethod
     def load(cls, folder: Path) -> "Generator":

@@ -12,19 +12,23 @@ from torch import Tensor
 
 from ddtool import methods
 from ddtool.config import MGDD_SETTINGS, AdaptConfig, RunConfig, to_dict
+from ddtool.data.batches import usual_batch
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DataError, HubError, RunError, UsageError, did_you_mean
-from ddtool.evaluation.measure import check_protocol
+from ddtool.evaluation.protocols import check_protocol
 from ddtool.events import Done, Note, Report, silent
 from ddtool.hub import generators
 from ddtool.methods import mgdd
+from ddtool.models import registry
 from ddtool.models.convnet import ConvNet, RandomFeatures, depth_for, known_norm, pyramid
 from ddtool.models.generator import Generator, GeneratorConfig
 from ddtool.pipeline.scoring import load_target, score_run
 from ddtool.pipeline.target import measured_target
+from ddtool.runs.files import RESTORE
+from ddtool.runs.formats import MOST_BYTES
 from ddtool.runs.preview import preview
-from ddtool.runs.run import MOST_BYTES, RESTORE, Run
+from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine, finite
 from ddtool.sources.load import Target
 
@@ -188,6 +192,7 @@ def check_start(config: RunConfig, report: Report) -> Target:
     """The dataset of a run that can begin: its IPCs fit the classes, its generator (if it takes one) can be loaded."""
     target = load_target(config, report)
     check_ipcs(config, target.train)
+    registry.find(config.evaluate.arch).check(target.train.shape)
     if config.method == MGDD:
         check_fit(config, target.train.num_classes, max(config.ipc + config.adapt.seen_ipcs))
         load_generator(config, report)
@@ -618,6 +623,7 @@ def draw_preview(run: Run, ipc: int, path: Path | None = None, real: bool = True
 def check_config(config: RunConfig) -> None:
     """UsageError for values that no run can use, before anything is loaded."""
     check_protocol(config.evaluate.protocol)
+    registry.find(config.evaluate.arch)
     if config.method != MGDD:
         methods.settings_of(config.method, config.baseline)
     elif config.baseline:
@@ -654,7 +660,7 @@ def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
     if config.method == MGDD:
         limit, stages = config.refine.synthetic_batch, ["initial", "generated"]
         widest = max(limit, min(max(config.ipc) * train.num_classes, 2 * limit))
-        real_batch = config.refine.real_batch or mgdd.usual_batch(train.num_classes)
+        real_batch = config.refine.real_batch or usual_batch(train.num_classes)
         widest += min(real_batch, 500)  # in chunks, without gradients
         channels, pool = config.features.width // 4, pool_size(config, train) * train.num_classes
         largest = max(config.ipc + config.adapt.seen_ipcs) * train.num_classes

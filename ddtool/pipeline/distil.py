@@ -8,14 +8,15 @@ from torch import Tensor
 
 from ddtool import methods
 from ddtool.config import RunConfig
+from ddtool.data.batches import Real
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
 from ddtool.errors import RunError
 from ddtool.events import Report, silent
-from ddtool.methods.mgdd import Real
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline.scoring import load_target, score_run
 from ddtool.pipeline.target import measured_target
-from ddtool.runs.run import Run, read_tensors, write_tensors
+from ddtool.runs.formats import read_tensors, write_tensors
+from ddtool.runs.run import Run
 from ddtool.runtime.cache import cache_root
 from ddtool.runtime.engine import Engine
 

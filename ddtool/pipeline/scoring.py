@@ -3,25 +3,29 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ddtool.config import RunConfig, from_dict
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
 from ddtool.errors import RunError, UsageError, did_you_mean
-from ddtool.evaluation.measure import (
+from ddtool.evaluation.measure import arch_text, kernel_ridge, train_and_test
+from ddtool.evaluation.protocols import (
     AS_STATED,
     EXACT,
+    KERNEL_RIDGE,
     NOT_WHITENED,
     ROUNDED,
     Score,
     ScoreKey,
     check_protocol,
-    kernel_ridge,
-    train_and_test,
 )
 from ddtool.events import Report, silent
-from ddtool.runs.run import STAGES, Run, ipcs_in, is_run, read_set
+from ddtool.models.registry import DEFAULT, find
+from ddtool.runs.files import ipcs_in, is_run
+from ddtool.runs.formats import read_set
+from ddtool.runs.run import STAGES, Run
 from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
 from ddtool.sources.load import Target
@@ -54,16 +58,18 @@ def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> Syntheti
 
 @dataclass(frozen=True)
 class Measurement:
-    """One way to score a set: by which protocol, with how many networks, of which pixels, seen how."""
+    """One way to score a set: by which protocol, with how many networks of which kind, of which pixels, seen how."""
 
     protocol: str
     seeds: int
     pixels: str = ROUNDED
     inputs: str = AS_STATED
+    arch: str = DEFAULT
 
     def done(self, scores: Sequence[Mapping[str, Any]], synthetic: SyntheticSet, dataset: str) -> bool:
         """Whether the scores of a run hold this one already."""
         wanted = {"stage": synthetic.stage, "ipc": synthetic.ipc, "dataset": dataset} | asdict(self)
+        wanted["arch"] = arch_text(self.arch, self.protocol, synthetic.shape)
         return any(wanted.items() <= asdict(ScoreKey.of(score)).items() for score in scores)
 
 
@@ -80,8 +86,8 @@ def score_set(
 def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement]:
     """What a run measures of a set: the protocol, the cheap guide, and for a set that is learned what rounding costs by that
     guide and, where it is to be whitened, what it is worth to those who do not."""
-    chosen, guide = config.evaluate, Measurement("kernel-ridge", 3)
-    main = Measurement(chosen.protocol, chosen.seeds)
+    chosen, guide = config.evaluate, Measurement(KERNEL_RIDGE, 3)
+    main = Measurement(chosen.protocol, chosen.seeds, arch=chosen.arch)
     wanted = [guide, main] if chosen.kernel_ridge else [main]
     if synthetic.stage in ("refined", "distilled"):
         wanted += [replace(guide, pixels=EXACT)] if chosen.kernel_ridge else []
@@ -93,34 +99,41 @@ def evaluate(
     run: Run | None,
     sets: list[SyntheticSet],
     on: str | None,
-    wanted: Measurement,
+    wanted: Sequence[Measurement],
     seed: int,
     baseline: bool,
     data: Mapping[str, Any],
     engine: Engine,
     report: Report = silent,
 ) -> list[Score]:
-    """Scores of sets; those of a run are recorded in it."""
+    """Every wanted score of every set; those of a run are recorded in it."""
     config = run.config() if run and not on else tested_on(sets[0], on)
     config = replace(config, data=config.data | dict(data))
     target = load_target(config, report)
     check_classes(sets[0], target.train)
+    for one in wanted:
+        find(one.arch).check(sets[0].shape)
     if baseline:
         sets = [*sets, *(random_subset(target.train, s, seed) for _, s in sorted({s.ipc: s for s in sets}.items()))]
     scores = []
-    for synthetic in sets:
-        score = measure(synthetic, target, wanted, seed, engine, report)
+    for synthetic, one in product(sets, wanted):
+        score = measure(synthetic, target, one, seed, engine, report)
         if run:
             run.record(score=score.to_dict())
         scores.append(score)
     return scores
 
 
-def check_request(stage: str | None, protocol: str) -> None:
-    """UsageError for a stage or a protocol that does not exist."""
-    check_stage(stage)
-    if protocol != "kernel-ridge":
-        check_protocol(protocol)
+def requested(
+    protocols: Sequence[str], archs: Sequence[str], seeds: int, pixels: str, inputs: str
+) -> list[Measurement]:
+    """A measurement for every protocol and kind of network, the guide once; UsageError for names that do not exist."""
+    for name in archs:
+        find(name)
+    for name in set(protocols) - {KERNEL_RIDGE}:
+        check_protocol(name)
+    pairs = [(p, DEFAULT if p == KERNEL_RIDGE else arch) for p, arch in product(protocols, archs)]
+    return [Measurement(p, seeds, pixels, inputs, arch) for p, arch in dict.fromkeys(pairs)]
 
 
 def find_sets(path: Path, ipc: int | None, stage: str | None) -> tuple[Run | None, list[SyntheticSet]]:
@@ -194,11 +207,18 @@ def measure(
     """One score on the test split of `target`."""
     seen = synthetic.rounded() if wanted.pixels == ROUNDED else synthetic
     seen = seen if wanted.inputs == AS_STATED else replace(seen, whitening=None)
-    if wanted.protocol == "kernel-ridge":
+    if wanted.protocol == KERNEL_RIDGE:
         score = kernel_ridge(seen, target.test(), engine, seeds=wanted.seeds, seed=seed)
     else:
         score = train_and_test(
-            seen, target.test(), wanted.protocol, engine, seeds=wanted.seeds, seed=seed, report=report
+            seen,
+            target.test(),
+            wanted.protocol,
+            engine,
+            arch=wanted.arch,
+            seeds=wanted.seeds,
+            seed=seed,
+            report=report,
         )
     return replace(score, dataset=target.name, pixels=wanted.pixels, inputs=wanted.inputs)
 

@@ -16,16 +16,10 @@ from ddtool.config import PretrainConfig, from_dict, to_dict
 from ddtool.errors import RunError, UsageError
 from ddtool.events import Event
 from ddtool.pretraining.tasks import LargeSet
-from ddtool.runs.run import (
-    FileSaver,
-    append_event,
-    check_taken,
-    environment,
-    is_pretraining,
-    staged_folder,
-    write_atomically,
-    write_json,
-)
+from ddtool.runs.files import append_event, is_pretraining, staged_folder, write_atomically, write_json
+from ddtool.runs.foreign import check_taken
+from ddtool.runs.formats import FileSaver
+from ddtool.runs.run import environment
 from ddtool.runtime.distributed import Ranks
 from ddtool.runtime.engine import Engine
 from ddtool.runtime.loop import Checkpoint

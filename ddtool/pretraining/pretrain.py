@@ -25,7 +25,7 @@ from ddtool.models.generator import Generator
 from ddtool.pretraining.folder import Pretraining, RankSaver, check_free
 from ddtool.pretraining.tasks import LargeSet, task_source
 from ddtool.pretraining.validation import Validation
-from ddtool.runs.run import sweep
+from ddtool.runs.files import sweep
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.sources import load as sources

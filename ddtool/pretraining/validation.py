@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ddtool.config import FitConfig, PretrainConfig, to_dict
+from ddtool.data.batches import mirrored
 from ddtool.data.images import ImageData, SyntheticSet, accuracy
 from ddtool.errors import DivergedError
 from ddtool.events import Event, Report, Step
@@ -16,10 +17,11 @@ from ddtool.hub import generators
 from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
+from ddtool.models.ridge import ridge_head
 from ddtool.pretraining.folder import FIGURES, Pretraining, describe
 from ddtool.pretraining.tasks import LargeSet, Plan, task_images, whitened
+from ddtool.runs.files import staged_folder, write_json
 from ddtool.runs.preview import preview
-from ddtool.runs.run import staged_folder, write_json
 from ddtool.runtime.distributed import Ranks
 from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.runtime.loop import Loop
@@ -136,11 +138,11 @@ class Validation:
         X, y = real.inputs(data.images[fit:]), data.labels[fit:]
         fit_labels = replace(FIT, ridge=task.ridge, mirror=task.mirror)
         Y_s = mgdd.fitted_labels(made["adapted"], f, real, fit_labels, engine.rng(seed, "validate labels", k))
-        S = mgdd.mirrored(made["adapted"], Y_s, task.mirror)
+        S = mirrored(made["adapted"], Y_s, task.mirror)
         rng, scores = engine.rng(seed, "validate accuracy", k), []
         with torch.no_grad():
             for _ in range(4):
-                W = mgdd.ridge_head(f.draw(rng)(S[0]), S[1], task.ridge)
+                W = ridge_head(f.draw(rng)(S[0]), S[1], task.ridge)
                 scores.append(accuracy(mgdd.analytical_labels(f, W, X), y))
         shown = {
             stage: SyntheticSet(

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ddtool.data.images import SyntheticSet
 from ddtool.methods import METHODS
-from ddtool.runs.run import write_atomically
+from ddtool.runs.files import write_atomically
 
 MARGIN, NAMES, BAND = 24, 156, 22
 """Pixels around the picture, for the names of the rows, and between bands."""

@@ -22,7 +22,7 @@ from ddtool.text import one_line, without_secrets
 if TYPE_CHECKING:
     from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
 
-    from ddtool.evaluation.measure import Score
+    from ddtool.evaluation.protocols import Score
 
 PACKAGE = Path(__file__).parents[1]
 TEMPLATES = (PACKAGE / "hub_cards", PACKAGE.parent / "hub_cards")

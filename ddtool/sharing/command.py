@@ -8,8 +8,8 @@ from typing import Any
 from ddtool.config import MGDD_SETTINGS, PRESETS, RunConfig, from_dict, merged, to_dict
 from ddtool.data.images import SyntheticSet
 from ddtool.pipeline.adapt import MGDD
+from ddtool.runs.facts import Environment
 from ddtool.runtime.engine import PRECISIONS
-from ddtool.sharing.facts import Environment
 
 
 def command(config: RunConfig, made: SyntheticSet, env: Environment, local: bool) -> str:

@@ -25,20 +25,11 @@ from ddtool.hub.generators import PRETRAINING, bundled_folder
 from ddtool.hub.names import DATASET, MODEL, is_pinned, parse
 from ddtool.models.generator import WEIGHTS_FILE
 from ddtool.pipeline.adapt import MGDD
-from ddtool.runs.run import Run, read_tensors, write_tensors
+from ddtool.runs.facts import Environment, RunFacts
+from ddtool.runs.formats import read_tensors, write_tensors
+from ddtool.runs.run import Run
 from ddtool.sharing.command import command
-from ddtool.sharing.facts import (
-    FORMAT,
-    META,
-    SETS,
-    Environment,
-    LicenceFacts,
-    MethodFacts,
-    RepoFacts,
-    RunFacts,
-    SetFacts,
-    Source,
-)
+from ddtool.sharing.facts import FORMAT, META, SETS, LicenceFacts, MethodFacts, RepoFacts, SetFacts, Source
 from ddtool.sharing.files import LABELS, POOL
 from ddtool.sharing.pretraining import pretraining_of
 from ddtool.sources.names import ALIASES
@@ -50,7 +41,7 @@ SHORT = {repo: alias for alias, repo in ALIASES.items()}
 
 def check_finished(run: Run, report: Report) -> None:
     """RunError unless a run has all that is pushed; sets that it was to have and has not are said aloud."""
-    facts, generator = noted(run).facts, run.has_generator() and run.has(f"generator/{LABELS}")
+    facts, generator = run.noted().facts, run.has_generator() and run.has(f"generator/{LABELS}")
     made = generator if run.config().method == MGDD else facts.finished
     ready = made and run.ipcs() and not run.has("checkpoints")
     resume = f"`ddtool adapt --resume {shlex.quote(str(run.folder))}`"
@@ -62,14 +53,6 @@ def check_finished(run: Run, report: Report) -> None:
         report(Note(f"Not in {run.folder}, so not pushed: the set of ipc {', '.join(map(str, missing))} ({resume})."))
 
 
-def noted(run: Run) -> RunFacts:
-    """What a run's results.json holds; RunError when it is damaged."""
-    try:
-        return RunFacts.of(run.results())
-    except ValueError as error:
-        raise run.damaged("results.json", str(error)) from error
-
-
 def describe_run(run: Run, pool: int) -> RepoFacts:
     """What both repos of a run say: what it was made from, and each set. pool: the real images that go with it."""
     config, (class_names, shape, made_from) = run.config(), target_of(run)
@@ -77,7 +60,7 @@ def describe_run(run: Run, pool: int) -> RepoFacts:
     dataset = config.dataset if source.kind == "hub" else source.name
     public = replace(config, dataset=dataset, generator=public_generator(config.generator))
     method = method_of(config)
-    results, environment = noted(run), public_environment(run)
+    results, environment = run.noted(), public_environment(run)
     facts = RepoFacts(
         format=FORMAT,
         kind=SETS,
@@ -172,10 +155,7 @@ def target_of(run: Run) -> tuple[tuple[str, ...], tuple[int, int, int], Mapping[
 
 def public_environment(run: Run) -> Environment:
     """What of a run's env.json is published."""
-    try:
-        env = Environment.of(run.read_json("env.json"))
-    except ValueError as error:
-        raise run.damaged("env.json", str(error)) from error
+    env = run.environment()
     if env.platform is not None:  # older runs kept the kernel's release after a dash
         return env.but(platform=env.platform.partition("-")[0])
     return env

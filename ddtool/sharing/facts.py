@@ -8,28 +8,22 @@ written again is what was read: fields that a file does not have stay out.
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     AliasPath,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
     ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     model_validator,
 )
 
-from ddtool.evaluation.measure import Score
 from ddtool.hub.names import DATASET, MODEL, is_commit, is_repo, parse
 from ddtool.pipeline.adapt import MGDD
+from ddtool.runs.facts import Environment, Notes, Perhaps, Record, Scores
 from ddtool.sources.names import ALIASES
-from ddtool.text import one_line
 
 FORMAT = 1
 Kind = Literal["adapted-generator", "meta-generator", "synthetic-dataset"]
@@ -39,78 +33,14 @@ SETS: Final = "synthetic-dataset"
 KINDS: dict[str, tuple[Kind, ...]] = {MODEL: (ADAPTED, META), DATASET: (SETS,)}
 """What a repo of each kind may hold."""
 
-WIDEST, MOST_CLASSES, MOST_IPCS, MOST_DIGITS = 4096, 100_000, 1000, 20
-"""Bounds on what a description may hold: pixels a side, classes, sets, and digits of a number."""
-
-NOTED_APART = {"source", "pulled", "target", "spent", "finished"}
-"""Facts of a run that are said elsewhere, or are of the run and not of a set."""
+WIDEST, MOST_CLASSES, MOST_IPCS = 4096, 100_000, 1000
+"""Bounds on what a description may hold: pixels a side, classes and sets."""
 
 PLAIN = re.compile(r"[\w-][\w .-]{0,199}")
 """A name that is no path."""
 
 _METHOD = re.compile("[a-z][a-z0-9-]{0,30}")
-T = TypeVar("T")
 
-
-class Record(BaseModel):
-    """Facts with types. Unknown fields are left out, values of other types refused."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
-
-    @classmethod
-    def read(cls, text: str | bytes) -> Self:
-        """The record in a JSON text; ValueError, with the fault as its message, when it is refused."""
-        try:
-            json.loads(text, parse_int=_whole)
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise ValueError(fault(error)) from error
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"it is not readable JSON ({type(error).__name__})") from error
-
-    @classmethod
-    def of(cls, values: object) -> Self:
-        """The record of JSON values; ValueError when it is refused."""
-        return cls.read(json.dumps(values))
-
-    def but(self, **changes: object) -> Self:
-        """The same record with other values."""
-        return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | changes)
-
-    def stated(self) -> dict[str, Any]:
-        """The JSON values that were given, as they are written."""
-        return self.model_dump(mode="json", exclude_unset=True)
-
-
-def fault(error: ValidationError) -> str:
-    """The first fault of a refused record, as the end of a sentence."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return "it is not readable JSON"
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    if first["loc"][:1] == ("sets",) and (first["loc"][-1] == "[key]" or len(first["loc"]) == 1):
-        return "its sets are not named by their images per class"
-    where, said = ".".join(map(str, first["loc"])), first["msg"]
-    return one_line(f"'{where}': {said[:1].lower()}{said[1:]}", 200)
-
-
-def _whole(digits: str) -> int:
-    """A whole number in JSON; ValueError for one that nothing is counted by."""
-    if len(digits) > MOST_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return int(digits)
-
-
-def _or_none(value: object, check: ValidatorFunctionWrapHandler) -> object:
-    try:
-        return check(value)
-    except ValidationError:
-        return None
-
-
-Perhaps = Annotated[T | None, WrapValidator(_or_none)]
-"""A value of others that is None when it is of another type."""
 
 # ------------------------------------------------------------------------------------------------------ where data is from
 
@@ -162,43 +92,6 @@ class Source(Record):
 # ---------------------------------------------------------------------------------------------------------------- a set
 
 
-class Spent(Record):
-    """What a set took: steps, seconds in them, and seconds beside them."""
-
-    steps: int
-    step_seconds: float
-    outside_seconds: float
-
-
-class Environment(Record):
-    """The machine that made a set."""
-
-    ddtool: str | None = None
-    python: str | None = None
-    torch: str | None = None
-    platform: str | None = None
-    device: str | None = None
-    precision: str | None = None
-    threads: int | None = None
-
-
-class Noted(Record):
-    """What was noted of the making of a run. What a method notes of its own is passed on unread."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, JsonValue]
-
-    train_images: int | None = None
-    mirror: bool | None = None
-    pool_ipc: int | None = None
-
-
-class Notes(Noted):
-    """What was noted of the making of a set."""
-
-    spent: Spent | None = None
-
-
 class Settings(Record):
     """What cards tell of a run's configuration, whatever version wrote it."""
 
@@ -208,14 +101,6 @@ class Settings(Record):
     refine_steps: Perhaps[int] = Field(None, validation_alias=AliasPath("refine", "steps"))
     fit_networks: Perhaps[int] = Field(None, validation_alias=AliasPath("fit", "networks"))
     init: Perhaps[str] = Field(None, validation_alias=AliasPath("baseline", "init"))
-
-
-def _without_none(values: tuple[Score | None, ...]) -> tuple[Score, ...]:
-    return tuple(value for value in values if value is not None)
-
-
-Scores = Annotated[tuple[Annotated[Score, WrapValidator(_or_none)], ...], AfterValidator(_without_none)]
-"""Scores as `ddtool evaluate` writes them; those that are written otherwise are left out."""
 
 
 class SetFacts(Record):
@@ -354,6 +239,14 @@ class RepoFacts(Record):
             raise ValueError("its source is not described")
         return self
 
+    @classmethod
+    def fault(cls, error: ValidationError) -> str:
+        """The first fault, sets that are named by something else in plain words."""
+        where = error.errors(include_url=False, include_input=False)[0]["loc"]
+        if where[:1] == ("sets",) and (where[-1] == "[key]" or len(where) == 1):
+            return "its sets are not named by their images per class"
+        return super().fault(error)
+
     @property
     def ipcs(self) -> list[int]:
         """The images per class of the sets."""
@@ -375,29 +268,3 @@ def read_repo(text: bytes, repo_kind: str) -> RepoFacts:
     if facts.kind not in KINDS[repo_kind]:
         raise ValueError(f"a {repo_kind} repo does not hold '{facts.kind}'")
     return facts
-
-
-# ---------------------------------------------------------------------------------------------------------------- a run
-
-
-class RunNotes(Noted):
-    """The facts in a run's results.json."""
-
-    spent: dict[str, Spent] = Field(default_factory=dict)
-    finished: bool = False
-    pulled: str | None = None
-
-    def of_set(self, ipc: int) -> Notes:
-        """Those that are of one set, or of all."""
-        own = {name: value for name, value in self.stated().items() if name not in NOTED_APART}
-        own = {name: v for name, v in own.items() if not re.search(r" ipc\d+$", name) or name.endswith(f" ipc{ipc}")}
-        spent = self.spent.get(f"ipc{ipc}")
-        return Notes.of(own | ({"spent": spent.stated()} if spent else {}))
-
-
-class RunFacts(Record):
-    """A run's results.json: scores, seconds by phase, and what was noted."""
-
-    scores: Scores
-    timings: dict[str, float]
-    facts: RunNotes

@@ -17,7 +17,8 @@ from ddtool.hub.names import DATASET, MODEL, Pinned, web
 from ddtool.hub.upload import changes
 from ddtool.models.generator import WEIGHTS_FILE, Generator
 from ddtool.pipeline import adapt as pipeline
-from ddtool.runs.run import Run, read_tensors
+from ddtool.runs.formats import read_tensors
+from ddtool.runs.run import Run
 from ddtool.sharing import cards
 from ddtool.sharing.describe import describe_generator, without_paths
 from ddtool.sharing.facts import ADAPTED, SETS, RepoFacts, SetFacts

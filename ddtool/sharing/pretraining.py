@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import AliasPath, Field, JsonValue
 
 from ddtool.hub.names import is_repo
-from ddtool.sharing.facts import Perhaps, Record, RepoFacts
+from ddtool.runs.facts import Perhaps, Record
+from ddtool.sharing.facts import RepoFacts
 
 View = dict[str, object]
 """What a template may use, by name."""

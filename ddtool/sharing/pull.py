@@ -18,8 +18,10 @@ from ddtool.hub.names import parse
 from ddtool.hub.upload import changes
 from ddtool.models.generator import Generator
 from ddtool.pipeline import adapt as pipeline
-from ddtool.runs.run import Run, check_strangers, is_run, labels_fit, staged_folder, write_json
-from ddtool.sharing.describe import noted
+from ddtool.runs.files import is_run, staged_folder, write_json
+from ddtool.runs.foreign import check_strangers
+from ddtool.runs.formats import labels_fit
+from ddtool.runs.run import Run
 from ddtool.sharing.facts import ADAPTED, META, MOST_CLASSES, PLAIN, SETS, Kind, RepoFacts, Source
 from ddtool.sharing.files import LABELS, LIMITS, POOL
 from ddtool.sharing.found import Found, find
@@ -89,7 +91,7 @@ def pulled_run(name: str, report: Report = silent) -> Run:
         bring_run(found, folder, report)
         report(Note(f"Pulled {found.repo} to {folder}."))
     elif not same_run(Run(folder), found):
-        there = noted(Run(folder)).facts.pulled
+        there = Run(folder).noted().facts.pulled
         raise RunError(
             f"{folder} is there already and is not {found.repo}" + (f", but {there}." if there else "."),
             f"Use it by its path, {folder}, or pull to another place: `ddtool pull {name} --out FOLDER`.",
@@ -108,7 +110,7 @@ def _generator_hint(facts: RepoFacts) -> str:
 
 def same_run(run: Run, found: Found) -> bool:
     """Whether a run was pulled from this repo, and has the generator, labels and pool that the repo has now."""
-    if (noted(run).facts.pulled or "").partition("@")[0] != found.repo.repo:
+    if (run.noted().facts.pulled or "").partition("@")[0] != found.repo.repo:
         return False
     files = {name: run.folder / "generator" / name for name in (*GENERATOR_FILES, LABELS)}
     files |= {name: run.folder / name for name in listing(found.repo, [POOL])}

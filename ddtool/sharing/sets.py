@@ -11,7 +11,8 @@ from ddtool.events import Note, Report, silent
 from ddtool.hub.download import DAMAGED, fetch, listing, named
 from ddtool.hub.generators import FACTS
 from ddtool.hub.names import DATASET, MODEL
-from ddtool.runs.run import STAGES, read_parquet, read_set
+from ddtool.runs.formats import read_parquet, read_set
+from ddtool.runs.run import STAGES
 from ddtool.sharing import files
 from ddtool.sharing.facts import SETS, Source
 from ddtool.sharing.files import EXACT, LIMITS, PARQUET

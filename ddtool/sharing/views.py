@@ -6,9 +6,10 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from ddtool.evaluation.measure import EXACT, NOT_WHITENED, Score
+from ddtool.evaluation.protocols import EXACT, NOT_WHITENED, Score
 from ddtool.hub.names import DATASET, is_repo
-from ddtool.sharing.facts import SETS, LicenceFacts, MethodFacts, RepoFacts, SetFacts, Source, Spent
+from ddtool.runs.facts import Spent
+from ddtool.sharing.facts import SETS, LicenceFacts, MethodFacts, RepoFacts, SetFacts, Source
 from ddtool.sharing.pretraining import (
     Code,
     View,

@@ -28,7 +28,7 @@ from ddtool.cli.output import Output
 from ddtool.config import RunConfig, from_dict
 from ddtool.events import Done, Event, Note, Step
 from ddtool.hub import generators
-from ddtool.runs import run as runs
+from ddtool.runs import formats
 from ddtool.runs.run import Run
 
 COMMANDS = ("adapt", "generate", "pretrain", "evaluate", "push", "pull", "info", "env")
@@ -355,7 +355,7 @@ def test_a_full_disk_is_said_with_the_command_to_go_on(
     dataset: Path, adapted: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words = ("adapt", dataset, "--ipc", 2, "--ipc", 3, *tiny.OPTIONS, "--out", "my run")
-    write = runs.write_parquet
+    write = formats.write_parquet
 
     def full(path: Path, *values: Any) -> None:
         if "ipc3" in str(path):
@@ -363,7 +363,7 @@ def test_a_full_disk_is_said_with_the_command_to_go_on(
         write(path, *values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_parquet", full)
+        patch.setattr(formats, "write_parquet", full)
         said = refused(1, *words)
     assert "the disk is full" in said
     assert "`ddtool adapt --resume 'my run'`" in said
@@ -538,6 +538,27 @@ def test_evaluate_records_the_scores_of_a_run(run: Path) -> None:
     assert {(s["protocol"], s["seeds"]) for s in scores} == {("dsa-ce", 2)}
     assert Run.open(run).results()["scores"][-4:] == scores
     assert next_command(result) == "ddtool evaluate run --protocol frepo-mse --seeds 3"
+
+
+def test_evaluate_several_networks_by_several_protocols(run: Path) -> None:
+    words = ("--arch", "convnet,mlp", "--arch", "convnet-batch", "--protocol", "quick, kernel-ridge", "--seeds", 1)
+    result = done("evaluate", run, "--ipc", 2, "--no-baseline", *words, "--json")
+    scores = only_json(result.stdout)["scores"]
+    assert [(s["protocol"], s["arch"]) for s in scores] == [
+        ("quick", "convnet2-w8-none"), ("quick", "mlp-w128-none"), ("quick", "convnet2-w8-batch"),
+        ("kernel-ridge", "convnet2-pyramid128-none"),
+    ]  # fmt: skip
+    kept = [s for s in Run.open(run).results()["scores"] if (s["ipc"], s["stage"]) == (2, "refined")]
+    assert [s for s in kept if s in scores] == scores
+    shown = done("evaluate", run, "--ipc", 2, "--no-baseline", "--arch", "mlp", "--protocol", "quick").stdout
+    assert "mlp-w128-none" in shown
+
+
+def test_networks_that_cannot_be_scored_are_refused_before_any_work(run: Path) -> None:
+    assert "'vgg11'" in refused(2, "evaluate", run, "--arch", "convnet,vgg12")
+    before = (run / "results.json").read_bytes()
+    assert "16x16 pixels are too small for vgg11" in refused(2, "evaluate", run, "--arch", "convnet,vgg11")
+    assert (run / "results.json").read_bytes() == before
 
 
 def test_evaluate_one_stage_of_one_set(run: Path) -> None:

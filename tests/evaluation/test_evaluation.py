@@ -14,19 +14,15 @@ from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DivergedError, UsageError
 from ddtool.evaluation import measure as evaluation
 from ddtool.evaluation.measure import (
-    PROTOCOLS,
-    Protocol,
     check_fits,
-    check_protocol,
     epoch_batches,
-    frepo_steps,
     kernel_ridge,
     make_optimiser,
     predict,
     train_and_test,
     train_network,
-    warmup_cosine,
 )
+from ddtool.evaluation.protocols import PROTOCOLS, Protocol, check_protocol, frepo_steps, warmup_cosine
 from ddtool.events import Done, Event, Step, silent
 from ddtool.models.convnet import ConvNet
 from ddtool.pipeline import scoring
@@ -420,3 +416,54 @@ def test_std_is_of_the_sample_and_zero_for_one(
     assert (score.mean, score.std) == (50.0, 10.0)
     score = train_and_test(subset, toy_test, "tiny-mse", engine, seeds=1)
     assert (score.mean, score.std) == (71.235, 0.0)
+
+
+# ------------------------------------------------------------------------------------------------------ other networks
+
+
+@pytest.mark.parametrize(
+    ("arch", "text"),
+    [
+        ("convnet-batch", "convnet2-w8-batch"), ("convnet-wide", "convnet2-w128-256-none"),
+        ("resnet18-batch", "resnet18-w64-512-batch"), ("vit", "vit-w192-layer"), ("mlp", "mlp-w128-none"),
+    ],
+)  # fmt: skip
+def test_other_networks_are_scored_too(
+    arch: str, text: str, subset: SyntheticSet, toy_test: ImageData, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROTOCOLS, "tiny-mse", replace(PROTOCOLS["tiny-mse"], steps=lambda m: 3))
+    score = train_and_test(subset, toy_test, "tiny-mse", engine, arch=arch, seeds=1)
+    assert score.arch == text == evaluation.arch_text(arch, "tiny-mse", toy_test.shape)
+    assert score == replace(
+        train_and_test(subset, toy_test, "tiny-mse", engine, arch=arch, seeds=1), seconds=score.seconds
+    )
+
+
+def test_a_network_with_batch_norm_judges_each_image_by_itself(
+    subset: SyntheticSet, toy_test: ImageData, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the statistics of its training, not of the test images beside it."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr(evaluation, "accuracy", lambda scores, labels: seen.append(scores) or 0.0)
+    few = replace(toy_test, images=toy_test.images[:3], labels=toy_test.labels[:3])
+    for test in (toy_test, few):
+        train_and_test(subset, test, "tiny-mse", engine, arch="convnet-batch", seeds=1)
+    assert torch.allclose(seen[0][:3], seen[1], atol=1e-4)
+
+
+def test_an_unknown_network_is_refused(subset: SyntheticSet, toy_test: ImageData, engine: Engine) -> None:
+    with pytest.raises(UsageError, match="Unknown network 'convnett'"):
+        train_and_test(subset, toy_test, "tiny-mse", engine, arch="convnett")
+
+
+def test_every_pair_of_protocol_and_network_is_asked_for_once() -> None:
+    asked = scoring.requested(
+        ["quick", "kernel-ridge", "quick"], ["mlp", "convnet", "vit-layer"], 2, "exact", "as stated"
+    )
+    assert [(m.protocol, m.arch) for m in asked] == [
+        ("quick", "mlp"), ("quick", "convnet"), ("quick", "vit-layer"), ("kernel-ridge", "convnet"),
+    ]  # fmt: skip
+    assert {(m.seeds, m.pixels, m.inputs) for m in asked} == {(2, "exact", "as stated")}
+    for protocols, archs in ((["quick", "slow"], ["mlp"]), (["quick"], ["mlp", "milp"])):
+        with pytest.raises(UsageError, match=r"slow|milp"):
+            scoring.requested(protocols, archs, 2, "exact", "as stated")

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from tiny import listing
 
 from ddtool.config import RunConfig, from_dict
 from ddtool.errors import RunError, UsageError
-from ddtool.experiments.folder import RESULTS, Folder, final_score
+from ddtool.experiments.folder import Folder, final_score
 from ddtool.experiments.grid import Grid, Job, Request
 from ddtool.experiments.table import gather
+from ddtool.runs.facts import RunFacts
 from ddtool.runs.run import Run
 
 
@@ -133,7 +135,7 @@ def test_the_score_is_that_of_the_final_set() -> None:
         others = {"protocol": "kernel-ridge", "ipc": 99, "seeds": 3, "dataset": "other", "method": "another"}
         scores += [score | {name: other} for score in scores for name, other in others.items()]
         run_config = from_dict(RunConfig, json.loads(config(wanted)))
-        found = RESULTS.validate_python({"scores": scores, "facts": {}}).scores
+        found = RunFacts.of({"scores": scores, "timings": {}, "facts": {}}).scores
         return final_score(found, wanted, REQUEST, run_config).stage
 
     assert pick(job("mgdd"), "generated", "refined", "random") == "refined"
@@ -145,14 +147,25 @@ def test_the_score_is_that_of_the_final_set() -> None:
             pick(wanted, *stages)
 
 
-def test_a_score_that_evaluate_has_replaced_is_not_the_job_s(folder: Folder) -> None:
+def test_scores_that_evaluate_has_added_are_not_the_job_s(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.add(REQUEST, [A], False)
     finish(folder, A, 50.0)
-    assert folder.finished() == {A.name}
     run = Run(folder.run(A))
-    run.record(score=run.results()["scores"][0] | {"seeds": 3, "mean": 99.0})
+    score = run.results()["scores"][0] | {"mean": 99.0}
+    run.record(score=score | {"seeds": 3})
+    assert folder.outcome(A, REQUEST).accuracy == 50.0
+    run.record(score=score | {"arch": "mlp-w128-none"})
+    run.record(score=score | {"arch": "convnet3-w64-none", "mean": 51.0})
+    monkeypatch.setattr(Run, "load_set", lambda self, ipc: SimpleNamespace(shape=(3, 32, 32)))
+    assert folder.outcome(A, REQUEST).accuracy == 51.0
+    assert folder.finished() == {A.name}
+
+
+def test_a_job_without_its_score_says_how_to_measure_it(folder: Folder) -> None:
+    folder.add(REQUEST, [A], False)
+    finish(folder, A, 50.0)
+    Run(folder.run(A)).drop_scores(A.ipc)
     found = folder.outcome(A, REQUEST)
     assert found.state == "failed"
-    assert "`ddtool evaluate` has put another in its place" in found.reason
     assert "the same `ddtool compare` measures it again" in found.reason
     assert folder.finished() == set()

@@ -15,33 +15,27 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
+from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_passes, mirrored, usual_batch
 from ddtool.data.images import ImageData, draw_per_class
 from ddtool.errors import DivergedError
 from ddtool.events import Event, Step, silent
 from ddtool.methods import mgdd
 from ddtool.methods.mgdd import (
-    Pool,
-    Real,
     adapt,
     analytical_labels,
-    balanced_part,
-    covering_parts,
     draw_task,
     fitted_labels,
     generate,
-    in_passes,
     label_head,
     meta_gradient,
     meta_train,
-    mirrored,
     refine,
-    ridge_head,
     ridge_loss,
-    solve_regularised,
     training_loss,
 )
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import GAIN, Generator, GeneratorConfig
+from ddtool.models.ridge import ridge_head, solve_regularised
 from ddtool.pretraining.tasks import LargeSet, plan_task, task_images, task_source, whitened
 from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.runtime.loop import Interrupted
@@ -506,7 +500,7 @@ def test_learned_labels_help(held: Real, real: Real, f: RandomFeatures, pool: Po
 
 
 def test_a_usual_batch_has_ten_images_of_each_class_or_256_in_all(real: Real) -> None:
-    assert [mgdd.usual_batch(C) for C in (2, 25, 26, 100)] == [256, 256, 260, 1000]
+    assert [usual_batch(C) for C in (2, 25, 26, 100)] == [256, 256, 260, 1000]
     assert len(real.batch(None, rng())[0]) == 256
     assert len(real.batch(8, rng())[0]) == 8
 

@@ -24,7 +24,8 @@ from ddtool.events import Event, Step
 from ddtool.methods import Method, Settings, Task, mgdd
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline.distil import ExpertStore
-from ddtool.runs.run import Run, read_set, read_tensors, write_set, write_tensors
+from ddtool.runs.formats import read_set, read_tensors, write_set, write_tensors
+from ddtool.runs.run import Run
 from ddtool.runtime.loop import Interrupted
 
 SCORED = ["--precision", "fp32", "--set", "evaluate.kernel_ridge=false"]

@@ -16,12 +16,14 @@ from tiny import done, refused
 
 from ddtool import api
 from ddtool.config import RunConfig, WhiteningConfig
+from ddtool.data.batches import Real
 from ddtool.data.images import ImageData
 from ddtool.errors import RunError
 from ddtool.events import Note, Step, silent
 from ddtool.methods import mgdd
 from ddtool.pipeline import target
-from ddtool.runs.run import Run, read_set
+from ddtool.runs.formats import read_set
+from ddtool.runs.run import Run
 from ddtool.runtime.loop import Interrupted
 
 DCT = {"whitening": {"kind": "dct"}}
@@ -52,7 +54,7 @@ def test_every_stage_and_the_labels_hold_the_whitening(dataset: Path, tmp_path: 
         assert found.images.min() >= 0
         assert found.images.max() <= 1
     train = api.pipeline.load_target(run.config(), silent).train
-    fitted = target.fitted_whitening(RunConfig(), mgdd.Real.of(train, tiny.ENGINE), "dct", tiny.ENGINE)
+    fitted = target.fitted_whitening(RunConfig(), Real.of(train, tiny.ENGINE), "dct", tiny.ENGINE)
     assert torch.equal(fitted.matrix, kept.matrix)
     assert run.results()["facts"]["whitening"] == "dct"
 
@@ -178,7 +180,7 @@ def waves(n: int, shape: tuple[int, int, int], hidden: bool) -> ImageData:
 @pytest.mark.parametrize("hidden", [True, False])
 def test_whitening_is_chosen_where_it_helps(hidden: bool) -> None:
     said: list[str] = []
-    real = mgdd.Real.of(waves(100, (3, 16, 16), hidden), tiny.ENGINE)
+    real = Real.of(waves(100, (3, 16, 16), hidden), tiny.ENGINE)
 
     def hear(event: Any) -> None:
         said.extend([event.text] * isinstance(event, Note))
@@ -190,7 +192,7 @@ def test_whitening_is_chosen_where_it_helps(hidden: bool) -> None:
 
 def test_too_few_images_to_tell_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    real = mgdd.Real.of(waves(1, (1, 16, 16), True).head(3), tiny.ENGINE)
+    real = Real.of(waves(1, (1, 16, 16), True).head(3), tiny.ENGINE)
     monkeypatch.setattr(target, "TRIAL_HELD_OUT", 3)
     real.data = replace(
         real.data, images=real.data.images.repeat(5, 1, 1, 1), labels=torch.tensor([0, 1, 2, *[0, 1] * 6])
@@ -208,13 +210,13 @@ def test_too_few_images_to_tell_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("kind", ["none", "dct", "zca"])
 def test_what_is_asked_for_is_not_tried(kind: str, toy: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target, "whitening_accuracy", None)
-    real = mgdd.Real.of(toy, tiny.ENGINE)
+    real = Real.of(toy, tiny.ENGINE)
     found = target.chosen_whitening(RunConfig(whitening=WhiteningConfig(kind)), real, True, tiny.ENGINE, silent)
     assert (found.kind if found else "none") == kind
 
 
 def test_the_test_split_has_no_part_in_the_statistics(toy: ImageData) -> None:
-    real = mgdd.Real.of(toy, tiny.ENGINE)
+    real = Real.of(toy, tiny.ENGINE)
     few = RunConfig(whitening=WhiteningConfig(images=10))
     assert target.fitted_whitening(few, real, "dct", tiny.ENGINE).fitted_on == 10
     first, second = (target.fitted_whitening(replace(few, seed=n), real, "dct", tiny.ENGINE) for n in (0, 1))

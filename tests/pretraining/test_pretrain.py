@@ -33,7 +33,7 @@ from ddtool.pretraining import pretrain, validation
 from ddtool.pretraining.folder import FIGURES, Pretraining
 from ddtool.pretraining.tasks import LargeSet, task_source
 from ddtool.pretraining.validation import Validation
-from ddtool.runs.run import is_run
+from ddtool.runs.files import is_run
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from ddtool import api
 from ddtool.config import RunConfig, from_dict
+from ddtool.data.batches import Pool, Real
 from ddtool.data.images import ImageData, SyntheticSet, one_hot
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DDToolError, DivergedError, GeneratorError, RunError, UsageError
@@ -31,6 +33,7 @@ from ddtool.models.generator import GeneratorConfig
 from ddtool.pipeline import adapt as pipeline
 from ddtool.pipeline import scoring
 from ddtool.pipeline.target import mirror_keeps_classes
+from ddtool.runs import files, formats
 from ddtool.runs import run as runs
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -108,6 +111,29 @@ def test_a_run_holds_every_file_and_nothing_else(made: Path) -> None:
     assert tiny.listing(made) == LAYOUT
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_every_file_has_the_mode_that_new_files_of_the_user_have(
+    mask: int, dataset: Path, tmp_path: Path, always_checkpoint: None
+) -> None:
+    before = os.umask(mask)
+    try:
+        with pytest.raises(KilledError):
+            tiny.adapt(dataset, tmp_path / "run", kill_at("refine ipc2", 2))
+        begun = modes(tmp_path / "run")
+        resume(tmp_path / "run")
+    finally:
+        os.umask(before)
+    assert {"checkpoints/refine-ipc2.safetensors", "generator/model.safetensors"} <= begun.keys()
+    assert set(begun.values()) == {0o666 & ~mask}
+    assert modes(tmp_path / "run") == dict.fromkeys(LAYOUT, 0o666 & ~mask)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """The permissions of every file below a folder."""
+    return {name: stat.S_IMODE((folder / name).stat().st_mode) for name in tiny.listing(folder)}
+
+
 def test_the_set_is_read_by_plain_load_dataset(made: Path, tmp_path: Path) -> None:
     folder = made / "synthetic" / "ipc2"
     table = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path))
@@ -131,11 +157,11 @@ def test_colour_sets_are_written_and_read_too(tmp_path: Path) -> None:
         mirror=False, source={"name": "x", "deep": {"list": [1, None]}},
     )  # fmt: skip
     folder = Run(tmp_path).save_final(made)
-    again = runs.read_set(folder / "exact.safetensors")
+    again = formats.read_set(folder / "exact.safetensors")
     assert all(torch.equal(getattr(again, name), getattr(made, name)) for name in ("images", "labels", "hard"))
     assert (again.class_names, again.mean, again.std) == (made.class_names, made.mean, made.std)
     assert (again.mirror, again.source, again.stage) == (False, made.source, "generated")
-    images, labels = runs.read_parquet(folder / "train.parquet", 2)
+    images, labels = formats.read_parquet(folder / "train.parquet", 2)
     assert torch.equal(images, made.images.mul(255).round().to(torch.uint8))
     assert torch.equal(labels, made.hard)
 
@@ -148,7 +174,7 @@ def test_every_safetensors_file_can_be_opened(made: Path) -> None:
 
 def test_the_pool_is_what_the_sets_begin_with(made: Path) -> None:
     images, labels = Run.open(made).load_pool(tiny.CLASSES)
-    initial = runs.read_set(made / "stages" / "ipc2-initial.safetensors")
+    initial = formats.read_set(made / "stages" / "ipc2-initial.safetensors")
     assert images.shape == (12, 1, 16, 16)  # the larger seen IPC, 4
     assert labels.tolist() == [0, 1, 2] * 4
     assert torch.equal(initial.images, images[:6].float() / 255)
@@ -161,6 +187,33 @@ def test_scores_are_there_for_every_stage(made: Path) -> None:
     assert all(0 <= s["mean"] <= 100 and s["ipc"] == 2 for s in results["scores"])
     assert {"labels", "adapt", "generate ipc2", "refine ipc2"} <= set(results["timings"])
     assert (results["facts"]["classes"], results["facts"]["train_images"], results["facts"]["pool_ipc"]) == (3, 24, 4)
+
+
+def test_a_run_is_scored_by_the_network_that_its_settings_name(dataset: Path, tmp_path: Path) -> None:
+    settings = tiny.SETTINGS | {"evaluate": {"arch": "mlp"}}
+    run = tiny.adapt(dataset, tmp_path / "run", settings=settings)
+    before = run.results()
+    assert {s["arch"] for s in before["scores"] if s["protocol"] == "quick"} == {"mlp-w128-none"}
+    resume(run.folder)
+    assert run.results()["scores"] == before["scores"]
+    for arch, words in (("vgg11", "too small for vgg11"), ("vgg12", "Unknown network")):
+        with pytest.raises(UsageError, match=words):
+            tiny.adapt(dataset, tmp_path / "other", settings=settings | {"evaluate": {"arch": arch}})
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_the_facts_of_a_run_are_one_record(run: Run) -> None:
+    noted, said = run.noted(), run.results()
+    assert noted.stated() == said
+    assert (noted.facts.finished, noted.facts.pool_ipc, noted.facts.pulled) == (True, 4, None)
+    assert noted.facts.spent["ipc2"].stated() == said["facts"]["spent"]["ipc2"]
+    assert run.environment().torch == torch.__version__
+    run.record(finished="yes")
+    with pytest.raises(RunError, match=r"results.json is damaged: 'facts.finished': "):
+        run.noted()
+    run.write_json("env.json", {"threads": "many"})
+    with pytest.raises(RunError, match=r"env.json is damaged: 'threads': "):
+        run.environment()
 
 
 def test_a_notebook_shows_the_picture(made: Path, tmp_path: Path) -> None:
@@ -403,7 +456,7 @@ def test_a_full_disk_is_said_and_costs_nothing(name: str, dataset: Path, made: P
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [("models.generator", "model"), ("runs.run", "exact"), ("runs.run", "labels")]
+    ("module", "name"), [("models.generator", "model"), ("runs.formats", "exact"), ("runs.formats", "labels")]
 )
 def test_what_safetensors_says_of_a_full_disk_is_understood(
     module: str, name: str, dataset: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -448,7 +501,7 @@ def test_another_failure_to_write_names_the_file(run: Run) -> None:
 def test_a_failed_replacement_keeps_the_old_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tiny.all_bytes(run.folder)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_parquet", full_disk)
+        patch.setattr(formats, "write_parquet", full_disk)
         with pytest.raises(RunError, match="disk is full"):
             pipeline.generate(run, 2, tiny.ENGINE, force=True)
     assert tiny.all_bytes(run.folder)["synthetic/ipc2/exact.safetensors"] == before["synthetic/ipc2/exact.safetensors"]
@@ -461,11 +514,11 @@ def test_a_crash_while_writing_leaves_no_trace(error: type[BaseException], tmp_p
         raise error
 
     with pytest.raises(error):
-        runs.write_atomically(tmp_path / "new", crash)
+        files.write_atomically(tmp_path / "new", crash)
     (tmp_path / "old").write_text("whole")
     with pytest.raises(error):
-        runs.write_atomically(tmp_path / "old", crash)
-    with pytest.raises(error), runs.staged_folder(tmp_path / "folder") as folder:
+        files.write_atomically(tmp_path / "old", crash)
+    with pytest.raises(error), files.staged_folder(tmp_path / "folder") as folder:
         crash(folder / "file")
     assert os.listdir(tmp_path) == ["old"]
     assert (tmp_path / "old").read_text() == "whole"
@@ -493,16 +546,16 @@ def test_a_damaged_tensor_file_is_named(damage: Callable[[Path], Any], name: str
 
 
 def test_a_label_network_without_its_description_is_refused(run: Run) -> None:
-    tensors, info = runs.read_tensors(run.folder / "generator" / "labels.safetensors")
+    tensors, info = formats.read_tensors(run.folder / "generator" / "labels.safetensors")
     del tensors["W"], info["mirror"]
-    runs.write_tensors(run.folder / "generator" / "labels.safetensors", tensors, info)
+    formats.write_tensors(run.folder / "generator" / "labels.safetensors", tensors, info)
     with pytest.raises(RunError, match="misses mirror, W"):
         run.load_label_head()
 
 
 def test_a_label_network_of_another_shape_is_refused(run: Run) -> None:
-    tensors, info = runs.read_tensors(run.folder / "generator" / "labels.safetensors")
-    runs.write_tensors(run.folder / "generator" / "labels.safetensors", tensors, info | {"label_width": 8})
+    tensors, info = formats.read_tensors(run.folder / "generator" / "labels.safetensors")
+    formats.write_tensors(run.folder / "generator" / "labels.safetensors", tensors, info | {"label_width": 8})
     with pytest.raises(RunError, match="does not fit"):
         pipeline.generate(run, 1, tiny.ENGINE)
 
@@ -517,8 +570,8 @@ def test_a_label_network_of_another_shape_is_refused(run: Run) -> None:
 )  # fmt: skip
 def test_a_set_that_contradicts_itself_is_refused(change: dict[str, torch.Tensor], run: Run) -> None:
     path = run.set_path(2)
-    tensors, info = runs.read_tensors(path)
-    runs.write_tensors(path, tensors | change, info)
+    tensors, info = formats.read_tensors(path)
+    formats.write_tensors(path, tensors | change, info)
     with pytest.raises(RunError, match="exact"):
         run.load_set(2)
 
@@ -722,7 +775,7 @@ def test_without_steps_no_labels_are_fitted_to_the_pool(dataset: Path, tmp_path:
 def test_with_no_networks_to_fit_on_the_pool_has_the_labels_of_equation_3(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pools: list[mgdd.Pool] = []
+    pools: list[Pool] = []
     monkeypatch.setattr(mgdd, "adapt", lambda *a: pools.append(a[3]))
     run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"fit": {"networks": 0}})
     features, W, _ = pipeline.load_labels(run, tiny.ENGINE)
@@ -792,7 +845,7 @@ def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: i
         bright[where] = 100
         images += torch.where(labels[:, None, None, None] == 0, bright, 100 - bright)
     data = ImageData(images.to(torch.uint8), labels, ("a", "b"), (0.4,), (0.2,))
-    keeps, kept = mirror_keeps_classes(RunConfig(), mgdd.Real.of(data, tiny.ENGINE), tiny.ENGINE)
+    keeps, kept = mirror_keeps_classes(RunConfig(), Real.of(data, tiny.ENGINE), tiny.ENGINE)
     assert keeps is (mirror or False)
     assert math.isnan(kept) if mirror is None else kept == pytest.approx(1.0 if mirror else 0.0, abs=0.1)
 
@@ -926,8 +979,8 @@ def test_a_set_alone_is_tested_on_its_data_read_alike(tmp_path: Path) -> None:
 
 
 def test_a_set_of_unknown_origin_asks_for_a_dataset(run: Run, dataset: Path) -> None:
-    tensors, info = runs.read_tensors(run.set_path(2))
-    runs.write_tensors(run.folder / "anonymous.safetensors", tensors, info | {"source": {}})
+    tensors, info = formats.read_tensors(run.set_path(2))
+    formats.write_tensors(run.folder / "anonymous.safetensors", tensors, info | {"source": {}})
     with pytest.raises(UsageError, match="does not say which dataset") as caught:
         api.evaluate(run.folder / "anonymous.safetensors", protocol="kernel-ridge", engine=tiny.ENGINE)
     assert "--on" in caught.value.hint

@@ -27,8 +27,8 @@ from ddtool import api
 from ddtool.cli.app import app
 from ddtool.config import RunConfig, to_dict
 from ddtool.data.images import SyntheticSet
-from ddtool.evaluation.measure import PROTOCOLS
-from ddtool.runs.run import write_parquet, write_set
+from ddtool.evaluation.protocols import PROTOCOLS
+from ddtool.runs.formats import write_parquet, write_set
 from ddtool.sharing import cards, views
 from ddtool.sharing.facts import RepoFacts
 from ddtool.sources.names import ALIASES

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from ddtool.evaluation.measure import Score
+from ddtool.evaluation.protocols import Score
+from ddtool.runs.facts import MOST_DIGITS, RunFacts
 from ddtool.sharing import cards
-from ddtool.sharing.facts import MOST_DIGITS, RepoFacts, RunFacts, read_repo
+from ddtool.sharing.facts import RepoFacts, read_repo
 
 OLD = Path(__file__).parent / "version-0.1"
 

@@ -36,7 +36,8 @@ import ddtool as package
 from ddtool import api
 from ddtool.errors import HubError, UsageError
 from ddtool.hub import client, generators, upload
-from ddtool.runs.run import Run, read_tensors, write_tensors
+from ddtool.runs.formats import read_tensors, write_tensors
+from ddtool.runs.run import Run
 from ddtool.sharing.describe import public_test_set
 from ddtool.sharing.facts import Source
 from ddtool.sharing.options import Options

@@ -42,10 +42,11 @@ from ddtool import api, load_set
 from ddtool.config import LabelConfig, RunConfig
 from ddtool.data.images import ImageData, real_images
 from ddtool.errors import HubError, UsageError
+from ddtool.runs.facts import Environment
 from ddtool.runs.run import Run
 from ddtool.sharing import cards
 from ddtool.sharing.command import command as command_of
-from ddtool.sharing.facts import Environment, RepoFacts
+from ddtool.sharing.facts import RepoFacts
 
 ADAPT = ["adapt", "cifar10", "--method", "quarters", "--ipc", 1, "--steps", 3, "--set", "baseline.lr=0.25"]
 QUICK = ["--precision", "fp32", "--set", "evaluate.kernel_ridge=false", "--set", "evaluate.baseline=false"]

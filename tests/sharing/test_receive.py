@@ -39,7 +39,7 @@ from test_hub import (  # noqa: F401  fixtures among them
 from ddtool import api, load_set
 from ddtool.errors import DDToolError, RunError, UsageError
 from ddtool.hub import generators, names
-from ddtool.runs import run as runs
+from ddtool.runs import foreign, formats
 from ddtool.runs.run import Run
 from ddtool.sharing import files
 
@@ -208,7 +208,7 @@ def test_a_parquet_file_that_holds_very_much(tmp_path: Path, data: Callable[[], 
     path = tmp_path / "train.parquet"
     path.write_bytes(data())
     with pytest.raises(RunError, match=said):
-        runs.read_parquet(path, 3)
+        formats.read_parquet(path, 3)
 
 
 def test_prefixes_do_not_unpack_either(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_prefixes_do_not_unpack_either(tmp_path: Path) -> None:
     table = pa.table({"image": cells, "label": [0, 1, 2] * 10})
     pq.write_table(table, path, use_dictionary=False, column_encoding=encodings)
     with pytest.raises(RunError, match="DELTA_BYTE_ARRAY"):
-        runs.read_parquet(path, 3)
+        formats.read_parquet(path, 3)
 
 
 def test_our_own_files_have_no_dictionary(made: Made) -> None:  # noqa: F811
@@ -342,7 +342,7 @@ def test_force_removes_nothing_of_others(pushed: HubServer, theirs: str) -> None
 
 
 def test_force_replaces_a_run_that_was_used(pushed: HubServer, run: Path) -> None:  # noqa: F811
-    assert runs.strangers(run) == []
+    assert foreign.strangers(run) == []
     done("pull", "ann/c10", "--out", run, "--force")
     assert Run(run).results()["facts"]["pulled"].startswith("ann/c10@")
 

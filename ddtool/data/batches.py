@@ -1,0 +1,104 @@
+"""Batches of images: real ones by class, parts of a set, and passes over many images.
+
+X (n, c, h, w): images as networks see them; Y (n, C): their labels; C: the number of classes.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ddtool.data.images import BalancedSampler, ImageData, one_hot
+from ddtool.data.inputs import NetworkInput
+from ddtool.runtime.engine import Engine
+
+
+@dataclass
+class Real:
+    """The target T (or a task drawn from a large set), on the device: class-balanced batches, and Z."""
+
+    data: ImageData
+    sampler: BalancedSampler
+    inputs: NetworkInput
+
+    @classmethod
+    def of(cls, data: ImageData, engine: Engine) -> "Real":
+        data = data.to(engine.device)
+        return cls(data, BalancedSampler(data.labels, data.num_classes), data.transform)
+
+    def batch(self, n: int | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """About n images (default: `usual_batch`), the same number of each class: X_t, Y_t."""
+        return self.at(self.sampler(n or usual_batch(self.data.num_classes), rng))
+
+    def at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images at `indices` as networks see them, with centred one-hot labels."""
+        return self.inputs(self.data.images[indices]), one_hot(self.data.labels[indices], self.data.num_classes)
+
+
+@dataclass
+class Pool:
+    """Z: initial samples X_s, image-major, so that the first k·C rows hold k images of every class; and for every IPC k that is
+    seen, labels Y_s (k·C, C) of those."""
+
+    X_s: Tensor
+    Y_s: dict[int, Tensor]
+
+    def batch(self, ipc: int, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The first `ipc` images of every class; of more than `most` images, a random class-balanced part."""
+        Y = self.Y_s[ipc]
+        return balanced_part(self.X_s[: len(Y)], Y, Y.shape[1], most, rng)
+
+
+def usual_batch(C: int) -> int:
+    """Real images a step: 256, or 10 of each class where that is more, up to 2,000."""
+    return max(256, min(10 * C, 2000))
+
+
+def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
+    """S with its left-right mirror images beside it, when classes do not mind."""
+    return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if mirror else (X, Y)
+
+
+def in_passes(function: Callable, X: Tensor, n: int = 128) -> Tensor:
+    """function(X) for images X (m, c, h, w), in passes over exactly n of them, the last one filled up with zeros.
+
+    On some CPUs the bits of a matrix product depend on the number of rows; so the result for an image does not depend on how
+    many others there are.
+    """
+    padded = [nn.functional.pad(part, (0, 0, 0, 0, 0, 0, 0, n - len(part))) for part in X.split(n)]
+    return torch.cat([function(part) for part in padded])[: len(X)]
+
+
+def in_chunks(f: Callable, X: Tensor, chunk: int = 500) -> Tensor:
+    """f(X), (n, d), computed part by part."""
+    return torch.cat([f(part) for part in X.split(chunk)])
+
+
+SEEN = 4
+"""How many of the parts of `covering_parts` hold an image, at least."""
+
+
+def covering_parts(m: int, C: int, most: int, parts: int, rng: torch.Generator) -> list[Tensor]:
+    """Rows of at least `parts` parts, each with the same random images of each of C classes (at least one; at most `most`
+    rows) out of m, image-major; all images are in about as many. Of no more than `most` rows: all of them in every part."""
+    n = m // C
+    k = n if m <= most else max(1, most // C)
+    cuts = math.ceil(n / k)
+    if cuts == 1:
+        return [torch.arange(m, device=rng.device)] * parts
+    rounds = max(math.ceil(parts / cuts), SEEN)
+    wrapped = torch.arange(cuts * k, device=rng.device) % n
+    images = torch.cat([torch.randperm(n, generator=rng, device=rng.device)[wrapped] for _ in range(rounds)])
+    rows = images.view(-1, k, 1) * C + torch.arange(C, device=rng.device)
+    return list(rows.flatten(1))
+
+
+def balanced_part(X: Tensor, Y: Tensor, C: int, most: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(X, Y) itself up to `most` rows; else the same random images of each of C classes, at least one. X is image-major."""
+    if len(X) <= most:
+        return X, Y
+    images = torch.randperm(len(X) // C, generator=rng, device=X.device)[: max(1, most // C)]
+    chosen = (images[:, None] * C + torch.arange(C, device=X.device)).flatten()
+    return X[chosen], Y[chosen]

@@ -1,0 +1,145 @@
+"""What a measurement is: the protocols by which networks are trained on a synthetic set, and the scores that come of it."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ddtool.errors import UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to train a network on a synthetic set."""
+
+    steps: Callable[[int], int]
+    """Optimiser steps for a set of m images."""
+    lr: float
+    """Peak learning rate."""
+    optimiser: str
+    """'adam', or 'sgd' with momentum 0.9 and weight decay 5e-4."""
+    schedule: Callable[[float, int], float]
+    """(fraction done, steps) → factor of the learning rate."""
+    batch: int
+    """Images a step at most."""
+    loss: str
+    """'mse' on centred labels, or 'ce' on label distributions."""
+    family: str
+    """Augmentation family."""
+    norm: str
+    """Norm layer of networks that have it with each (the ConvNets); others keep their own."""
+    init: str
+    """How weights are drawn."""
+    width: int = 128
+    """Width of `convnet`; the other networks have their own."""
+
+
+def quick_steps(m: int) -> int:
+    """500 steps, and with more images as many as there are, up to 5,000: 1,000 of CIFAR-100 have learned little in 500."""
+    return min(max(500, m), 5_000)
+
+
+def frepo_steps(m: int) -> int:
+    """Training length by set size, FRePo's table: the entry of the first size that is not smaller."""
+    table = {10: 1_000, 100: 2_000, 500: 5_000, 1_000: 10_000, 5_000: 40_000}
+    return next((steps for size, steps in table.items() if m <= size), 40_000)
+
+
+def warmup_cosine(warmup: int, floor: float) -> Callable[[float, int], float]:
+    """A linear rise over `warmup` steps, then half a cosine to `floor`."""
+
+    def factor(done: float, steps: int) -> float:
+        start = min(warmup, steps // 2) / steps
+        if done < start:
+            return (done + 1 / steps) / start
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (done - start) / (1 - start)))
+
+    return factor
+
+
+def halved(done: float, steps: int) -> float:
+    """A tenth of the rate in the second half."""
+    return 1.0 if done < 0.5 else 0.1
+
+
+PROTOCOLS = {
+    "quick": Protocol(quick_steps, 1e-3, "adam", warmup_cosine(50, 0.01), 100, "mse", "frepo", "none", "lecun", 64),
+    "frepo-mse": Protocol(frepo_steps, 3e-4, "adam", warmup_cosine(500, 0.01), 500, "mse", "frepo", "none", "lecun"),
+    "dsa-ce": Protocol(lambda m: 1000 * math.ceil(m / 256), 1e-2, "sgd", halved, 256, "ce", "dsa", "instance", "torch"),
+}
+"""quick: ours, a first look. frepo-mse: Zhou et al. 2022. dsa-ce: Zhao and Bilen 2021 (DC, DSA, DM, MTT), 1000 epochs."""
+
+
+KERNEL_RIDGE = "kernel-ridge"
+"""The cheap guide beside the protocols: a linear head on random features (`measure.kernel_ridge`)."""
+ROUNDED, EXACT, NOT_STATED = "8-bit", "exact", "not stated"
+"""Pixels of the set that was trained on."""
+AS_STATED, NOT_WHITENED = "as stated", "not whitened"
+"""What networks saw of it."""
+
+
+@dataclass(frozen=True)
+class ScoreKey:
+    """What makes two scores the same measurement: the only answer to that question. All but the figures themselves."""
+
+    stage: str
+    method: str
+    ipc: int
+    arch: str
+    protocol: str
+    dataset: str
+    seeds: int
+    pixels: str
+    inputs: str
+
+    @classmethod
+    def of(cls, score: Mapping[str, Any]) -> "ScoreKey":
+        """The key of a score as a file holds it; those of version 0.1 do not say what pixels and inputs were, and one that somebody
+        wrote by hand may miss more."""
+        known: dict[str, Any] = {"pixels": NOT_STATED, "inputs": AS_STATED} | dict(score)
+        values: Any = {f.name: known.get(f.name) for f in fields(cls)}
+        return cls(**values)
+
+    @property
+    def usual(self) -> bool:
+        """Whether the set was used as people load it: the figure for it, where others stand beside that."""
+        return self.pixels != EXACT and self.inputs == AS_STATED
+
+
+@dataclass(frozen=True)
+class Score:
+    """Test accuracy in percent of one set under one protocol; std is over networks (0 for one seed).
+
+    pixels: of the set that was trained on: '8-bit', as its PNGs hold them, or 'exact', before rounding;
+    inputs: 'as stated', what the set says that networks see, or 'not whitened', where that was left out.
+    """
+
+    stage: str
+    method: str
+    ipc: int
+    arch: str
+    protocol: str
+    dataset: str
+    mean: float
+    std: float
+    seeds: int
+    seconds: float
+    pixels: str = NOT_STATED
+    inputs: str = AS_STATED
+
+    @property
+    def key(self) -> "ScoreKey":
+        """What was measured."""
+        return ScoreKey.of(asdict(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The score as a file holds it: one of version 0.1, which does not say what was trained on, stays as it was."""
+        unstated = {"pixels", "inputs"} if (self.pixels, self.inputs) == (NOT_STATED, AS_STATED) else set()
+        return {name: value for name, value in asdict(self).items() if name not in unstated}
+
+
+def check_protocol(name: str) -> Protocol:
+    """The protocol of that name, or UsageError."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"Unknown evaluation protocol '{name}'.", did_you_mean(name, PROTOCOLS))
+    return PROTOCOLS[name]
