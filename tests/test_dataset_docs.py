@@ -10,7 +10,9 @@ TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (Path(__file__).p
 
 
 def test_every_row_names_tests_that_exist() -> None:
-    rows = [line for line in TEXT.splitlines() if line.startswith("| ") and not line.startswith(("| layout", "| format"))]
+    rows = [
+        line for line in TEXT.splitlines() if line.startswith("| ") and not line.startswith(("| layout", "| format"))
+    ]
     assert len(rows) > 40
     for row in rows:
         named = re.findall(r"`(test_\w+)`", row.rsplit("|", 2)[1])
