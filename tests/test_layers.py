@@ -164,7 +164,9 @@ def test_the_hub_has_its_rooms() -> None:
 
 def test_cards_have_one_writer_that_knows_facts_only() -> None:
     assert importers("jinja2") == rooms("sharing.cards", "experiments.report")
-    allowed = rooms("evaluation.measure", "hub.names", "sharing.facts", "sharing.pretraining", "sharing.views", "text")
+    allowed = rooms(
+        "evaluation.measure", "events", "hub.names", "sharing.facts", "sharing.pretraining", "sharing.views", "text"
+    )
     for name in ("cards", "views", "pretraining"):
         assert inner_imports(f"ddtool.sharing.{name}") <= allowed
 

@@ -21,6 +21,7 @@ from ddtool.evaluation.measure import (
     train_and_test,
 )
 from ddtool.events import Report, silent
+from ddtool.pipeline.session import Session
 from ddtool.runs.run import STAGES, Run, ipcs_in, is_run, read_set
 from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
@@ -33,8 +34,9 @@ def load_target(config: RunConfig, report: Report) -> Target:
     return sources.load(config.dataset, from_dict(sources.DataOptions, config.data, "data."), report=report)
 
 
-def score_run(config: RunConfig, run: Run, target: Target, engine: Engine, report: Report) -> None:
+def score_run(session: Session, target: Target) -> None:
     """Score every set of the run: refined, generator alone, and as many random real images, by the configured protocol."""
+    config, run = session.config, session.run
     for ipc in config.ipc:
         final = run.load_set(ipc)
         sets = [final]
@@ -43,7 +45,7 @@ def score_run(config: RunConfig, run: Run, target: Target, engine: Engine, repor
         if config.evaluate.baseline:
             sets.append(random_subset(target.train, final, config.seed))
         for synthetic in sets:
-            score_set(synthetic, target, config, run, engine, report)
+            score_set(session, synthetic, target)
 
 
 def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
@@ -67,14 +69,32 @@ class Measurement:
         return any(wanted.items() <= asdict(ScoreKey.of(score)).items() for score in scores)
 
 
-def score_set(
-    synthetic: SyntheticSet, target: Target, config: RunConfig, run: Run, engine: Engine, report: Report
-) -> None:
+@dataclass(frozen=True)
+class Judge:
+    """Who measures: from which seed, on what hardware, and who hears of it."""
+
+    seed: int
+    engine: Engine
+    report: Report = silent
+
+    def measure(self, synthetic: SyntheticSet, target: Target, wanted: Measurement) -> Score:
+        """One score on the test split of `target`."""
+        seen = synthetic.rounded() if wanted.pixels == ROUNDED else synthetic
+        seen = seen if wanted.inputs == AS_STATED else replace(seen, whitening=None)
+        common: dict[str, Any] = {"seeds": wanted.seeds, "seed": self.seed}
+        if wanted.protocol == "kernel-ridge":
+            score = kernel_ridge(seen, target.test(), self.engine, **common)
+        else:
+            score = train_and_test(seen, target.test(), wanted.protocol, self.engine, report=self.report, **common)
+        return replace(score, dataset=target.name, pixels=wanted.pixels, inputs=wanted.inputs)
+
+
+def score_set(session: Session, synthetic: SyntheticSet, target: Target) -> None:
     """Scores of one set, recorded in the run; those it has already are not repeated."""
-    for wanted in measurements(synthetic, config):
-        if not wanted.done(run.results()["scores"], synthetic, target.name):
-            score = measure(synthetic, target, wanted, config.seed, engine, report)
-            run.record(score=score.to_dict())
+    judge = Judge(session.config.seed, session.engine, session.report)
+    for wanted in measurements(synthetic, session.config):
+        if not wanted.done(session.run.results()["scores"], synthetic, target.name):
+            session.run.record(score=judge.measure(synthetic, target, wanted).to_dict())
 
 
 def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement]:
@@ -89,25 +109,27 @@ def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement
     return wanted
 
 
-def evaluate(
-    run: Run | None,
-    sets: list[SyntheticSet],
-    on: str | None,
-    wanted: Measurement,
-    seed: int,
-    baseline: bool,
-    engine: Engine,
-    report: Report = silent,
-) -> list[Score]:
-    """Scores of sets; those of a run are recorded in it."""
+@dataclass(frozen=True)
+class Found:
+    """The sets that a name means (at least one), and the run that they are of; None where they are of no run here."""
+
+    run: Run | None
+    sets: list[SyntheticSet]
+
+
+def evaluate(found: Found, wanted: Measurement, judge: Judge, *, on: str | None = None, baseline: bool) -> list[Score]:
+    """Scores of sets on their dataset, or on `on`, with `baseline` those of as many random real images too; those of a run are
+    recorded in it."""
+    run, sets = found.run, found.sets
     config = run.config() if run and not on else tested_on(sets[0], on)
-    target = load_target(config, report)
+    target = load_target(config, judge.report)
     check_classes(sets[0], target.train)
     if baseline:
-        sets = [*sets, *(random_subset(target.train, s, seed) for _, s in sorted({s.ipc: s for s in sets}.items()))]
+        sizes = sorted({s.ipc: s for s in sets}.items())
+        sets = [*sets, *(random_subset(target.train, s, judge.seed) for _, s in sizes)]
     scores = []
     for synthetic in sets:
-        score = measure(synthetic, target, wanted, seed, engine, report)
+        score = judge.measure(synthetic, target, wanted)
         if run:
             run.record(score=score.to_dict())
         scores.append(score)
@@ -121,19 +143,19 @@ def check_request(stage: str | None, protocol: str) -> None:
         check_protocol(protocol)
 
 
-def find_sets(path: Path, ipc: int | None, stage: str | None) -> tuple[Run | None, list[SyntheticSet]]:
+def find_sets(path: Path, ipc: int | None, stage: str | None) -> Found:
     """The sets that a path means: those of a run or of a folder of sets, or one exact.safetensors (or its folder)."""
     if is_run(path):
         run = Run.open(path)
         ipcs = [ipc] if ipc is not None else run.ipcs()
         if not ipcs:
             raise RunError(f"{path} has no synthetic set yet.", f"Finish it: `ddtool adapt --resume {path}`.")
-        return run, [run.load_set(n, stage) for n in ipcs]
+        return Found(run, [run.load_set(n, stage) for n in ipcs])
     if there := ipcs_in(path):
         if ipc not in (None, *there):
             raise RunError(f"{path} has no set of ipc {ipc}.", f"Sets there: {', '.join(map(str, there))}.")
-        return None, [one_set(path / f"ipc{n}", n, stage) for n in there if ipc in (None, n)]
-    return None, [one_set(path, ipc, stage)]
+        return Found(None, [one_set(path / f"ipc{n}", n, stage) for n in there if ipc in (None, n)])
+    return Found(None, [one_set(path, ipc, stage)])
 
 
 def one_set(path: Path, ipc: int | None, stage: str | None) -> SyntheticSet:
@@ -184,21 +206,6 @@ def check_classes(synthetic: SyntheticSet, train: ImageData) -> None:
 def short_list(names: list[str]) -> str:
     """The first few names."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def measure(
-    synthetic: SyntheticSet, target: Target, wanted: Measurement, seed: int, engine: Engine, report: Report
-) -> Score:
-    """One score on the test split of `target`."""
-    seen = synthetic.rounded() if wanted.pixels == ROUNDED else synthetic
-    seen = seen if wanted.inputs == AS_STATED else replace(seen, whitening=None)
-    if wanted.protocol == "kernel-ridge":
-        score = kernel_ridge(seen, target.test(), engine, seeds=wanted.seeds, seed=seed)
-    else:
-        score = train_and_test(
-            seen, target.test(), wanted.protocol, engine, seeds=wanted.seeds, seed=seed, report=report
-        )
-    return replace(score, dataset=target.name, pixels=wanted.pixels, inputs=wanted.inputs)
 
 
 def check_stage(stage: str | None) -> None:

@@ -26,8 +26,9 @@ from pydantic import (
 )
 
 from ddtool.evaluation.measure import Score
+from ddtool.events import Phase
 from ddtool.hub.names import DATASET, MODEL, is_commit, is_repo, parse
-from ddtool.pipeline.adapt import MGDD
+from ddtool.methods import default
 from ddtool.sources.origins import ALIASES
 from ddtool.text import one_line
 
@@ -329,8 +330,14 @@ class RepoFacts(Record):
 
     @property
     def made_by(self) -> str:
-        """The method that made the sets."""
-        return self.method.name if self.method else MGDD
+        """The name of the method that made the sets."""
+        return self.maker.name
+
+    @property
+    def maker(self) -> MethodFacts:
+        """The method that made the sets: the default one, where the facts name no other."""
+        usual = default()
+        return self.method or MethodFacts(name=usual.name, title=usual.short_title, learns=usual.learns)
 
     def written(self) -> bytes:
         """The content of ddtool.json: the same facts give the same bytes."""
@@ -358,7 +365,7 @@ class RunNotes(Noted):
     def of_set(self, ipc: int) -> Notes:
         """Those that are of one set, or of all."""
         own = {name: value for name, value in self.stated().items() if name not in NOTED_APART}
-        own = {name: v for name, v in own.items() if not re.search(r" ipc\d+$", name) or name.endswith(f" ipc{ipc}")}
+        own = {name: value for name, value in own.items() if Phase.parse(name).ipc in (None, ipc)}
         spent = self.spent.get(f"ipc{ipc}")
         return Notes.of(own | ({"spent": spent.stated()} if spent else {}))
 

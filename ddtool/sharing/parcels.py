@@ -16,7 +16,7 @@ from ddtool.hub.generators import FACTS, GENERATOR_FILES, generator_folder, pinn
 from ddtool.hub.names import DATASET, MODEL, Pinned, web
 from ddtool.hub.upload import changes
 from ddtool.models.generator import WEIGHTS_FILE, Generator
-from ddtool.pipeline import adapt as pipeline
+from ddtool.pipeline.finish import draw_preview
 from ddtool.runs.run import Run, read_tensors
 from ddtool.sharing import cards
 from ddtool.sharing.describe import describe_generator, without_paths
@@ -252,5 +252,5 @@ def picture(run: Run, base: Pinned | None, there: RepoFacts | None, known: RepoF
         return {PREVIEW: run.folder / PREVIEW}
     if known.pool and base and there and there.pool and listing(base, [PREVIEW]):
         return {}
-    pipeline.draw_preview(run, max(run.ipcs()), temporary / PREVIEW, real=bool(known.pool))
+    draw_preview(run, max(run.ipcs()), temporary / PREVIEW, real=bool(known.pool))
     return {PREVIEW: temporary / PREVIEW}

@@ -145,14 +145,24 @@ def test_the_score_is_that_of_the_final_set() -> None:
             pick(wanted, *stages)
 
 
-def test_a_score_that_evaluate_has_replaced_is_not_the_job_s(folder: Folder) -> None:
+def test_a_score_of_more_networks_stands_beside_the_job_s(folder: Folder) -> None:
     folder.add(REQUEST, [A], False)
     finish(folder, A, 50.0)
     assert folder.finished() == {A.name}
     run = Run(folder.run(A))
     run.record(score=run.results()["scores"][0] | {"seeds": 3, "mean": 99.0})
     found = folder.outcome(A, REQUEST)
+    assert (found.state, found.accuracy) == ("finished", 50.0)
+
+
+def test_a_run_without_the_score_that_was_asked_for_has_failed(folder: Folder) -> None:
+    folder.add(REQUEST, [A], False)
+    finish(folder, A, 50.0)
+    run = Run(folder.run(A))
+    (own,) = run.results()["scores"]
+    run.write_json("results.json", run.results() | {"scores": [own | {"seeds": 3}]})
+    found = folder.outcome(A, REQUEST)
     assert found.state == "failed"
-    assert "`ddtool evaluate` has put another in its place" in found.reason
+    assert "has no score by quick with 1 network" in found.reason
     assert "the same `ddtool compare` measures it again" in found.reason
     assert folder.finished() == set()
