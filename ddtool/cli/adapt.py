@@ -25,7 +25,10 @@ STAGES = "Method"
 @o.reads_data
 def command(
     dataset: Annotated[
-        str | None, typer.Argument(help="Alias (cifar10, mnist, …), Hub id, hf://…, folder, parquet file, or 'sample'.")
+        str | None,
+        typer.Argument(
+            help="Alias (cifar10, mnist, …), Hub id, hf://…, folder, archive, table, parquet file, or 'sample'."
+        ),
     ] = None,
     ipc: Annotated[
         list[int] | None, typer.Option(help="Images per class; repeat for several sets. Default 10.")

@@ -30,7 +30,9 @@ Line = tuple[Sequence[str], str | None, bool]
 @handled
 @o.reads_data
 def command(
-    dataset: Annotated[str, typer.Argument(help="Alias, Hub id, hf://…, folder, parquet file, or 'sample'.")],
+    dataset: Annotated[
+        str, typer.Argument(help="Alias, Hub id, hf://…, folder, archive, table, parquet file, or 'sample'.")
+    ],
     ipc: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Images per class; may be repeated. Default 10.", rich_help_panel=GRID),

@@ -128,8 +128,15 @@ def _tables(root: Folder, options: DataOptions) -> list[Table]:
             raise DataError(
                 f"There is no table '{options.config}' in '{root.path}'.", did_you_mean(options.config, places)
             )
-        places = [options.config]
-    return [read_table(root.path, place) for place in places]
+        return [read_table(root.path, options.config)]
+    tables = []
+    for place in places:
+        try:
+            tables.append(read_table(root.path, place))
+        except DataError:
+            if "metadata." in place.lower() or len(root.folders) < 2:
+                raise  # else some other file, beside folders that are classes
+    return tables
 
 
 def read_table(root: Path, inside: str) -> Table:
@@ -190,28 +197,36 @@ def _resolves(value: Any, index: _Index, table: Table, split: str) -> bool:
 
 
 def _decide(root: Folder, tables: list[Table], index: _Index, options: DataOptions) -> bool:
-    """Whether tables, not folders, say the labels: always when one is called `metadata`, else where folders do not."""
-    if any(table.name.lower().startswith("metadata.") for table in tables):
+    """Whether tables, not folders, say the labels: where one called `metadata` has labels, and where folders do not."""
+    labelled = [table for table in tables if _known_label(table, options)]
+    if any(table.name.lower().startswith("metadata.") for table in labelled):
         return True
     try:
         splits = split_folders(root, options)
     except DataError:
         splits = {}
     train = next((splits[name] for name in TRAIN_NAMES if name in splits), root)
-    classes = [folder for folder in train.folders if folder.holds_images]
-    if splits and len(classes) > 1:
-        return False
-    return not (len(classes) > 1 and all(_agrees(table, index, options) for table in tables))
+    if len([folder for folder in train.folders if folder.holds_images]) < 2:
+        return True  # no classes in folders
+    return not splits and bool(labelled) and not all(_agrees(table, index) for table in labelled)
 
 
-def _agrees(table: Table, index: _Index, options: DataOptions) -> bool:
-    """Whether a column of the table is everywhere the folder that the image is in."""
+def _known_label(table: Table, options: DataOptions) -> str:
+    """The column that is the label by its name, or the one that was asked for; empty when there is none."""
+    others = {name.lower(): name for name in table.columns if name != table.file}
+    if options.label_column is not None:
+        return options.label_column if options.label_column in others.values() else ""
+    return next((others[name] for name in _LABELS if name in others), "")
+
+
+def _agrees(table: Table, index: _Index) -> bool:
+    """Whether some column of the table has one value for each folder of images, and another for each."""
     rows = [(row, path) for row in table.rows[:_LOOK] if (path := index.find(row.get(table.file, ""), table))]
-    folders = [path.split("/")[-2:-1] for _, path in rows]
-    return any(
-        all([str(row.get(name, ""))] == folder for (row, _), folder in zip(rows, folders, strict=True))
-        for name in table.columns
-    )
+    for name in table.columns:
+        pairs = {(path.rpartition("/")[0], str(row.get(name))) for row, path in rows}
+        if len(pairs) > 1 and len(pairs) == len({folder for folder, _ in pairs}) == len({value for _, value in pairs}):
+            return True
+    return False
 
 
 def _split_of(name: str) -> str:
@@ -268,13 +283,9 @@ class _Listing:
 
     def _label_column(self, table: Table) -> str:
         """The column of the labels, empty when there is none."""
-        others = [name for name in table.columns if name != table.file]
-        if (asked := self.options.label_column) is not None:
-            return asked if asked in others else ""
-        by_name = {name.lower(): name for name in others}
-        known = [by_name[name] for name in _LABELS if name in by_name]
-        left = [name for name in others if name.lower() not in _SPLITS]
-        return known[0] if known else left[0] if len(left) == 1 else ""
+        left = [name for name in table.columns if name != table.file and name.lower() not in _SPLITS]
+        only = left[0] if len(left) == 1 and self.options.label_column is None else ""
+        return _known_label(table, self.options) or only
 
     def _by_split(self, table: Table) -> dict[str, list[dict[str, Any]]]:
         """The rows of each split: by a column that says it, by the table's name, or by its folder's."""

@@ -117,6 +117,25 @@ def test_class_folders_win_over_a_table_that_lists_all_splits(tmp_path: Path) ->
     assert read(plant(tmp_path / "d", tree))[:2] == ({"a": [0], "b": [1]}, {"a": [2], "b": [3]})
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"metadata.csv": lines("file_name,caption", "cat/0.png,on a mat", "cat/1.png,asleep", "dog/2.png,barks", "dog/3.png,runs")},
+        {"train.csv": lines("id,label", "0,0", "1,0", "2,1", "3,1")},
+        {"labels.csv": lines("path,label", "cat/0.png,cat", "cat/1.png,cat", "dog/2.png,dog", "dog/3.png,dog")},
+        {"sizes.csv": lines("file,bytes", "0.png,100", "1.png,100", "2.png,200", "3.png,200")},
+    ],
+)  # fmt: skip
+def test_class_folders_win_over_a_table_that_says_nothing_else(tmp_path: Path, table: Tree) -> None:
+    tree: Tree = {"cat/0.png": 0, "cat/1.png": 1, "dog/2.png": 2, "dog/3.png": 3}
+    root = plant(tmp_path / "d", tree | table)
+    assert together(root) == {"cat": [0, 1], "dog": [2, 3]}
+    (root / next(iter(table))).write_text(
+        lines("id,label", "0,x", "1,y", "2,x", "3,y")
+    )  # says something else: then it counts
+    assert together(root) == {"x": [0, 2], "y": [1, 3]}
+
+
 def test_folders_that_are_no_classes_lose_to_the_table(tmp_path: Path) -> None:
     tree: Tree = {"train_images/0.png": 0, "train_images/1.png": 1, "test_images/2.png": 2, "test_images/3.png": 3}
     tree["train.csv"] = lines("image_id,label", "0.png,a", "1.png,b")
@@ -171,6 +190,10 @@ def test_two_tables_for_one_split(tmp_path: Path) -> None:
 
 def test_a_damaged_table(tmp_path: Path) -> None:
     assert "cannot be read" in refused(plant(tmp_path / "d", FOUR | {"metadata.jsonl": '{"file_name": '})).message
+    tree: Tree = {"cat/0.png": 0, "cat/1.png": 1, "dog/2.png": 2, "dog/3.png": 3}
+    for name in ("metadata.jsonl", "cat/metadata.jsonl"):
+        assert "cannot be read" in refused(plant(tmp_path / name, tree | {name: "{"})).message
+    assert together(plant(tmp_path / "f", tree | {"log.jsonl": "{"})) == {"cat": [0, 1], "dog": [2, 3]}
 
 
 # --- archives -------------------------------------------------------------------------------------------------------
