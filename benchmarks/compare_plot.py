@@ -23,7 +23,14 @@ ROWS = TypeAdapter(tuple[Row, ...])
 def read(file: Path) -> Comparison:
     """The rows of a results.json, as a comparison without its remarks."""
     said = json.loads(file.read_text(encoding="utf-8"))
-    return Comparison(REQUEST.validate_python(said["request"]), ROWS.validate_python(said["rows"]), (), (), (), False)
+    return Comparison(
+        request=REQUEST.validate_python(said["request"]),
+        rows=ROWS.validate_python(said["rows"]),
+        speedups=(),
+        failures=(),
+        devices=(),
+        shared=False,
+    )
 
 
 def main() -> None:

@@ -26,15 +26,23 @@ from ddtool.config import RunConfig
 from ddtool.data.batches import Pool, Real
 from ddtool.data.images import SyntheticSet, draw_pool, real_images
 from ddtool.evaluation.measure import kernel_ridge, train_and_test
-from ddtool.experiments.plot import STYLES, Level, Line, Panel, Point, draw
+from ddtool.events import silent
+from ddtool.experiments.grid import entries
+from ddtool.experiments.plot import Level, Line, Panel, Point, draw
+from ddtool.experiments.report import style_of
 from ddtool.hub.generators import generator_folder
 from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
-from ddtool.pipeline import adapt as pipeline
+from ddtool.pipeline.adapt import feasible, labelled_pool
+from ddtool.pipeline.generate import fit_labels
+from ddtool.pipeline.networks import feature_network, fixed_features
+from ddtool.pipeline.plan import pool_size
 from ddtool.pipeline.scoring import load_target
+from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.pipeline.target import mirror_keeps_classes
 from ddtool.runs.files import write_json
+from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 
 FIGURES = ("quick", "kernel-ridge")
@@ -47,13 +55,15 @@ class Bench:
         self.config, self.engine, self.target = config, engine, load_target(config, lambda event: None)
         self.real = Real.of(self.target.train, engine)
         data, rng = self.real.data, engine.rng(config.seed, "labels")
-        self.features = pipeline.feature_network(config, data.shape, engine)
-        self.theta: RandomFeatures = pipeline.fixed_features(data.shape, config.labels.width, engine, rng)
+        self.session = Session(config, Run(Path("unused")), engine)  # nothing is written down
+        self.features = feature_network(self.session, data.shape)
+        self.theta: RandomFeatures = fixed_features(data.shape, config.labels.width, engine, rng)
         rows = torch.randperm(len(data), generator=rng, device=engine.device)[: config.labels.images]
         self.W = mgdd.label_head(self.theta, self.real, rows, config.labels.ridge)
-        self.mirror = mirror_keeps_classes(config, self.real, engine)[0]
+        self.mirror = mirror_keeps_classes(self.session, self.real)[0]
+        self.problem = JudgedProblem(self.real, self.mirror, self.features)
         self.pool: Pool | None = None
-        self.rows = draw_pool(data, pipeline.pool_size(config, data), config.seed)
+        self.rows = draw_pool(data, pool_size(config, data), config.seed)
 
     def initial(self) -> SyntheticSet:
         """Real images with analytical labels (Eq. 3)."""
@@ -69,10 +79,10 @@ class Bench:
         g = engine.place(g or Generator.load(generator_folder(generator)))
         X, _ = self.real.at(self.rows)
         settings = replace(config.adapt, steps=steps, mirror=self.mirror)
-        settings = pipeline.feasible(settings, config.ipc, self.real.data, lambda event: None)
+        settings = feasible(settings, config.ipc, self.real.data, silent)
         if steps:
             head = self.theta, self.W
-            self.pool = self.pool or pipeline.labelled_pool(config, settings, X, self.real, self.features, head, engine)
+            self.pool = self.pool or labelled_pool(self.session, self.problem, settings, X, head)
             mgdd.adapt(g, self.features, self.real, self.pool, settings, engine, engine.rng(config.seed, "adapt"))
         first = self.initial()
         made = mgdd.generate(g, X[: len(first)], self.real.inputs, engine)
@@ -83,7 +93,7 @@ class Bench:
         return self.fitted(self.generated(generator, steps))
 
     def fitted(self, synthetic: SyntheticSet) -> SyntheticSet:
-        return pipeline.fit_labels(self.config, synthetic, self.real, self.features, self.engine)
+        return fit_labels(self.session, self.problem, synthetic)
 
     def refined(self, synthetic: SyntheticSet, steps: int) -> SyntheticSet:
         settings = replace(self.config.refine, steps=steps, mirror=self.mirror)
@@ -192,7 +202,8 @@ def plot(files: list[Path], out: Path) -> None:
 
 
 def line_of(name: str, rows: list[dict[str, Any]], i: int) -> Line:
-    style = list(STYLES.values())[i % len(STYLES)]
+    styles = [style_of(name) for name, entry in entries().items() if entry.variant.colour]
+    style = styles[i % len(styles)]
     points = tuple(
         Point(max(r["steps"], 1), r["quick"], r["quick std"]) for r in sorted(rows, key=lambda r: r["steps"])
     )

@@ -4,7 +4,8 @@
     python benchmarks/fingerprint.py after.json --against before.json
 
 MGDD and each method of the field, a few steps on the bundled sample in float32. Bits differ between kinds of machines, so both
-files must come from the same one. Exits 1 and names the runs where a hash differs.
+files must come from the same one. Exits 1 and names what differs: a hash, or a score that both versions measure (a later version
+may measure more).
 """
 
 import argparse
@@ -29,14 +30,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def settings_of(method: str) -> dict[str, Any]:
-    """A few steps, no scores that take long."""
+    """A few steps, no scores that take long, nothing whitened: that is how the first recorded files were made."""
     chosen = SETTINGS.get(method, {})
-    few = {"evaluate": {"baseline": False, "kernel_ridge": True, "protocol": "quick", "seeds": 1}}
+    few = {
+        "whitening": {"kind": "none"},
+        "evaluate": {"baseline": False, "kernel_ridge": True, "protocol": "quick", "seeds": 1},
+    }
     return few | (chosen if method == "mgdd" else {"baseline": chosen})
 
 
 def fingerprint(run: ddtool.Run) -> dict[str, str]:
-    """SHA-256 of each stage's images and labels, and the kernel-ridge accuracies."""
+    """SHA-256 of each stage's images and labels, and the accuracies by kernel ridge and by the protocol, in their order."""
     hashes = {}
     for path in sorted(run.folder.rglob("*.safetensors")):
         if path.name == "exact.safetensors" or path.parent.name == "stages":
@@ -47,6 +51,13 @@ def fingerprint(run: ddtool.Run) -> dict[str, str]:
             hashes[f"{path.parent.name}/{path.name}"] = digest.hexdigest()[:16]
     scores = [score["mean"] for score in run.results()["scores"]]
     return hashes | {"scores": json.dumps(scores)}
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """The names of the hashes and of the list of scores that differ between two fingerprints of a method, of what both have."""
+    different = [name for name in before if name != "scores" and before[name] != after.get(name)]
+    ours, theirs = (json.loads(one["scores"]) for one in (before, after))
+    return different + ["scores"] * (len(ours) == len(theirs) and ours != theirs)
 
 
 def main() -> None:
@@ -65,7 +76,7 @@ def main() -> None:
     options.out.write_text(json.dumps(found, indent=2) + "\n")
     if options.against:
         before = json.loads(options.against.read_text())
-        different = [method for method in METHODS if before[method] != found[method]]
+        different = [f"{method} {name}" for method in METHODS for name in differences(before[method], found[method])]
         print("the same" if not different else f"different: {', '.join(different)}")
         raise SystemExit(bool(different))
 

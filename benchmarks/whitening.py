@@ -18,10 +18,12 @@ from pathlib import Path
 import torch
 
 from ddtool.config import RunConfig, WhiteningConfig
+from ddtool.data.batches import Real
 from ddtool.data.whitening import LARGEST_ZCA
-from ddtool.methods.mgdd import Real
 from ddtool.pipeline import target
 from ddtool.pipeline.scoring import load_target
+from ddtool.pipeline.session import Problem, Session
+from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine, hardware
 
 KINDS = {"none": [0.1], "zca": [0.1]}
@@ -37,17 +39,19 @@ def measure(name: str, kinds: list[tuple[str, float]], seeds: int, engine: Engin
     dataset, _, side = name.partition(":")
     config = RunConfig(dataset=dataset, data={"resolution": int(side)} if side else {})
     plain = Real.of(load_target(config, lambda event: None).train, engine)
-    mirror, _ = target.mirror_keeps_classes(config, plain, engine)
+    session = Session(config, Run(Path("unused")), engine)  # nothing is written down
+    problem = Problem(plain, target.mirror_keeps_classes(session, plain)[0])
     shape = plain.data.shape
-    found: dict[str, object] = {"shape": shape, "classes": plain.data.num_classes, "mirror": mirror}
+    found: dict[str, object] = {"shape": shape, "classes": plain.data.num_classes, "mirror": problem.mirror}
     for kind, eps in kinds:
         if kind == "zca" and shape[0] * shape[1] * shape[2] > LARGEST_ZCA:
             continue
         started, scores = time.perf_counter(), []
         for seed in range(seeds):
             chosen = replace(config, seed=seed, whitening=WhiteningConfig(kind="dct", eps=eps))
-            fitted = None if kind == "none" else target.fitted_whitening(chosen, plain, kind, engine)
-            scores.append(target.whitening_accuracy(chosen, plain, fitted, mirror, engine))
+            tried = replace(session, config=chosen)
+            fitted = None if kind == "none" else target.fitted_whitening(tried, plain, kind)
+            scores.append(target.whitening_accuracy(tried, problem, fitted))
         found[f"{kind} {eps:g}"] = {
             "mean": round(statistics.fmean(scores), 2),
             "std": round(statistics.stdev(scores), 2) if seeds > 1 else 0.0,

@@ -14,9 +14,11 @@ from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED,
 from ddtool.events import Event, Note, Report, silent
 from ddtool.hub import download, generators, names
 from ddtool.hub.upload import Pushed
-from ddtool.pipeline import adapt as pipeline
-from ddtool.pipeline import distil as baselines
-from ddtool.pipeline import scoring
+from ddtool.pipeline import plan, scoring
+from ddtool.pipeline.adapt import adapt as adapt_and_make
+from ddtool.pipeline.distil import distil
+from ddtool.pipeline.generate import generate as generate_set
+from ddtool.pipeline.session import Session
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -47,7 +49,7 @@ def adapt(
     """Adapt a meta generator to `dataset` and distil a synthetic set for every `ipc`; returns the finished run.
 
     dataset: alias, Hub id, path or 'sample';  generator: bundled, scratch, a folder or a Hub repo[@revision];
-    method: mgdd, or one of `ddtool.methods.METHODS`, which has no generator and takes its settings from "baseline";
+    method: one of `ddtool.methods.METHODS`; one without a generator takes its settings from "baseline";
     settings: nested values of RunConfig on top of the device's preset, for example {"refine": {"steps": 300}};
     force: replace a run at `out`;  push_to: namespace/name, where `push` takes the finished run (checked before the work
     begins; what is different on the Hub is replaced only by `push` itself, with its `force`);  pool: push the initial samples,
@@ -69,9 +71,9 @@ def adapt(
 
 def work(run: Run, engine: Engine, report: Report) -> None:
     """Bring a run to its end by its method."""
-    config = run.config()
-    finish = pipeline.adapt if config.method == pipeline.MGDD else baselines.distil
-    finish(config, run, engine, recorded(run, report))
+    session = Session(run.config(), run, engine, recorded(run, report))
+    bring_to_its_end = adapt_and_make if session.method.has_generator else distil
+    bring_to_its_end(session)
 
 
 def resume(folder: str | Path, *, engine: Engine | None = None, report: Report = silent) -> Run:
@@ -98,7 +100,8 @@ def generate(
     default: fitted where the dataset can be had.
     """
     run = run if isinstance(run, Run) else open_run(run, report)
-    pipeline.generate(run, ipc, engine or Engine.choose(), labels=labels, force=force, report=recorded(run, report))
+    session = Session(run.config(), run, engine or Engine.choose(), recorded(run, report))
+    generate_set(session, ipc, labels=labels, force=force)
     return run.load_set(ipc)
 
 
@@ -132,14 +135,14 @@ def evaluate(
     scoring.check_stage(stage)
     seen = (EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
-    engine = engine or Engine.choose()
+    judge = scoring.Judge(seed, engine or Engine.choose(), report)
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
     if not path.exists() and names.parse(str(run_or_set)):
         with download.or_local(str(run_or_set)):
-            run, sets = None, shared_sets.sets_of(str(run_or_set), ipc, stage, report)
+            found = scoring.Found(None, shared_sets.sets_of(str(run_or_set), ipc, stage, report))
     else:
-        run, sets = scoring.find_sets(path, ipc, stage)
-    return scoring.evaluate(run, sets, on, wanted, seed, baseline, data or {}, engine, report)
+        found = scoring.find_sets(path, ipc, stage)
+    return scoring.evaluate(found, wanted, judge, on=on, baseline=baseline, data=data or {})
 
 
 def several(names: str | Sequence[str]) -> list[str]:
@@ -166,7 +169,7 @@ def push(
 ) -> list[Pushed]:
     """Push a finished run to the model repo `repo` and the dataset repo `repo`-ddtool, or a meta `generator` to `repo`.
 
-    A run of another method than mgdd has no generator, and makes the dataset repo alone. One commit a repo; pushing the
+    A run of a method without a generator makes the dataset repo alone. One commit a repo; pushing the
     same again changes nothing, another IPC is added to what is there. Raises HubError, with nothing half-made: the same
     call repeats safely.
 
@@ -176,7 +179,17 @@ def push(
     overwrite_card: write ddtool's part of a README.md anew though a person has changed it (words beside it always stay);
     message: the title of the commits.
     """
-    options = Options(private, revision, create_pr, pool, only, dataset_repo, force, overwrite_card, message)
+    options = Options(
+        private=private,
+        revision=revision,
+        create_pr=create_pr,
+        pool=pool,
+        only=only,
+        dataset_repo=dataset_repo,
+        force=force,
+        overwrite_card=overwrite_card,
+        message=message,
+    )
     return pushing.push(run, generator, repo, options, report)
 
 
@@ -225,8 +238,8 @@ def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any], report
     config = from_dict(RunConfig, layered(usual, *layers, note=lambda text: report(Note(text))))
     if not config.dataset:
         raise UsageError("No dataset was given.", "For a first try: `ddtool adapt sample --ipc 10`.")
-    pipeline.check_config(config)
-    pipeline.check_given(config.method, *layers)
+    plan.check_config(config)
+    plan.check_given(config.method, *layers)
     return config
 
 
@@ -239,8 +252,8 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     """
     check_free(folder, force)
     config = replace(config, generator=generators.pinned_generator(config.generator))
-    target = pipeline.check_start(config, report)
-    return Run.create(folder, pipeline.pinned(config, target.train.source), engine, force)
+    target = plan.check_start(config, report)
+    return Run.create(folder, plan.pinned(config, target.train.source), engine, force)
 
 
 def default_folder(config: RunConfig) -> Path:

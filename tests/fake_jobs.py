@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ddtool.experiments.folder import Folder
-from ddtool.experiments.grid import Job, Request, adapt_method
+from ddtool.experiments.grid import Job, Request, entry_of
 
 REQUEST = Request("sample")
 A, B, C = (Job("random", 1, None, None, seed) for seed in range(3))
@@ -52,14 +52,17 @@ def job(method: str, steps: int | None = 100, seed: int = 0, ipc: int = 10) -> J
 
 def config(job: Job) -> str:
     """The config.json of a job, as far as a comparison reads it."""
-    return json.dumps({"dataset": "toy", "refine": {"steps": 0 if job.method == "mgdd-generator" else 1}})
+    method = entry_of(job.method).method.name
+    return json.dumps(
+        {"dataset": "toy", "method": method, "refine": {"steps": 0 if job.method == "mgdd-generator" else 1}}
+    )
 
 
 def results(job: Job, accuracy: float, step_seconds: float = 1.0, outside: float = 0.0, **facts: Any) -> dict[str, Any]:
     """The results.json of a finished job, as the pipeline writes it."""
     stage = {"mgdd": "refined", "mgdd-generator": "generated"}.get(job.method, "distilled")
     score = {
-        "stage": stage, "method": adapt_method(job.method), "ipc": job.ipc, "arch": "ConvNet", "protocol": "quick",
+        "stage": stage, "method": entry_of(job.method).method.name, "ipc": job.ipc, "arch": "ConvNet", "protocol": "quick",
         "dataset": "toy", "mean": accuracy, "std": 0.0, "seeds": 1, "seconds": 1.0,
     }  # fmt: skip
     spent = {"steps": job.steps or 0, "step_seconds": step_seconds, "outside_seconds": outside}

@@ -27,16 +27,23 @@ TINY: dict[str, dict[str, Any]] = {
 """Settings under which six steps take about a second."""
 
 
+def by_steps() -> list[str]:
+    """The names of the methods that are run by their steps."""
+    return [name for name, kind in methods.METHODS.items() if issubclass(kind, Method)]
+
+
 def task_of(data: ImageData, ipc: int = 2, seed: int = 0, mirror: bool = True, store: Store | None = None) -> Task:
     """The task of distilling `data` in float32 on the CPU."""
     rows = draw_pool(data, ipc, seed)
-    return Task(Real.of(data, ENGINE), ipc, rows, mirror, ENGINE, seed, store or Memory())
+    return Task(
+        real=Real.of(data, ENGINE), ipc=ipc, rows=rows, mirror=mirror, engine=ENGINE, seed=seed, store=store or Memory()
+    )
 
 
 def method_of(name: str, task: Task, **settings: Any) -> Method:
     """A method ready to run, by its tiny settings and those given."""
     chosen = methods.settings_of(name, {"steps": 6} | TINY[name] | settings)
-    return methods.find(name)(task, chosen, task.engine.rng(task.seed, name))
+    return methods.make(name, task, chosen, task.engine.rng(task.seed, name))
 
 
 def plain_features(weights: dict[str, Tensor], X: Tensor) -> Tensor:

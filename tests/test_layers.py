@@ -164,6 +164,7 @@ def test_cards_have_one_writer_that_knows_facts_only() -> None:
     assert importers("jinja2") == rooms("sharing.cards", "experiments.report")
     allowed = rooms(
         "evaluation.protocols",
+        "events",
         "hub.names",
         "runs.facts",
         "sharing.facts",

@@ -14,6 +14,7 @@ from ddtool.errors import DDToolError, UsageError
 if TYPE_CHECKING:
     from ddtool.config import RunConfig
     from ddtool.hub.upload import Pushed
+    from ddtool.methods import Record
     from ddtool.runs.run import Run
     from ddtool.runtime.engine import Engine
 
@@ -128,7 +129,7 @@ def command(
             return
         engine = engine_for(device, precision, compile_, threads, output)
         layers = (o.read_config_file(config), o.parse_settings(set_ or []))
-        if chosen_method(*layers, flags) != "mgdd":
+        if not chosen_method(*layers, flags).has_generator:
             if generator is not None or refine_steps is not None:
                 raise UsageError("--generator and --refine-steps are MGDD's.", "Leave them out, or leave --method out.")
             stages["baseline"] = stages.pop("adapt")
@@ -147,9 +148,12 @@ def command(
         finish(output, go_on(run.folder, engine, machine, output), goal)
 
 
-def chosen_method(*layers: dict[str, Any]) -> str:
-    """The method that the last of the layers to name one names."""
-    return next((str(layer["method"]) for layer in reversed(layers) if "method" in layer), "mgdd")
+def chosen_method(*layers: dict[str, Any]) -> "Record":
+    """The method that the last of the layers to name one names; UsageError when there is no such method."""
+    from ddtool import methods
+
+    named = [str(layer["method"]) for layer in layers if "method" in layer]
+    return methods.find(named[-1]) if named else methods.default()
 
 
 @dataclass(frozen=True)
@@ -236,12 +240,12 @@ def show_plan(
     import json
 
     from ddtool.config import to_dict
-    from ddtool.pipeline import adapt as pipeline
+    from ddtool.pipeline.plan import plan
     from ddtool.runs.foreign import check_free
 
     check_free(folder, force)
-    plan = pipeline.plan(config, output.listener)
-    data = {"config": to_dict(config), "device": engine.describe(), "out": str(folder), **plan}
+    planned = plan(config, output.listener)
+    data = {"config": to_dict(config), "device": engine.describe(), "out": str(folder), **planned}
     if goal:
         data["push_to"] = goal.repos(config.method)
     output.result(data, json.dumps(data, indent=2))

@@ -1,6 +1,5 @@
 """`ddtool generate`: any other IPC from an adapted run, without adapting again."""
 
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -34,16 +33,15 @@ def command(
 
       ddtool generate NAMESPACE/NAME --ipc 20
     """
-    from ddtool.api import open_run, recorded
+    from ddtool import api
     from ddtool.cli.machine import engine_for
-    from ddtool.pipeline import adapt as pipeline
 
     with Output(json_, quiet) as output:
         engine = engine_for(device, precision, False, None, output)
-        opened = open_run(run, output.listener)
-        listener = recorded(opened, output.listener)
-        generate = partial(pipeline.generate, opened, engine=engine, labels=labels, force=force, report=listener)
-        folders = [generate(n) for n in ipc]
+        opened = api.open_run(run, output.listener)
+        for n in ipc:
+            api.generate(opened, n, labels=labels, engine=engine, force=force, report=output.listener)
+        folders = [opened.set_path(n).parent for n in ipc]
         data = {
             "run": str(opened.folder),
             "sets": {str(n): str(folder) for n, folder in zip(ipc, folders, strict=True)},

@@ -78,20 +78,23 @@ def describe_repo(name: str, output: Output) -> bool:
 
 
 def describe_run(path: Path, output: Output) -> None:
+    """What a run was made of, what it has come to, and the next command."""
+    from ddtool.methods import has_generator
     from ddtool.runs.run import Run
 
     run = Run.open(path)
     config, results = run.config(), run.results()
+    adapts = has_generator(config.method)
     facts: dict[str, Any] = {
         "run": str(path),
         "dataset": config.dataset,
-        **({"generator": config.generator} if config.method == "mgdd" else {"method": config.method}),
+        **({"generator": config.generator} if adapts else {"method": config.method}),
         "sets (ipc)": run.ipcs(),
     }
     facts |= {"seed": config.seed, **results["facts"]}
     scores = [score_table(results["scores"])] if results["scores"] else []
     output.result({**facts, **results}, str(path), [fact_table(readable(facts)), *scores])
-    if config.method != "mgdd" and run.noted().facts.finished:
+    if not adapts and run.noted().facts.finished:
         output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --seeds 3"))
     elif all(ipc in run.ipcs() for ipc in config.ipc):
         output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(run.ipcs())}"))

@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Push a run to two Hub repos, generator and synthetic sets, one commit each. Pushing again adds what is new.
 
-    A run of another method than mgdd has no generator: its sets go to NAMESPACE/NAME-ddtool alone.
+    A run of a method without a generator: its sets go to NAMESPACE/NAME-ddtool alone.
 
     Examples:
 

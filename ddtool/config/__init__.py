@@ -19,7 +19,6 @@ from ddtool.config.checked import (
 )
 from ddtool.config.layers import Notes, layered, merged
 from ddtool.config.settings import (
-    MGDD_SETTINGS,
     PRESETS,
     PRETRAIN_PRESETS,
     AdaptConfig,
@@ -37,7 +36,6 @@ from ddtool.config.settings import (
 )
 
 __all__ = [
-    "MGDD_SETTINGS",
     "PRESETS",
     "PRETRAIN_PRESETS",
     "SEE_SETTINGS",

@@ -309,8 +309,6 @@ class RunConfig:
         return self
 
 
-MGDD_SETTINGS = ("generator", "architecture", "features", "labels", "adapt", "fit", "refine", "adapt_share")
-"""What the other methods do not use."""
 PRESETS: dict[str, dict[str, Any]] = {
     "gpu": {},
     "cpu": {

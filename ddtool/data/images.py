@@ -238,7 +238,7 @@ def real_images(
 ) -> SyntheticSet:
     """Real images as a synthetic set: the random-subset baseline, or (with solved `labels`) the initial samples."""
     hard = data.labels[indices]
-    return SyntheticSet(
+    made = SyntheticSet(
         images=data.images[indices].float() / 255,
         labels=one_hot(hard, data.num_classes) if labels is None else labels,
         hard=hard,
@@ -248,11 +248,11 @@ def real_images(
         std=data.std,
         whitening=data.whitening,
         mirror=mirror,
-        method="random" if stage == "random" else "mgdd",
         stage=stage,
         label_method="hard" if labels is None else "analytical",
         source=data.source,
     )
+    return replace(made, method=stage) if stage == "random" else made
 
 
 def decode(images: Tensor, factor: int) -> Tensor:

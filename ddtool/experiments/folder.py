@@ -21,10 +21,8 @@ from ddtool.config import RunConfig
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.measure import arch_text
 from ddtool.evaluation.protocols import Score
-from ddtool.experiments.grid import MGDD, Grid, Job, Request, Values, adapt_method
-from ddtool.methods import METHODS
-from ddtool.pipeline import adapt as pipeline
-from ddtool.pipeline import distil as baselines
+from ddtool.experiments.grid import Grid, Job, Request, Values, entry_of
+from ddtool.pipeline.session import final_stage
 from ddtool.runs.facts import RunFacts
 from ddtool.runs.files import is_run, write_atomically, write_json
 from ddtool.runs.run import Run
@@ -169,16 +167,11 @@ def finished(job: Job, request: Request, run: Run, results: RunFacts) -> Outcome
         steps=spent.steps,
         step_seconds=spent.step_seconds,
         outside_seconds=spent.outside_seconds,
-        pretraining_seconds=facts.pretraining_seconds if job.method in MGDD else None,
+        pretraining_seconds=facts.pretraining_seconds if entry_of(job.method).method.has_generator else None,
         peak_memory_mib=facts.peak_memory_mib,
-        factor=published_factor(job.method) if facts.factor is None else facts.factor,
+        factor=entry_of(job.method).method.factor if facts.factor is None else facts.factor,
         device=run.environment().device or "",
     )
-
-
-def published_factor(method: str) -> int:
-    """How many images a stored one of this method holds, each way, by its publication."""
-    return METHODS[method].factor if method in METHODS else 1
 
 
 def by_its_network(scores: Sequence[Score], job: Job, request: Request, run: Run) -> Sequence[Score]:
@@ -194,8 +187,8 @@ def final_score(scores: Sequence[Score], job: Job, request: Request, config: Run
 
     ValueError when there is none.
     """
-    stage = pipeline.final_stage(config) if job.method in MGDD else baselines.STAGE
-    wanted = (stage, adapt_method(job.method), job.ipc, request.protocol, config.dataset, request.networks)
+    method = entry_of(job.method).method
+    wanted = (final_stage(method, config), method.name, job.ipc, request.protocol, config.dataset, request.networks)
     fitting = [
         s for s in scores if s.key.usual and (s.stage, s.method, s.ipc, s.protocol, s.dataset, s.seeds) == wanted
     ]

@@ -4,29 +4,45 @@ A job is one method at one IPC, budget and seed: a `ddtool adapt` in a process a
 seconds, its peak memory and its failures are its own.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer
 
-from ddtool.config import MGDD_SETTINGS, merged
+from ddtool.config import merged
 from ddtool.errors import UsageError, did_you_mean
-from ddtool.methods import METHODS
+from ddtool.methods import METHODS, Record, Variant
 
-MGDD = {"mgdd-generator": "MGDD, generator alone", "mgdd": "MGDD, refined"}
-"""The two entries of MGDD with their titles. Of the refined one's steps a fifth adapt the generator."""
-MGDD_SHORT: "Values" = {"labels": {"images": 4000}, "fit": {"networks": 8}}
-"""What `Method.short` is for the other methods: less work before and around the steps, which leaves time for them."""
 NO_MORE_KEYS = ConfigDict(extra="forbid")
 Values = dict[str, JsonValue]
 """Settings or options by name, as JSON has them."""
 Count = Annotated[int, Field(ge=1)]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What a name of `--methods` stands for: a method, in one of its variants."""
+
+    method: Record
+    variant: Variant
+
+
+def entries() -> dict[str, Entry]:
+    """What every name stands for that `--methods` takes, in the order of the tables."""
+    return {v.name: Entry(kind.record, v) for kind in METHODS.values() for v in kind.record.compared()}
+
+
+def entry_of(name: str) -> Entry:
+    """What a name stands for; of a name that another version knows, a method that can do nothing special."""
+    unknown = Record(name=name, title=name)
+    return entries().get(name) or Entry(unknown, unknown.compared()[0])
+
+
 def known_methods() -> list[str]:
     """Every name that `--methods` takes, in the order of the tables."""
-    return [*METHODS, *MGDD]
+    return list(entries())
 
 
 def find_methods(names: Sequence[str]) -> list[str]:
@@ -40,9 +56,35 @@ def find_methods(names: Sequence[str]) -> list[str]:
     return [name for name in known_methods() if name in words or "all" in words]
 
 
-def adapt_method(method: str) -> str:
-    """The `ddtool adapt --method` of a method here."""
-    return "mgdd" if method in MGDD else method
+@dataclass(frozen=True)
+class Budget:
+    """How much a job may take. Its text is the one of tables and results: '100 steps', '1 step', '2.5 s'."""
+
+    unit: Literal["steps", "seconds"]
+    amount: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget | None":
+        """The budget of a text; None for an empty one. ValueError for any other."""
+        found = re.fullmatch(r"([0-9]+) steps?|([0-9.e+-]+) s", text)
+        if text and not found:
+            raise ValueError(f"'{text:.40}' is no budget")
+        return found and (cls("steps", int(found[1])) if found[1] else cls("seconds", float(found[2])))
+
+    def __str__(self) -> str:
+        if self.unit == "seconds":
+            return f"{plain(self.amount)} s"
+        return f"{self.amount} step{'s' if self.amount != 1 else ''}"
+
+
+def _budget(value: Any) -> Any:
+    return Budget.parse(value) if isinstance(value, str) else value
+
+
+MaybeBudget = Annotated[
+    Budget | None, BeforeValidator(_budget), PlainSerializer(lambda budget: str(budget or ""), return_type=str)
+]
+"""A budget, or None for a selection of real images; text in JSON."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +100,9 @@ class Request:
     networks: Count = 1
     """Fresh networks a job."""
     published: bool = False
-    """Leave every method its published settings; otherwise all distil with MGDD's network (32-64-128), by `Method.short`."""
+    """Leave every method its published settings; otherwise all distil with MGDD's network (32-64-128), by their quick settings."""
     generator: str = "bundled"
-    """Meta generator of the MGDD jobs."""
+    """Meta generator of the jobs that adapt one."""
     preset: str = "auto"
     """Defaults by device."""
     precision: str = "auto"
@@ -75,8 +117,9 @@ class Request:
     """Values of `RunConfig` for the jobs of one method, by its name."""
 
     def settings_for(self, method: str) -> Values:
-        """Values of `RunConfig` for the jobs of a method: `baseline` is not for MGDD's, and MGDD's sections for them alone."""
-        others = ("baseline",) if method in MGDD else MGDD_SETTINGS
+        """Values of `RunConfig` for the jobs of a method: sections that are of other methods alone are left out."""
+        own = entry_of(method).method.sections
+        others = {name for kind in METHODS.values() for name in kind.record.sections if name not in own}
         given = {name: value for name, value in self.settings.items() if name not in others}
         everybody = merged({} if self.published else quick_settings(method), given)
         return merged(everybody, self.own.get(method, {}))
@@ -84,9 +127,9 @@ class Request:
 
 def quick_settings(method: str) -> Values:
     """Settings of a method that suit minutes, with the network that all methods have in common."""
-    if method in MGDD:
-        return MGDD_SHORT
-    return {"baseline": {"pyramid": True} | (METHODS[method].short if method in METHODS else {})}
+    record = entry_of(method).method
+    quick = dict(record.quick_settings)
+    return quick if record.has_generator else {"baseline": {"pyramid": True} | quick}
 
 
 @dataclass(frozen=True)
@@ -103,21 +146,22 @@ class Job:
     seed: Annotated[int, Field(ge=0)]
 
     @property
-    def budget(self) -> str:
-        """The budget in words; empty for a selection."""
+    def budget(self) -> Budget | None:
+        """Its budget; None for a selection."""
         if self.seconds is not None:
-            return f"{plain(self.seconds)} s"
-        return "" if self.steps is None else f"{self.steps} step{'s' if self.steps != 1 else ''}"
+            return Budget("seconds", self.seconds)
+        return None if self.steps is None else Budget("steps", self.steps)
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return "-".join(filter(None, [self.method, f"ipc{self.ipc}", self.budget.replace(" ", ""), f"seed{self.seed}"]))
+        budget = str(self.budget or "").replace(" ", "")
+        return "-".join(filter(None, [self.method, f"ipc{self.ipc}", budget, f"seed{self.seed}"]))
 
     @property
     def words(self) -> str:
         """The job in words."""
-        return ", ".join(filter(None, [self.method, f"IPC {self.ipc}", self.budget, f"seed {self.seed}"]))
+        return ", ".join(filter(None, [self.method, f"IPC {self.ipc}", str(self.budget or ""), f"seed {self.seed}"]))
 
 
 @dataclass(frozen=True)
@@ -147,5 +191,5 @@ def jobs_of(
         for seed in range(seeds)
         for ipc in sorted(set(ipcs))
         for method in methods
-        for count, clock in (budgets if method in MGDD or METHODS[method].learns else [(None, None)])
+        for count, clock in (budgets if entry_of(method).method.learns else [(None, None)])
     ]

@@ -12,8 +12,8 @@ from ddtool.config import RunConfig, from_dict, merged, preset
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.evaluation.protocols import check_protocol
 from ddtool.events import Report, silent
-from ddtool.experiments.grid import MGDD, Job, Request, Values, adapt_method, known_methods, plain
-from ddtool.pipeline import adapt as pipeline
+from ddtool.experiments.grid import Job, Request, Values, entry_of, known_methods, plain
+from ddtool.pipeline.plan import check_config, check_given, check_start
 from ddtool.runs.files import is_run
 
 FORCED: Values = {"evaluate": {"baseline": False, "kernel_ridge": False, "without_whitening": False}}
@@ -33,16 +33,16 @@ def check(request: Request, jobs: Sequence[Job], device_type: str, report: Repor
         config = checked_config(request, method, device_type)
     ipcs = tuple(sorted({job.ipc for job in jobs}))
     config = replace(config, dataset=request.dataset, ipc=ipcs, data=request.data, generator=request.generator)
-    return pipeline.check_start(config, report).train.source
+    return check_start(config, report).train.source
 
 
 def checked_config(request: Request, method: str, device_type: str) -> RunConfig:
     """The configuration of a method's jobs; UsageError, beginning with the method's name, for settings it cannot use."""
-    values = request.settings_for(method) | {"method": adapt_method(method)}
+    values = request.settings_for(method) | {"method": entry_of(method).method.name}
     try:
         config = from_dict(RunConfig, merged(preset(request.preset, device_type), values))
-        pipeline.check_config(config)
-        pipeline.check_given(config.method, values)
+        check_config(config)
+        check_given(config.method, values)
     except UsageError as error:
         error.message = f"{method}: {error.message}"
         error.hint = f"{error.hint} A setting for one method alone: --set-for {method}:NAME=VALUE.".lstrip()
@@ -63,10 +63,11 @@ def command(request: Request, job: Job, folder: Path, machine: Sequence[str]) ->
     last = [*machine, "--precision", request.precision, *["--compile"] * request.compiled, "--quiet"]
     if is_run(folder):
         return [*start, "--resume", str(folder), *last]
-    words = ["--method", adapt_method(job.method), *budget_options(job)]
+    method = entry_of(job.method).method
+    words = ["--method", method.name, *budget_options(job)]
     words += ["--ipc", str(job.ipc), "--seed", str(job.seed), "--out", str(folder), "--preset", request.preset]
     words += ["--protocol", request.protocol, "--eval-seeds", str(request.networks)]
-    if job.method in MGDD:
+    if method.has_generator:
         words += ["--generator", request.generator]
     for name, value in request.data.items():
         words += [f"--{'dataset-config' if name == 'config' else name.replace('_', '-')}", str(value)]
@@ -76,16 +77,16 @@ def command(request: Request, job: Job, folder: Path, machine: Sequence[str]) ->
 
 
 def budget_options(job: Job) -> list[str]:
-    """A job's budget as options of `ddtool adapt`. With seconds, the pipeline shares them out between MGDD's stages."""
-    alone = ["--refine-steps", "0"] if job.method == "mgdd-generator" else []
+    """A job's budget as options of `ddtool adapt`. With seconds, the pipeline shares them out between the stages."""
+    entry, one_in = entry_of(job.method), entry_of(job.method).variant.adapts_one_in
+    alone = ["--refine-steps", "0"] if entry.method.has_generator and one_in == 1 else []
     if job.seconds is not None:
         return ["--seconds", plain(job.seconds), *alone]
     if job.steps is None:
         return []
-    if job.method == "mgdd":
-        adapting = job.steps // 5
-        return ["--steps", str(adapting), "--refine-steps", str(job.steps - adapting)]
-    return ["--steps", str(job.steps), *alone]
+    adapting = job.steps // one_in
+    refining = [] if one_in == 1 else ["--refine-steps", str(job.steps - adapting)]
+    return ["--steps", str(adapting), *refining, *alone]
 
 
 def flat(values: Mapping[str, JsonValue], above: str = "") -> Iterator[str]:

@@ -34,13 +34,6 @@ class Style:
     marker: str
 
 
-STYLES = {
-    "mgdd": Style("#d55e00", "o"), "mgdd-generator": Style("#9c5c38", "s"), "frepo": Style("#9529ff", "D"),
-    "idc": Style("#ca00b6", "P"), "mtt": Style("#29a2ff", "X"), "dsa": Style("#0e7a74", "^"),
-    "dc": Style("#a2a887", "v"), "dm": Style("#ec82c0", "h"),
-}  # fmt: skip
-"""The look of a method's line, the same in every plot. The colours were searched for: they stay apart for eyes that miss one
-kind of cone, and each stands out from light and from dark paper."""
 SPARE = ("p", "*", "<", ">", "d")
 """Marks of methods that have no look of their own; they are grey."""
 
@@ -97,9 +90,9 @@ class Panel:
     levels: tuple[Level, ...] = ()
 
 
-def style_of(method: str) -> Style:
-    """The look of a method's line; one without an entry in `STYLES` is grey, with a mark that follows from its name."""
-    return STYLES.get(method) or Style("#7f7f7f", SPARE[zlib.crc32(method.encode()) % len(SPARE)])
+def spare_style(name: str) -> Style:
+    """The look of a line that has none of its own: grey, with a mark that follows from its name."""
+    return Style("#7f7f7f", SPARE[zlib.crc32(name.encode()) % len(SPARE)])
 
 
 def draw(

@@ -11,10 +11,11 @@ from itertools import groupby
 from pathlib import Path
 
 import jinja2
+from pydantic import TypeAdapter
 
 from ddtool.experiments.folder import Folder, values_of
-from ddtool.experiments.grid import Values
-from ddtool.experiments.plot import DARK, Level, Line, Panel, Point, draw, style_of
+from ddtool.experiments.grid import Values, entry_of
+from ddtool.experiments.plot import DARK, Level, Line, Panel, Point, Style, draw, spare_style
 from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, gather
 from ddtool.experiments.words import (
     SPEEDUP_HEADERS,
@@ -34,6 +35,7 @@ PAGE = "report.html"
 PLOT = "accuracy-over-seconds"
 AXES = ("seconds, in steps and outside them (logarithmic)", "test accuracy, %")
 TEMPLATES = Path(__file__).parent / "templates"
+ROW = TypeAdapter(Row)
 TextRow = tuple[Row, Sequence[str]]
 """A row and its cells."""
 
@@ -74,7 +76,7 @@ def to_json(found: Comparison) -> Values:
     """Everything, as plain JSON values."""
     return {
         "request": values_of(found.request),
-        "rows": [asdict(row) for row in found.rows],
+        "rows": [ROW.dump_python(row, mode="json") for row in found.rows],
         "speedups": [
             asdict(one) | {"baseline": about(one.baseline), "mgdd": one.mgdd and about(one.mgdd)}
             for one in found.speedups
@@ -89,7 +91,8 @@ def to_json(found: Comparison) -> Values:
 
 def about(row: Row) -> Values:
     """A row in short."""
-    return {name: getattr(row, name) for name in ("method", "ipc", "budget", "accuracy", "total_seconds")}
+    names = {"method", "ipc", "budget", "accuracy", "total_seconds"}
+    return ROW.dump_python(row, mode="json", include=names)
 
 
 def to_csv(found: Comparison) -> str:
@@ -244,6 +247,12 @@ def line_of(rows: Sequence[Row]) -> Line:
     apart = first.group not in (PLAIN, OURS)
     name = f"{short_title(first)} ({first.group})" if apart else short_title(first)
     return Line(name, points, style_of(first.method), strong=first.ours, dashed=apart)
+
+
+def style_of(method: str) -> Style:
+    """The look of a method's line, the same in every plot."""
+    variant = entry_of(method).variant
+    return Style(variant.colour, variant.marker) if variant.colour else spare_style(method)
 
 
 def short_title(row: Row) -> str:

@@ -5,15 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from ddtool.experiments.folder import Folder, Outcome, published_factor
-from ddtool.experiments.grid import MGDD, Request, known_methods
-from ddtool.methods import METHODS
+from ddtool.experiments.folder import Folder, Outcome
+from ddtool.experiments.grid import MaybeBudget, Request, entries, entry_of
 
 PLAIN, OURS = "plain pixels", "MGDD"
 """The groups of a table beside those of methods that store several images in the place of one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One method at one IPC and budget: means over the seeds that are finished, None where there is none."""
 
@@ -22,7 +21,7 @@ class Row:
     group: str
     """Methods whose images take the same storage stand together."""
     ipc: int
-    budget: str
+    budget: MaybeBudget
     seeds: int
     """Finished ones, n of the mean."""
     failed: int
@@ -39,7 +38,7 @@ class Row:
     pretraining_seconds: float | None = None
     """The whole of it."""
     pretraining_share: float | None = None
-    """Divided by the MGDD jobs of the table."""
+    """Divided by the jobs of the table that adapt a generator."""
     peak_memory_mib: float | None = None
     """The largest of the seeds."""
     jobs: tuple[str, ...] = ()
@@ -47,10 +46,11 @@ class Row:
 
     @property
     def ours(self) -> bool:
-        return self.method in MGDD
+        """Whether it is of this package's own method."""
+        return entry_of(self.method).method.ours
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Speedup:
     """How much sooner MGDD is as accurate as a baseline ever is here."""
 
@@ -66,7 +66,7 @@ class Speedup:
     """The same with the whole pre-training in MGDD's seconds; None: its seconds are not known, or there was none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """All that a folder says."""
 
@@ -95,40 +95,43 @@ def gather(folder: Folder) -> Comparison:
     grid = folder.read()
     outcomes = [folder.outcome(job, grid.request) for job in grid.jobs]
     done = [outcome for outcome in outcomes if outcome.state == "finished"]
-    mgdd_jobs = sum(outcome.job.method in MGDD for outcome in done)
+    adapting = sum(entry_of(outcome.job.method).method.has_generator for outcome in done)
     factors = {outcome.job.method: outcome.factor for outcome in done}
 
     def cell(outcome: Outcome) -> tuple:
-        job = outcome.job
-        factor = factors.get(job.method, published_factor(job.method))
-        return job.ipc, job.method in MGDD, factor, order(job.method), job.steps or 0, job.seconds or 0.0
+        job, method = outcome.job, entry_of(outcome.job.method).method
+        factor = factors.get(job.method, method.factor)
+        return job.ipc, method.ours, factor, order(job.method), job.steps or 0, job.seconds or 0.0
 
     outcomes.sort(key=lambda outcome: (*cell(outcome), outcome.job.seed))
-    rows = tuple(row_of(list(members), key[2], mgdd_jobs) for key, members in groupby(outcomes, cell))
+    rows = tuple(row_of(list(members), key[2], adapting) for key, members in groupby(outcomes, cell))
     failures = tuple((o.job.words, o.reason) for o in outcomes if o.state == "failed")
     devices = tuple(sorted({outcome.device for outcome in done}))
-    return Comparison(grid.request, rows, tuple(speedups_of(rows)), failures, devices, grid.shared)
+    return Comparison(
+        request=grid.request,
+        rows=rows,
+        speedups=tuple(speedups_of(rows)),
+        failures=failures,
+        devices=devices,
+        shared=grid.shared,
+    )
 
 
 def order(method: str) -> tuple[int, str]:
     """Where a method stands in a table; one of another version stands last."""
-    known = known_methods()
+    known = list(entries())
     return (known.index(method) if method in known else len(known), method)
 
 
-def title_of(method: str) -> str:
-    """The title of a method, with its authors and year where it has some; the name of one that is not known."""
-    return MGDD.get(method) or (METHODS[method].title if method in METHODS else method)
-
-
-def row_of(outcomes: Sequence[Outcome], factor: int, mgdd_jobs: int) -> Row:
-    """The row of the jobs of one cell, which differ in their seed."""
+def row_of(outcomes: Sequence[Outcome], factor: int, adapting: int) -> Row:
+    """The row of the jobs of one cell, which differ in their seed. adapting: the jobs of the table that adapt a generator."""
     job, done = outcomes[0].job, [outcome for outcome in outcomes if outcome.state == "finished"]
     failed = sum(outcome.state == "failed" for outcome in outcomes)
-    group = OURS if job.method in MGDD else PLAIN if factor == 1 else f"{factor**2} images in the place of one"
+    entry = entry_of(job.method)
+    group = OURS if entry.method.ours else PLAIN if factor == 1 else f"{factor**2} images in the place of one"
     row = Row(
         method=job.method,
-        title=title_of(job.method),
+        title=entry.variant.title,
         group=group,
         ipc=job.ipc,
         budget=job.budget,
@@ -137,10 +140,10 @@ def row_of(outcomes: Sequence[Outcome], factor: int, mgdd_jobs: int) -> Row:
         waiting=len(outcomes) - len(done) - failed,
         jobs=tuple(outcome.job.name for outcome in outcomes),
     )
-    return with_means(row, done, mgdd_jobs) if done else row
+    return with_means(row, done, adapting) if done else row
 
 
-def with_means(row: Row, done: Sequence[Outcome], mgdd_jobs: int) -> Row:
+def with_means(row: Row, done: Sequence[Outcome], adapting: int) -> Row:
     """The row with the figures of its finished jobs."""
     pretraining = [o.pretraining_seconds for o in done if o.pretraining_seconds is not None]
     peaks = [o.peak_memory_mib for o in done if o.peak_memory_mib is not None]
@@ -155,7 +158,7 @@ def with_means(row: Row, done: Sequence[Outcome], mgdd_jobs: int) -> Row:
         outside_seconds=statistics.fmean(outcome.outside_seconds for outcome in done),
         total_seconds=statistics.fmean(outcome.total_seconds for outcome in done),
         pretraining_seconds=whole,
-        pretraining_share=None if whole is None else whole / mgdd_jobs,
+        pretraining_share=None if whole is None else whole / adapting,
         peak_memory_mib=max(peaks, default=None),
     )
 
@@ -178,12 +181,12 @@ def speedup_over(baseline: Row, ours: Sequence[Row]) -> Speedup:
     """MGDD's speed-up over a baseline. ours: MGDD's rows with a score at that IPC, by seconds."""
     first = next((row for row in ours if (row.accuracy or 0.0) >= (baseline.accuracy or 0.0)), None)
     if first is None:
-        return Speedup(baseline, None, None, False, None)
+        return Speedup(baseline=baseline, mgdd=None, speedup=None, at_least=False, with_pretraining=None)
     smallest = next(row for row in ours if row.method == first.method)
     ratio = seconds_of(baseline) / max(seconds_of(first), 1e-9)
     cost = first.pretraining_seconds
     whole = None if cost is None else seconds_of(baseline) / max(seconds_of(first) + cost, 1e-9)
-    return Speedup(baseline, first, ratio, first is smallest, whole)
+    return Speedup(baseline=baseline, mgdd=first, speedup=ratio, at_least=first is smallest, with_pretraining=whole)
 
 
 def merit(row: Row) -> tuple[float, float]:

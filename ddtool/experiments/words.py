@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ddtool.experiments.grid import Request, known_methods
-from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, Speedup
+from ddtool.experiments.grid import Request, entry_of
+from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, Speedup, order
 
 HEADERS = ("method", "IPC", "budget", "accuracy, %", "steps", "s in steps", "s outside", "pre-training, s", "peak MiB")
 SPEEDUP_HEADERS = ("IPC", "baseline", "its accuracy, %", "its s", "reached by", "accuracy, %", "s", "speedup")
@@ -63,7 +63,7 @@ def cells(row: Row) -> tuple[str, ...]:
     share = "" if row.pretraining_seconds is None else f" ({number(row.pretraining_share)})"
     steps = "–" if row.steps is None else f"{row.steps:,.0f}"
     return (
-        row.title, str(row.ipc), row.budget or "–", accuracy(row), steps, number(row.step_seconds),
+        row.title, str(row.ipc), str(row.budget or "–"), accuracy(row), steps, number(row.step_seconds),
         number(row.outside_seconds), number(row.pretraining_seconds) + share, number(row.peak_memory_mib),
     )  # fmt: skip
 
@@ -71,7 +71,7 @@ def cells(row: Row) -> tuple[str, ...]:
 def columns(found: Comparison) -> list[str]:
     """The headers of the table of one IPC: those that say something here. Where all budgets are steps, `steps` is enough."""
     left_out = {"IPC"}
-    if not any(row.budget.endswith(" s") for row in found.rows):
+    if not any(timed(row) for row in found.rows):
         left_out.add("budget")
     if all(row.pretraining_seconds is None for row in found.rows):
         left_out.add("pre-training, s")
@@ -82,7 +82,7 @@ def line(row: Row, headers: Sequence[str]) -> list[str]:
     """A row as text under some of `HEADERS`; the steps asked for where none were taken."""
     shown = dict(zip(HEADERS, cells(row), strict=True))
     if row.steps is None and "budget" not in headers:
-        shown["steps"] = f"{int(row.budget.split()[0]):,}" if row.budget else "–"
+        shown["steps"] = f"{row.budget.amount:,}" if row.budget else "–"
     return [shown[name] for name in headers]
 
 
@@ -112,8 +112,12 @@ def overview(found: Comparison) -> Iterator[tuple[Row, list[str]]]:
 
 def place(row: Row) -> tuple[bool, bool, int]:
     """Where a method stands in the paper's table."""
-    known = known_methods()
-    return row.ours, row.group != PLAIN, known.index(row.method) if row.method in known else len(known)
+    return row.ours, row.group != PLAIN, order(row.method)[0]
+
+
+def timed(row: Row) -> bool:
+    """Whether the budget of a row is in seconds."""
+    return row.budget is not None and row.budget.unit == "seconds"
 
 
 def notes(found: Comparison) -> list[str]:
@@ -131,8 +135,10 @@ def of_columns(found: Comparison) -> Iterator[str]:
         "s outside: work of the method that is not a step: experts, networks trained between the steps, labels. "
         "Data, scores and the start of the process are in no column."
     )
-    if any(row.budget.endswith(" s") and row.method == "mtt" for row in found.rows):
-        yield "A budget in seconds is for steps and the work between them: MTT's experts come on top of it."
+    for method in dict.fromkeys(row.method for row in found.rows if timed(row)):
+        if (record := entry_of(method).method).unbudgeted:
+            beside = f"{record.short_title}'s {record.unbudgeted} come on top of it."
+            yield f"A budget in seconds is for steps and the work between them: {beside}"
     if any(row.pretraining_seconds is not None for row in found.rows):
         yield (
             "Pre-training: the whole of it, once for all targets, and in brackets its share, divided by the MGDD jobs of "

@@ -7,7 +7,7 @@ The letters are those of `mgdd.py`. A method never sees a path, a terminal or th
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import AfterValidator
@@ -16,6 +16,7 @@ from torch import Tensor
 from ddtool.config import AtLeastOne, Count, checked
 from ddtool.data.batches import Real
 from ddtool.events import Report, silent
+from ddtool.methods.record import Registered
 from ddtool.models.convnet import ConvNet, depth_for, initialise, known_norm, pyramid
 from ddtool.runtime.engine import Engine, frozen_random_state, seeded_generator
 from ddtool.runtime.loop import Loop, Saver
@@ -44,7 +45,7 @@ class Memory:
         self.kept[name] = tensors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What every method is given: the target on the device, and the same real images to start from.
 
@@ -104,34 +105,20 @@ class Settings:
     """The synthetic images at the start: real or noise."""
 
 
-class Method(ABC):
-    """One method. Subclasses set the class variables, build all their tensors in `__init__`, and change them in place only."""
-
-    name: ClassVar[str]
-    """As in `--method`."""
-    title: ClassVar[str]
-    """With its authors and year, for tables and cards."""
-    settings: ClassVar[type[Settings]]
-    short: ClassVar[dict[str, Any]] = {}
-    """Ours: settings that do well in minutes, where the published ones take hours; `ddtool compare` uses them unless told
-    otherwise. Chosen in up to a minute of one CPU thread, on images held out of the train splits of CIFAR-10 and, for learning
-    rates, FashionMNIST (docs/log.md)."""
-    min_lr_ratio: ClassVar[float] = 1.0
-    """Where the half cosine of the learning rate ends, as a share of its start; 1: constant."""
-    factor: int = 1
-    """Each stored image holds factor x factor images of lower resolution (IDC)."""
-    soft: ClassVar[bool] = False
-    """Whether labels are learned."""
-    learns: ClassVar[bool] = True
-    """Whether there are steps at all: a selection of real images is finished when it is made."""
+class Method(Registered, ABC):
+    """A method that is run by its steps. Subclasses have a `record`, build all their tensors in `__init__`, and change them in
+    place only."""
 
     X: Tensor
     """The stored synthetic images as networks see them, (m, c, h, w), a leaf: image-major, as `task.rows`."""
     optimiser: torch.optim.Optimizer
     """Over what is learned."""
+    factor: int
+    """Each stored image holds factor x factor images of lower resolution: as the record says, or a setting."""
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         self.task, self.config, self.rng = task, settings, rng
+        self.factor = self.record.factor
 
     def prepare(self, report: Report = silent) -> float:
         """What is made once before the steps (experts); returns the seconds that it took, or took when it was made."""
@@ -146,7 +133,7 @@ class Method(ABC):
         to be viewable."""
         self.X.copy_(self.task.real.inputs.bound(self.X))
 
-    def between(self, step: int) -> None:  # noqa: B027
+    def between(self, step: int) -> None:
         """Work after the update of a step that is not the step: training of networks. Timed apart."""
 
     @abstractmethod
@@ -247,11 +234,11 @@ def distil(
     """Run a method for its `settings.steps` steps, or for `seconds` of wall clock instead (what `prepare` takes is beside
     both); it resumes from the saver's checkpoint. A budget in steps gives the same bits again, one in seconds does not."""
     prepared = method.prepare(report)
-    if not method.learns:
+    if not method.record.learns:
         return Spent(0, 0.0, prepared)
     loop = Loop(
         phase, method.config.steps, method.tensors(), method.optimiser, method.rng, report, saver,
-        min_lr_ratio=method.min_lr_ratio, limit=seconds,
+        min_lr_ratio=method.record.min_lr_ratio, limit=seconds,
     )  # fmt: skip
     synchronise, idle = method.task.engine.synchronise, type(method).between is Method.between
     for step in loop:

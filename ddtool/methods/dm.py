@@ -5,7 +5,7 @@ each step, A a random augmentation, the same for both sides, and T_c, S_c the re
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.augment import siamese
 from ddtool.data.batches import in_chunks
 from ddtool.methods.base import Method, Settings, Task
+from ddtool.methods.record import Record
 from ddtool.models.convnet import initialise
 
 PASS = 1024
@@ -37,8 +38,15 @@ class DMSettings(Settings):
 class DM(Method):
     """Class means of the features of untrained networks, one network a step."""
 
-    name, title, settings = "dm", "DM (Zhao and Bilen, 2023)", DMSettings
-    short: ClassVar[dict[str, Any]] = {"real_batch": 64}
+    record = Record(
+        name="dm",
+        title="DM (Zhao and Bilen, 2023)",
+        paper="Zhao and Bilen, WACV 2023",
+        settings=DMSettings,
+        quick_settings={"real_batch": 64},
+        colour="#ec82c0",
+        marker="h",
+    )
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)

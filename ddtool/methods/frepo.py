@@ -9,7 +9,6 @@ one of them at random, moves S down the gradient of L, and then the network by o
 """
 
 import math
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.batches import balanced_part, mirrored
 from ddtool.methods.base import Method, Norm, Settings, Student, Task
+from ddtool.methods.record import Record
 from ddtool.models.ridge import ridge_head
 
 
@@ -50,10 +50,17 @@ class FRePoSettings(Settings):
 class FRePo(Method):
     """Feature regression on a pool of networks that train on S: images and labels are learned."""
 
-    name, title, settings = "frepo", "FRePo (Zhou et al., 2022)", FRePoSettings
-    short: ClassVar[dict[str, Any]] = {"real_batch": 256, "lr_images": 0.03, "lr_labels": 0.01}
-    min_lr_ratio = 0.01
-    soft = True
+    record = Record(
+        name="frepo",
+        title="FRePo (Zhou et al., 2022)",
+        paper="Zhou, Nezhadarya and Ba, NeurIPS 2022",
+        settings=FRePoSettings,
+        quick_settings={"real_batch": 256, "lr_images": 0.03, "lr_labels": 0.01},
+        min_lr_ratio=0.01,
+        soft=True,
+        colour="#9529ff",
+        marker="D",
+    )
 
     def __init__(self, task: Task, settings: FRePoSettings, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)

@@ -10,7 +10,7 @@ Differentiable Siamese Augmentation", Zhao and Bilen, ICML 2021) adds A, the sam
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.augment import augmentation, siamese
 from ddtool.methods.base import Init, Method, Settings, Student, Task
+from ddtool.methods.record import Record
 
 Together = Callable[[Sequence[Tensor]], list[Tensor]]
 """Augments several batches with the same parameters."""
@@ -123,8 +124,15 @@ def cosine_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tens
 class DC(GradientMatching):
     """The network is trained on S itself between the steps."""
 
-    name, title, settings = "dc", "DC (Zhao et al., 2021)", DCSettings
-    short: ClassVar[dict[str, Any]] = {"init": "real", "real_batch": 64, "inner": 2, "lr": 3.0}
+    record = Record(
+        name="dc",
+        title="DC (Zhao et al., 2021)",
+        paper="Zhao, Mopuri and Bilen, ICLR 2021",
+        settings=DCSettings,
+        quick_settings={"init": "real", "real_batch": 64, "inner": 2, "lr": 3.0},
+        colour="#a2a887",
+        marker="v",
+    )
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)
@@ -161,8 +169,15 @@ class DC(GradientMatching):
 class DSA(DC):
     """DC with one random operation a class and step, the same for its real and its synthetic images."""
 
-    name, title, settings = "dsa", "DSA (Zhao and Bilen, 2021)", DSASettings
-    short: ClassVar[dict[str, Any]] = {"real_batch": 64, "inner": 2, "lr": 3.0}
+    record = Record(
+        name="dsa",
+        title="DSA (Zhao and Bilen, 2021)",
+        paper="Zhao and Bilen, ICML 2021",
+        settings=DSASettings,
+        quick_settings={"real_batch": 64, "inner": 2, "lr": 3.0},
+        colour="#0e7a74",
+        marker="^",
+    )
 
     def together(self, step: int) -> Together:
         return siamese("dsa", self.task.mirror, self.task.host_rng("match", step), self.rng)

@@ -8,7 +8,7 @@ Kim et al., ICML 2022). There an update follows each class; here one update foll
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -21,6 +21,7 @@ from ddtool.data.images import LARGEST_FACTOR, decode
 from ddtool.errors import UsageError
 from ddtool.methods.base import Settings, Student, Task
 from ddtool.methods.gradient_matching import GradientMatching, Together
+from ddtool.methods.record import Record
 
 
 @checked
@@ -64,9 +65,16 @@ class IDC(GradientMatching):
     not be the whitened part.
     """
 
-    name, title, settings = "idc", "IDC (Kim et al., 2022)", IDCSettings
-    factor = 2
-    short: ClassVar[dict[str, Any]] = {"real_batch": 32, "real_images": 256, "lr_times": 60.0}
+    record = Record(
+        name="idc",
+        title="IDC (Kim et al., 2022)",
+        paper="Kim et al., ICML 2022",
+        settings=IDCSettings,
+        quick_settings={"real_batch": 32, "real_images": 256, "lr_times": 60.0},
+        factor=2,
+        colour="#ca00b6",
+        marker="P",
+    )
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)

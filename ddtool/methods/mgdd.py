@@ -18,6 +18,7 @@ from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_ch
 from ddtool.data.images import BalancedSampler, ImageData
 from ddtool.data.inputs import NetworkInput
 from ddtool.events import Report, silent
+from ddtool.methods.record import Record, Registered, Variant
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
 from ddtool.models.ridge import ridge_head, solve_regularised
@@ -269,3 +270,27 @@ def meta_gradient(
         scaled = gradient / config.meta_batch
         slow.grad = scaled if slow.grad is None else slow.grad + scaled
     return torch.stack(losses).sum()
+
+
+# ---------------------------------------------------------------------------------------- for the rest of the program
+
+
+class MGDD(Registered):
+    """MGDD among the methods. The pipeline runs it by the functions above: adaptation, generation, labels, refinement."""
+
+    record = Record(
+        name="mgdd",
+        title="MGDD (Liu and Wang, 2023)",
+        paper="Liu and Wang, NeurIPS 2023",
+        sections=("generator", "architecture", "features", "labels", "adapt", "fit", "refine", "adapt_share"),
+        quick_settings={"labels": {"images": 4000}, "fit": {"networks": 8}},
+        ours=True,
+        has_generator=True,
+        soft=True,
+        min_lr_ratio=AdaptConfig.min_lr_ratio,
+        stages=("initial", "generated", "refined"),
+        variants=(
+            Variant(name="mgdd-generator", title="MGDD, generator alone", colour="#9c5c38", marker="s"),
+            Variant(name="mgdd", title="MGDD, refined", colour="#d55e00", marker="o", adapts_one_in=5),
+        ),
+    )

@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from ddtool.data.images import draw_per_class
 from ddtool.errors import DivergedError, RunError, UsageError
 from ddtool.events import Done, Note, Report, Step, silent
 from ddtool.methods.base import Method, Settings, Task
+from ddtool.methods.record import Record
 from ddtool.models.convnet import initialise
 from ddtool.runtime.engine import finite
 
@@ -115,11 +116,19 @@ def plan_for(config: MTTSettings, num_classes: int, ipc: int) -> Plan:
 class MTT(Method):
     """Students that train on S should go where experts went that trained on real images."""
 
-    name, title, settings = "mtt", "MTT (Cazenavette et al., 2022)", MTTSettings
-    short: ClassVar[dict[str, Any]] = {
-        "experts": 2, "expert_epochs": 3, "expert_images": 2500, "expert_batch": 64, "expert_lr": 0.02, "student_steps": 5,
-        "match_epochs": 1, "start_before": 3, "batch": 50, "lr_images": 1000.0, "lr_student": 0.03, "lr_lr": 1e-5,
-    }  # fmt: skip
+    record = Record(
+        name="mtt",
+        title="MTT (Cazenavette et al., 2022)",
+        paper="Cazenavette et al., CVPR 2022",
+        settings=MTTSettings,
+        quick_settings={
+            "experts": 2, "expert_epochs": 3, "expert_images": 2500, "expert_batch": 64, "expert_lr": 0.02, "student_steps": 5,
+            "match_epochs": 1, "start_before": 3, "batch": 50, "lr_images": 1000.0, "lr_student": 0.03, "lr_lr": 1e-5,
+        },
+        unbudgeted="experts",
+        colour="#29a2ff",
+        marker="X",
+    )  # fmt: skip
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)

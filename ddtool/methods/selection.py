@@ -1,6 +1,7 @@
 """Real images instead of synthetic ones: chosen at random, or by herding (Welling, ICML 2009)."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from ddtool.config import Count, checked
 from ddtool.data.batches import in_chunks
 from ddtool.events import Report, silent
 from ddtool.methods.base import Method, Norm, Settings, Task
+from ddtool.methods.record import Record
 from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
 
 
@@ -28,8 +30,7 @@ class SelectionSettings(Settings):
 class Random(Method):
     """Real images drawn at random: what every method has to beat."""
 
-    name, title, settings = "random", "random real images", SelectionSettings
-    learns = False
+    record = Record(name="random", title="random real images", settings=SelectionSettings, learns=False)
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)
@@ -45,7 +46,7 @@ class Random(Method):
 class Herding(Random):
     """The images of each class, one after the other, that bring the mean of the chosen features nearest to the class's."""
 
-    name, title = "herding", "herding (Welling, 2009)"
+    record = replace(Random.record, name="herding", title="herding (Welling, 2009)", paper="Welling, ICML 2009")
 
     def prepare(self, report: Report = silent) -> float:
         started, task = time.perf_counter(), self.task

@@ -1,4 +1,4 @@
-"""A run by a method of the field: `ddtool adapt --method dm`. Its directory is that of MGDD's runs, without a generator."""
+"""A run by a method without a generator: `ddtool adapt --method dm`. Its directory is that of other runs, without generator/."""
 
 import hashlib
 import json
@@ -7,80 +7,94 @@ from dataclasses import replace
 from torch import Tensor
 
 from ddtool import methods
-from ddtool.config import RunConfig
 from ddtool.data.batches import Real
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
 from ddtool.errors import RunError
-from ddtool.events import Report, silent
-from ddtool.pipeline import adapt as pipeline
-from ddtool.pipeline.scoring import load_target, score_run
-from ddtool.pipeline.target import measured_target
+from ddtool.events import Phase
+from ddtool.pipeline.finish import finish
+from ddtool.pipeline.plan import check_ipcs, check_same_data
+from ddtool.pipeline.scoring import load_target
+from ddtool.pipeline.session import Problem, Session
+from ddtool.pipeline.target import measured_problem
 from ddtool.runs.formats import read_tensors, write_tensors
-from ddtool.runs.run import Run
 from ddtool.runtime.cache import cache_root
-from ddtool.runtime.engine import Engine
 
-STAGE = "distilled"
 DESCRIBED = ("class_names", "shape", "mean", "std")
 """What is kept of the target, to notice when it has changed."""
 
 
-def distil(config: RunConfig, run: Run, engine: Engine, report: Report = silent) -> None:
-    """Bring `run` to its end, from wherever it stands: a set for every IPC, its score, the picture."""
-    target = load_target(config, report)
-    run.save_broken(target.broken)
-    pipeline.check_ipcs(config, target.train)
-    real, mirror = describe_target(config, target.train, run, engine, report)
-    for ipc in config.ipc:
-        if not run.set_path(ipc).exists():
-            make_set(config, ipc, real, mirror, run, engine, report)
-    pipeline.record_peak(run, engine)
-    pipeline.draw_preview(run, max(config.ipc))
-    score_run(config, run, target, engine, report)
-    pipeline.finish(run)
+def distil(session: Session) -> None:
+    """Bring a run to its end, from wherever it stands: a set for every IPC, its score, the picture."""
+    target = load_target(session.config, session.report)
+    session.run.save_broken(target.broken)
+    check_ipcs(session.config, target.train)
+    problem = described_problem(session, target.train)
+    for ipc in session.config.ipc:
+        if not session.run.set_path(ipc).exists():
+            make_set(session, problem, ipc)
+    finish(session, target)
 
 
-def describe_target(config: RunConfig, train: ImageData, run: Run, engine: Engine, report: Report) -> tuple[Real, bool]:
-    """Record what the target is, or check that it is still the same; returns it as networks see it, and whether its classes
-    survive a mirror."""
-    facts = run.results()["facts"]
+def described_problem(session: Session, train: ImageData) -> Problem:
+    """The target as networks see it, and whether its classes survive a mirror: measured and recorded, or else, in a run that has
+    begun, checked against what was recorded."""
+    run, facts = session.run, session.run.results()["facts"]
     if "target" in facts:
-        pipeline.check_same_data(facts["target"], train, run)
-        return Real.of(replace(train, whitening=run.load_whitening()), engine), bool(facts["mirror"])
-    real, mirror = measured_target(config, train, run, engine, report)
-    run.save_whitening(real.data.whitening)
+        check_same_data(facts["target"], train, run)
+        seen = replace(train, whitening=run.load_whitening())
+        return Problem(Real.of(seen, session.engine), bool(facts["mirror"]))
+    problem = measured_problem(session, train)
+    run.save_whitening(problem.real.data.whitening)
     described = {name: list(getattr(train, name)) for name in DESCRIBED}
-    run.record(classes=train.num_classes, train_images=len(train), mirror=mirror, target=described)
-    return real, mirror
+    run.record(classes=train.num_classes, train_images=len(train), mirror=problem.mirror, target=described)
+    return problem
 
 
-def make_set(config: RunConfig, ipc: int, real: Real, mirror: bool, run: Run, engine: Engine, report: Report) -> None:
+def make_set(session: Session, problem: Problem, ipc: int) -> None:
     """Distil the set of one IPC, and record what it took."""
-    rows = draw_pool(real.data, ipc, config.seed)
-    task = methods.Task(real, ipc, rows.to(engine.device), mirror, engine, config.seed, ExpertStore(real.data))
-    settings = methods.settings_of(config.method, config.baseline)
-    phase = f"distil ipc{ipc}"
-    method = methods.find(config.method)(task, settings, engine.rng(config.seed, config.method, ipc))
-    spent = methods.distil(method, config.seconds, report, run.saver(phase.replace(" ", "-")), phase)
-    initial = replace(real_images(real.data, rows, mirror, "initial"), method=config.method, label_method="hard")
+    config, run, data = session.config, session.run, problem.real.data
+    rows, phase = draw_pool(data, ipc, config.seed), Phase("distil", ipc)
+    method = methods.make(
+        config.method,
+        task_of(session, problem, rows),
+        methods.settings_of(config.method, config.baseline),
+        session.rng(config.method, ipc),
+    )
+    spent = methods.distil(method, config.seconds, session.report, session.saver(phase), str(phase))
+    initial = real_images(data, rows, problem.mirror, "initial")
+    initial = replace(initial, method=config.method, label_method="hard")
     run.save_stage(initial.scaled(config.label_scale))
     run.record_spent(ipc, spent.steps, spent.step_seconds, spent.outside_seconds)
-    if type(method).factor > 1:
+    if method.record.factor > 1:
         run.record(factor=method.factor)
     if facts := method.facts():
-        run.record(**{f"{config.method} ipc{ipc}": facts})
-    run.save_final(finished(method, initial).scaled(config.label_scale), force=True)
+        run.record(**{str(Phase(config.method, ipc)): facts})
+    final = replace(finished(method, initial), stage=session.final_stage)
+    run.save_final(final.scaled(config.label_scale), force=True)
+
+
+def task_of(session: Session, problem: Problem, rows: Tensor) -> methods.Task:
+    """What the method is given: the problem, and the real images at `rows` to start from (image-major)."""
+    data, engine = problem.real.data, session.engine
+    return methods.Task(
+        real=problem.real,
+        ipc=len(rows) // data.num_classes,
+        rows=rows.to(engine.device),
+        mirror=problem.mirror,
+        engine=engine,
+        seed=session.config.seed,
+        store=ExpertStore(data),
+    )
 
 
 def finished(method: methods.Method, initial: SyntheticSet) -> SyntheticSet:
-    """The method's result as a set."""
-    images, (_, Y) = method.pixels().cpu(), method.result()
+    """The method's result as a set of the initial one's stage."""
+    images, (_, Y), record = method.pixels().cpu(), method.result(), method.record
     return replace(
         initial,
-        images=images if method.learns else images.mul(255).round().div(255),  # real ones are the source's to the bit
+        images=images if record.learns else images.mul(255).round().div(255),  # real ones are the source's to the bit
         labels=Y.cpu(),
-        stage=STAGE,
-        label_method="learned" if method.soft else "hard",
+        label_method="learned" if record.soft else "hard",
         factor=method.factor,
     )
 

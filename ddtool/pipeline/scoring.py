@@ -23,6 +23,7 @@ from ddtool.evaluation.protocols import (
 )
 from ddtool.events import Report, silent
 from ddtool.models.registry import DEFAULT, find
+from ddtool.pipeline.session import Session
 from ddtool.runs.files import ipcs_in, is_run
 from ddtool.runs.formats import read_set
 from ddtool.runs.run import STAGES, Run
@@ -37,8 +38,9 @@ def load_target(config: RunConfig, report: Report) -> Target:
     return sources.load(config.dataset, from_dict(sources.DataOptions, config.data, "data."), report=report)
 
 
-def score_run(config: RunConfig, run: Run, target: Target, engine: Engine, report: Report) -> None:
+def score_run(session: Session, target: Target) -> None:
     """Score every set of the run: refined, generator alone, and as many random real images, by the configured protocol."""
+    config, run = session.config, session.run
     for ipc in config.ipc:
         final = run.load_set(ipc)
         sets = [final]
@@ -47,7 +49,7 @@ def score_run(config: RunConfig, run: Run, target: Target, engine: Engine, repor
         if config.evaluate.baseline:
             sets.append(random_subset(target.train, final, config.seed))
         for synthetic in sets:
-            score_set(synthetic, target, config, run, engine, report)
+            score_set(session, synthetic, target)
 
 
 def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
@@ -73,14 +75,33 @@ class Measurement:
         return any(wanted.items() <= asdict(ScoreKey.of(score)).items() for score in scores)
 
 
-def score_set(
-    synthetic: SyntheticSet, target: Target, config: RunConfig, run: Run, engine: Engine, report: Report
-) -> None:
+@dataclass(frozen=True)
+class Judge:
+    """Who measures: from which seed, on what hardware, and who hears of it."""
+
+    seed: int
+    engine: Engine
+    report: Report = silent
+
+    def measure(self, synthetic: SyntheticSet, target: Target, wanted: Measurement) -> Score:
+        """One score on the test split of `target`."""
+        seen = synthetic.rounded() if wanted.pixels == ROUNDED else synthetic
+        seen = seen if wanted.inputs == AS_STATED else replace(seen, whitening=None)
+        common: dict[str, Any] = {"seeds": wanted.seeds, "seed": self.seed}
+        if wanted.protocol == KERNEL_RIDGE:
+            score = kernel_ridge(seen, target.test(), self.engine, **common)
+        else:
+            common |= {"arch": wanted.arch, "report": self.report}
+            score = train_and_test(seen, target.test(), wanted.protocol, self.engine, **common)
+        return replace(score, dataset=target.name, pixels=wanted.pixels, inputs=wanted.inputs)
+
+
+def score_set(session: Session, synthetic: SyntheticSet, target: Target) -> None:
     """Scores of one set, recorded in the run; those it has already are not repeated."""
-    for wanted in measurements(synthetic, config):
-        if not wanted.done(run.results()["scores"], synthetic, target.name):
-            score = measure(synthetic, target, wanted, config.seed, engine, report)
-            run.record(score=score.to_dict())
+    judge = Judge(session.config.seed, session.engine, session.report)
+    for wanted in measurements(synthetic, session.config):
+        if not wanted.done(session.run.results()["scores"], synthetic, target.name):
+            session.run.record(score=judge.measure(synthetic, target, wanted).to_dict())
 
 
 def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement]:
@@ -95,29 +116,40 @@ def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement
     return wanted
 
 
+@dataclass(frozen=True)
+class Found:
+    """The sets that a name means (at least one), and the run that they are of; None where they are of no run here."""
+
+    run: Run | None
+    sets: list[SyntheticSet]
+
+
 def evaluate(
-    run: Run | None,
-    sets: list[SyntheticSet],
-    on: str | None,
+    found: Found,
     wanted: Sequence[Measurement],
-    seed: int,
+    judge: Judge,
+    *,
+    on: str | None = None,
     baseline: bool,
     data: Mapping[str, Any],
-    engine: Engine,
-    report: Report = silent,
 ) -> list[Score]:
-    """Every wanted score of every set; those of a run are recorded in it."""
+    """Every wanted score of every set on its dataset, or on `on`, with `baseline` those of as many random real images too.
+
+    data: options of reading that dataset, on top of those that the set was made with. Scores of a run are recorded in it.
+    """
+    run, sets = found.run, found.sets
     config = run.config() if run and not on else tested_on(sets[0], on)
     config = replace(config, data=config.data | dict(data))
-    target = load_target(config, report)
+    target = load_target(config, judge.report)
     check_classes(sets[0], target.train)
     for one in wanted:
         find(one.arch).check(sets[0].shape)
     if baseline:
-        sets = [*sets, *(random_subset(target.train, s, seed) for _, s in sorted({s.ipc: s for s in sets}.items()))]
+        sizes = sorted({s.ipc: s for s in sets}.items())
+        sets = [*sets, *(random_subset(target.train, s, judge.seed) for _, s in sizes)]
     scores = []
     for synthetic, one in product(sets, wanted):
-        score = measure(synthetic, target, one, seed, engine, report)
+        score = judge.measure(synthetic, target, one)
         if run:
             run.record(score=score.to_dict())
         scores.append(score)
@@ -136,19 +168,19 @@ def requested(
     return [Measurement(p, seeds, pixels, inputs, arch) for p, arch in dict.fromkeys(pairs)]
 
 
-def find_sets(path: Path, ipc: int | None, stage: str | None) -> tuple[Run | None, list[SyntheticSet]]:
+def find_sets(path: Path, ipc: int | None, stage: str | None) -> Found:
     """The sets that a path means: those of a run or of a folder of sets, or one exact.safetensors (or its folder)."""
     if is_run(path):
         run = Run.open(path)
         ipcs = [ipc] if ipc is not None else run.ipcs()
         if not ipcs:
             raise RunError(f"{path} has no synthetic set yet.", f"Finish it: `ddtool adapt --resume {path}`.")
-        return run, [run.load_set(n, stage) for n in ipcs]
+        return Found(run, [run.load_set(n, stage) for n in ipcs])
     if there := ipcs_in(path):
         if ipc not in (None, *there):
             raise RunError(f"{path} has no set of ipc {ipc}.", f"Sets there: {', '.join(map(str, there))}.")
-        return None, [one_set(path / f"ipc{n}", n, stage) for n in there if ipc in (None, n)]
-    return None, [one_set(path, ipc, stage)]
+        return Found(None, [one_set(path / f"ipc{n}", n, stage) for n in there if ipc in (None, n)])
+    return Found(None, [one_set(path, ipc, stage)])
 
 
 def one_set(path: Path, ipc: int | None, stage: str | None) -> SyntheticSet:
@@ -199,28 +231,6 @@ def check_classes(synthetic: SyntheticSet, train: ImageData) -> None:
 def short_list(names: list[str]) -> str:
     """The first few names."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def measure(
-    synthetic: SyntheticSet, target: Target, wanted: Measurement, seed: int, engine: Engine, report: Report
-) -> Score:
-    """One score on the test split of `target`."""
-    seen = synthetic.rounded() if wanted.pixels == ROUNDED else synthetic
-    seen = seen if wanted.inputs == AS_STATED else replace(seen, whitening=None)
-    if wanted.protocol == KERNEL_RIDGE:
-        score = kernel_ridge(seen, target.test(), engine, seeds=wanted.seeds, seed=seed)
-    else:
-        score = train_and_test(
-            seen,
-            target.test(),
-            wanted.protocol,
-            engine,
-            arch=wanted.arch,
-            seeds=wanted.seeds,
-            seed=seed,
-            report=report,
-        )
-    return replace(score, dataset=target.name, pixels=wanted.pixels, inputs=wanted.inputs)
 
 
 def check_stage(stage: str | None) -> None:

@@ -1,21 +1,22 @@
 """What is measured on a target before anything is made: whether classes survive a mirror, and whether whitening helps."""
 
 import math
-import time
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ddtool.config import FitConfig, RunConfig
+from ddtool.config import FitConfig
 from ddtool.data import whitening
+from ddtool.data.batches import Real, in_chunks, mirrored
 from ddtool.data.images import ImageData, accuracy, draw_per_class
 from ddtool.data.whitening import Whitening
-from ddtool.events import Done, Note, Report
+from ddtool.events import Note, Phase
 from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
-from ddtool.runs.run import Run
-from ddtool.runtime.engine import Engine, seeded_generator
+from ddtool.models.ridge import ridge_head
+from ddtool.pipeline.session import Problem, Session
+from ddtool.runtime.engine import seeded_generator
 
 MIRROR_KEEPS = 0.9
 """Classes survive a mirror when a head scores at least this share of its accuracy on mirrored images."""
@@ -27,41 +28,37 @@ GAIN = 1.0
 """Percentage points that whitening has to gain in the trial: less is not worth asking users of a set to whiten."""
 
 
-def measured_target(
-    config: RunConfig, train: ImageData, run: Run, engine: Engine, report: Report
-) -> tuple[mgdd.Real, bool]:
+def measured_problem(session: Session, train: ImageData) -> Problem:
     """The target as networks will see it, and whether its classes survive a mirror; both said aloud and recorded."""
-    plain = mgdd.Real.of(train, engine)
-    mirror = measured_mirror(config, plain, engine, report)
-    started = time.perf_counter()
-    fitted = chosen_whitening(config, plain, mirror, engine, report)
-    engine.synchronise()
-    report(Done("whitening", time.perf_counter() - started))
-    run.record(whitening="none" if fitted is None else fitted.kind)
-    return mgdd.Real.of(replace(plain.data, whitening=fitted), engine), mirror
+    plain = Real.of(train, session.engine)
+    problem = Problem(plain, measured_mirror(session, plain))
+    with session.timed(Phase("whitening")):
+        fitted = chosen_whitening(session, problem)
+    session.run.record(whitening="none" if fitted is None else fitted.kind)
+    return replace(problem, real=Real.of(replace(plain.data, whitening=fitted), session.engine))
 
 
-def measured_mirror(config: RunConfig, real: mgdd.Real, engine: Engine, report: Report) -> bool:
+def measured_mirror(session: Session, real: Real) -> bool:
     """Whether classes survive a mirror: what the configuration says, or what is measured, said aloud."""
-    if config.mirror is not None:
-        return config.mirror
-    mirror, kept = mirror_keeps_classes(config, real, engine)
+    if session.config.mirror is not None:
+        return session.config.mirror
+    mirror, kept = mirror_keeps_classes(session, real)
     said = f"Mirror images {'keep' if mirror else 'do not keep'} their class here ({kept:.0%} of accuracy left)."
     if math.isnan(kept):
         said = "Mirror images are not made: too few images to tell whether they keep their class (--set mirror=true has them)."
-    report(Note(said))
+    session.report(Note(said))
     return mirror
 
 
 @torch.no_grad()
-def mirror_keeps_classes(config: RunConfig, real: mgdd.Real, engine: Engine) -> tuple[bool, float]:
+def mirror_keeps_classes(session: Session, real: Real) -> tuple[bool, float]:
     """Whether a ridge head solved on real images (at most 4,000) classifies mirrored ones about as well as upright ones, and
     the share of accuracy left; (False, nan) where the head does too little on the others to tell."""
-    rng = engine.rng(config.seed, "mirror")
-    rows = torch.randperm(len(real.data), generator=rng, device=engine.device)[:6000]
+    rng = session.rng("mirror")
+    rows = torch.randperm(len(real.data), generator=rng, device=rng.device)[:6000]
     fit, held = rows[: len(rows) * 2 // 3], rows[len(rows) * 2 // 3 :]
-    f = RandomFeatures(real.data.shape, pyramid(64, depth_for(real.data.shape)), "none", engine, rng)
-    W = mgdd.label_head(f, real, fit, config.labels.ridge)
+    f = RandomFeatures(real.data.shape, pyramid(64, depth_for(real.data.shape)), "none", session.engine, rng)
+    W = mgdd.label_head(f, real, fit, session.config.labels.ridge)
     X, _ = real.at(held)
     y = real.data.labels[held]
     upright, mirrored = (accuracy(mgdd.analytical_labels(f, W, x), y) for x in (X, X.flip(3)))
@@ -73,66 +70,63 @@ def mirror_keeps_classes(config: RunConfig, real: mgdd.Real, engine: Engine) -> 
     return kept >= MIRROR_KEEPS, kept
 
 
-def chosen_whitening(
-    config: RunConfig, plain: mgdd.Real, mirror: bool, engine: Engine, report: Report
-) -> Whitening | None:
+def chosen_whitening(session: Session, plain: Problem) -> Whitening | None:
     """The whitening that the configuration names, fitted on training images; 'auto' is dct where a trial says that it helps."""
-    kind = config.whitening.kind
+    kind = session.config.whitening.kind
     if kind == "none":
         return None
-    fitted = fitted_whitening(config, plain, "dct" if kind == "auto" else kind, engine)
+    fitted = fitted_whitening(session, plain.real, "dct" if kind == "auto" else kind)
     if kind != "auto":
         return fitted
-    without, with_it = (whitening_accuracy(config, plain, tried, mirror, engine) for tried in (None, fitted))
+    without, with_it = (whitening_accuracy(session, plain, tried) for tried in (None, fitted))
     if math.isnan(without):
-        report(Note("Whitening is off: too few images of a class to tell whether it helps (--whiten dct has it)."))
+        said = "Whitening is off: too few images of a class to tell whether it helps (--whiten dct has it)."
+        session.report(Note(said))
         return None
     helps = with_it - without >= GAIN
     said = (
         f"{with_it:.1f} % against {without:.1f} % of held-out training images, by random real images with fitted labels"
     )
-    report(Note(f"Whitening (dct) is {'on' if helps else 'off'}: {said}."))
+    session.report(Note(f"Whitening (dct) is {'on' if helps else 'off'}: {said}."))
     return fitted if helps else None
 
 
-def fitted_whitening(config: RunConfig, plain: mgdd.Real, kind: str, engine: Engine) -> Whitening:
-    """A whitening fitted on at most `config.whitening.images` random training images, the same ones whatever the seed of the run:
-    it belongs to the dataset."""
+def fitted_whitening(session: Session, plain: Real, kind: str) -> Whitening:
+    """A whitening fitted on at most `whitening.images` random training images, the same ones whatever the seed of the run: it
+    belongs to the dataset."""
+    settings = session.config.whitening
     order = torch.randperm(len(plain.data), generator=seeded_generator("cpu", 0, "whitening"))
-    rows = order[: config.whitening.images].to(engine.device)
-    return whitening.fit(
-        lambda part: plain.inputs.standardise(plain.data.images[part]), rows, kind, config.whitening.eps
-    )
+    rows = order[: settings.images].to(session.engine.device)
+    return whitening.fit(lambda part: plain.inputs.standardise(plain.data.images[part]), rows, kind, settings.eps)
 
 
-def whitening_accuracy(
-    config: RunConfig, plain: mgdd.Real, fitted: Whitening | None, mirror: bool, engine: Engine
-) -> float:
+def whitening_accuracy(session: Session, plain: Problem, fitted: Whitening | None) -> float:
     """Held-out accuracy in percent with a whitening (or without): of ridge heads on random networks' features of a few real
     images, with labels fitted to them in closed form. The images and networks are the same for whatever whitening."""
-    rng = engine.rng(config.seed, "whitening trial")
-    order = torch.randperm(len(plain.data), generator=rng, device=rng.device)
+    rng, data = session.rng("whitening trial"), plain.real.data
+    order = torch.randperm(len(data), generator=rng, device=rng.device)
     held = order[: min(TRIAL_HELD_OUT, len(order) // 5)]
     rest = order[len(held) :]
-    seen = replace(plain.data, images=plain.data.images[rest], labels=plain.data.labels[rest], whitening=fitted)
-    return trial_accuracy(config, seen, (plain.data.images[held], plain.data.labels[held]), mirror, engine)
+    seen = replace(data, images=data.images[rest], labels=data.labels[rest], whitening=fitted)
+    problem = Problem(Real.of(seen, session.engine), plain.mirror)
+    return trial_accuracy(session, problem, (data.images[held], data.labels[held]))
 
 
 @torch.no_grad()
-def trial_accuracy(
-    config: RunConfig, seen: ImageData, tests: tuple[Tensor, Tensor], mirror: bool, engine: Engine
-) -> float:
-    """Mean accuracy in percent on `tests` (images, labels) of heads on a few images of `seen`, as networks see them."""
-    real, rng = mgdd.Real.of(seen, engine), engine.rng(config.seed, "whitening trial", "networks")
+def trial_accuracy(session: Session, problem: Problem, tests: tuple[Tensor, Tensor]) -> float:
+    """Mean accuracy in percent on `tests` (images, labels) of heads on a few images of the problem, as networks see them."""
+    real, mirror, seen = problem.real, problem.mirror, problem.real.data
+    rng = session.rng("whitening trial", "networks")
     ipc = min(max(1, TRIAL_IMAGES // seen.num_classes), int(seen.class_counts().min()))
     if ipc < 1:  # all images of a class are held out: there is nothing to try
         return math.nan
-    f = RandomFeatures(seen.shape, pyramid(config.features.width, depth_for(seen.shape)), "none", engine, rng)
+    widths = pyramid(session.config.features.width, depth_for(seen.shape))
+    f = RandomFeatures(seen.shape, widths, "none", session.engine, rng)
     X, _ = real.at(draw_per_class(seen, ipc, rng))
     fit = FitConfig(networks=2 * TRIAL_NETWORKS, mirror=mirror)
     Y = mgdd.fitted_labels(X, f, real, fit, rng)
     scores = []
     for _ in range(TRIAL_NETWORKS):
-        W = mgdd.ridge_head(mgdd.in_chunks(f.draw(rng), (S := mgdd.mirrored(X, Y, mirror))[0]), S[1], fit.ridge)
-        scores.append(accuracy(mgdd.in_chunks(lambda part: f(real.inputs(part)), tests[0]) @ W, tests[1]))
+        W = ridge_head(in_chunks(f.draw(rng), (S := mirrored(X, Y, mirror))[0]), S[1], fit.ridge)
+        scores.append(accuracy(in_chunks(lambda part: f(real.inputs(part)), tests[0]) @ W, tests[1]))
     return sum(scores) / len(scores)

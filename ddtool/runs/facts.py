@@ -5,7 +5,6 @@ What is written again is what was read: fields that a file does not have stay ou
 """
 
 import json
-import re
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
@@ -21,6 +20,7 @@ from pydantic import (
 )
 
 from ddtool.evaluation.protocols import Score
+from ddtool.events import Phase
 from ddtool.text import one_line
 
 MOST_DIGITS = 20
@@ -156,7 +156,7 @@ class RunNotes(Noted):
     def of_set(self, ipc: int) -> Notes:
         """Those that are of one set, or of all."""
         own = {name: value for name, value in self.stated().items() if name not in NOTED_APART}
-        own = {name: v for name, v in own.items() if not re.search(r" ipc\d+$", name) or name.endswith(f" ipc{ipc}")}
+        own = {name: value for name, value in own.items() if Phase.parse(name).ipc in (None, ipc)}
         spent = self.spent.get(f"ipc{ipc}")
         return Notes.of(own | ({"spent": spent.stated()} if spent else {}))
 

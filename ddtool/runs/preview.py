@@ -109,8 +109,8 @@ def in_words(stage: str) -> str:
     """The name of a row: of a stage, or of the method that made a finished set."""
     if stage in STAGES or stage not in METHODS:
         return STAGES.get(stage, stage)
-    title = METHODS[stage].title.partition(" (")[0]
-    return f"distilled by {title}" if METHODS[stage].learns else title
+    method = METHODS[stage].record
+    return f"distilled by {method.short_title}" if method.learns else method.short_title
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing

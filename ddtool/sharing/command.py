@@ -5,9 +5,10 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ddtool.config import MGDD_SETTINGS, PRESETS, RunConfig, from_dict, merged, to_dict
+from ddtool.config import PRESETS, RunConfig, from_dict, merged, to_dict
 from ddtool.data.images import SyntheticSet
-from ddtool.pipeline.adapt import MGDD
+from ddtool.methods import default, has_generator
+from ddtool.pipeline.plan import owners_of_foreign_settings
 from ddtool.runs.facts import Environment
 from ddtool.runtime.engine import PRECISIONS
 
@@ -18,12 +19,11 @@ def command(config: RunConfig, made: SyntheticSet, env: Environment, local: bool
     name = min(by_preset, key=lambda name: len(by_preset[name]))
     words = ["ddtool adapt", shlex.quote(f"./{config.dataset}" if local else config.dataset)]
     words += [f"--ipc {n}" for n in config.ipc] + [f"--seed {config.seed} --preset {name}"]
-    if config.method != MGDD:
-        words += [f"--method {shlex.quote(config.method)}"]
-    elif config.generator != "bundled":
+    words += [f"--method {shlex.quote(config.method)}"] if config.method != default().name else []
+    if has_generator(config.method) and config.generator != RunConfig().generator:
         words += ["--generator " + shlex.quote(config.generator)]
     words += [f"--seconds {config.seconds:.12g}"] if config.seconds is not None else []
-    unused = MGDD_SETTINGS if config.method != MGDD else ()  # a run may have them, its command would be refused
+    unused = owners_of_foreign_settings(config.method)  # a run may have them, its command would be refused
     given = [(key, value) for key, value in by_preset[name] if key.partition(".")[0] not in unused]
     words += [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in given]
     precision = [f"--precision {env.precision}"] if env.precision in PRECISIONS else []

@@ -18,13 +18,12 @@ from safetensors import safe_open
 from ddtool import methods
 from ddtool.config import RunConfig, to_dict
 from ddtool.errors import HubError, NotOnHubError, RunError
-from ddtool.events import Note, Report
+from ddtool.events import Note, Phase, Report
 from ddtool.hub.download import licence_of
 from ddtool.hub.errors import NoRevisionError
 from ddtool.hub.generators import PRETRAINING, bundled_folder
 from ddtool.hub.names import DATASET, MODEL, is_pinned, parse
 from ddtool.models.generator import WEIGHTS_FILE
-from ddtool.pipeline.adapt import MGDD
 from ddtool.runs.facts import Environment, RunFacts
 from ddtool.runs.formats import read_tensors, write_tensors
 from ddtool.runs.run import Run
@@ -42,7 +41,7 @@ SHORT = {repo: alias for alias, repo in ALIASES.items()}
 def check_finished(run: Run, report: Report) -> None:
     """RunError unless a run has all that is pushed; sets that it was to have and has not are said aloud."""
     facts, generator = run.noted().facts, run.has_generator() and run.has(f"generator/{LABELS}")
-    made = generator if run.config().method == MGDD else facts.finished
+    made = generator if methods.has_generator(run.config().method) else facts.finished
     ready = made and run.ipcs() and not run.has("checkpoints")
     resume = f"`ddtool adapt --resume {shlex.quote(str(run.folder))}`"
     if not ready:
@@ -83,7 +82,7 @@ def describe_set(
 ) -> SetFacts:
     """One set of a run: the command, settings, seconds and scores."""
     made, config, settings = run.load_set(ipc), run.config(), to_dict(public)
-    if config.method != MGDD:
+    if methods.find(config.method).settings is not None:
         settings["baseline"] = asdict(methods.settings_of(config.method, config.baseline))
     facts = SetFacts(
         command=command(public, made, environment, local=source.kind == "local"),
@@ -93,7 +92,7 @@ def describe_set(
         images=len(made),
         config=json.loads(json.dumps(settings)),
         env=environment,
-        timings={k: v for k, v in results.timings.items() if f"ipc{ipc}" in k.split() or "ipc" not in k},
+        timings={name: v for name, v in results.timings.items() if Phase.parse(name).ipc in (None, ipc)},
         facts=results.facts.of_set(ipc),
         scores=tuple(
             replace(score, dataset=public_test_set(score.dataset, config, source))
@@ -137,15 +136,13 @@ def describe_generator(name: str, folder: Path, repo: str) -> RepoFacts:
 
 def method_of(config: RunConfig) -> MethodFacts | None:
     """The method of a run, where it is another than the generator's."""
-    if config.method == MGDD:
-        return None
     kind = methods.find(config.method)
-    return MethodFacts(name=config.method, title=kind.title, learns=kind.learns)
+    return None if kind.has_generator else MethodFacts(name=kind.name, title=kind.title, learns=kind.learns)
 
 
 def target_of(run: Run) -> tuple[tuple[str, ...], tuple[int, int, int], Mapping[str, Any]]:
     """What the run was made from: class names, shape (c, h, w) and source; RunError when the run does not say."""
-    if run.config().method == MGDD:
+    if methods.has_generator(run.config().method):
         info = run.load_label_head()[2]
         return tuple(info["class_names"]), tuple(info["shape"]), info["source"]
     made = run.load_set(run.ipcs()[0])
@@ -203,8 +200,8 @@ def real_images(run: Run) -> int:
 
     if run.has(POOL):
         return parquet.read_metadata(run.folder / POOL).num_rows
-    method = run.config().method
-    return len(run.load_set(max(run.ipcs()))) if method != MGDD and methods.find(method).learns else 0
+    method = methods.find(run.config().method)
+    return len(run.load_set(max(run.ipcs()))) if method.learns and not method.has_generator else 0
 
 
 def pretraining(folder: Path) -> JsonValue:

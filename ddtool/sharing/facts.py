@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from ddtool.hub.names import DATASET, MODEL, is_commit, is_repo, parse
-from ddtool.pipeline.adapt import MGDD
+from ddtool.methods import default
 from ddtool.runs.facts import Environment, Notes, Perhaps, Record, Scores
 from ddtool.sources.names import ALIASES
 
@@ -254,8 +254,14 @@ class RepoFacts(Record):
 
     @property
     def made_by(self) -> str:
-        """The method that made the sets."""
-        return self.method.name if self.method else MGDD
+        """The name of the method that made the sets."""
+        return self.maker.name
+
+    @property
+    def maker(self) -> MethodFacts:
+        """The method that made the sets: the default one, where the facts name no other."""
+        usual = default()
+        return self.method or MethodFacts(name=usual.name, title=usual.short_title, learns=usual.learns)
 
     def written(self) -> bytes:
         """The content of ddtool.json: the same facts give the same bytes."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from ddtool.errors import HubError, UsageError
 from ddtool.hub.names import DATASET, MODEL, Pinned, is_branch, parse, web
 from ddtool.hub.upload import find
-from ddtool.pipeline.adapt import MGDD
+from ddtool.methods import has_generator
 from ddtool.runs.run import Run
 
 LONGEST = 96
@@ -53,7 +53,7 @@ class Options:
 
     def by_method(self, method: str) -> "Options":
         """The same for a run of that method: without a generator, there is the dataset repo alone. Raises UsageError."""
-        if method == MGDD:
+        if has_generator(method):
             return self
         if self.only == ONLY[MODEL]:
             raise UsageError(

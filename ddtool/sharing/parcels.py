@@ -16,7 +16,7 @@ from ddtool.hub.generators import FACTS, GENERATOR_FILES, generator_folder, pinn
 from ddtool.hub.names import DATASET, MODEL, Pinned, web
 from ddtool.hub.upload import changes
 from ddtool.models.generator import WEIGHTS_FILE, Generator
-from ddtool.pipeline import adapt as pipeline
+from ddtool.pipeline.finish import draw_preview
 from ddtool.runs.formats import read_tensors
 from ddtool.runs.run import Run
 from ddtool.sharing import cards
@@ -264,5 +264,5 @@ def picture(run: Run, base: Pinned | None, there: RepoFacts | None, known: RepoF
         return {PREVIEW: run.folder / PREVIEW}
     if known.pool and base and there and there.pool and listing(base, [PREVIEW]):
         return {}
-    pipeline.draw_preview(run, max(run.ipcs()), temporary / PREVIEW, real=bool(known.pool))
+    draw_preview(run, max(run.ipcs()), temporary / PREVIEW, real=bool(known.pool))
     return {PREVIEW: temporary / PREVIEW}

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from ddtool.config import RunConfig, from_dict, most_from_hub, to_dict
 from ddtool.errors import DDToolError, HubError, RunError
-from ddtool.events import Note, Report, silent
+from ddtool.events import Note, Phase, Report, silent
 from ddtool.hub.download import DAMAGED, fetch, listing, named
 from ddtool.hub.generators import FACTS, GENERATOR_FILES, PRETRAINING
 from ddtool.hub.names import parse
 from ddtool.hub.upload import changes
+from ddtool.methods import has_generator
 from ddtool.models.generator import Generator
-from ddtool.pipeline import adapt as pipeline
+from ddtool.pipeline.networks import check_labels
+from ddtool.pipeline.plan import check_config
 from ddtool.runs.files import is_run, staged_folder, write_json
 from ddtool.runs.foreign import check_strangers
 from ddtool.runs.formats import labels_fit
@@ -127,7 +129,7 @@ def bring_run(found: Found, folder: Path, report: Report) -> None:
     limits = {**GENERATOR_FILES, LABELS: LIMITS[LABELS], **dict.fromkeys(there, LIMITS[POOL])}
     files = fetch(found.repo, limits, report)
     made = found.facts.sets[found.ipcs[-1]]
-    timings = {phase: s for phase, s in made.timings.items() if "ipc" not in phase}
+    timings = {phase: s for phase, s in made.timings.items() if Phase.parse(phase).ipc is None}
     stated = {name: value for name, value in made.facts.stated().items() if type(value) in (int, float, bool)}
     with staged_folder(folder, replacing=True) as temporary:
         run = Run(temporary)
@@ -149,7 +151,7 @@ def run_config(found: Found) -> RunConfig:
     made = found.facts.sets[found.ipcs[-1]]
     try:
         config = from_dict(RunConfig, made.config)
-        pipeline.check_config(config)
+        check_config(config)
         from_dict(sources.DataOptions, config.data, "data.")
     except DDToolError as error:
         message = f"The configuration in {FACTS} of '{found.repo.repo}' is refused: {error.message}"
@@ -162,7 +164,7 @@ def run_config(found: Found) -> RunConfig:
 
 def config_fault(config: RunConfig) -> str:
     """What a run from the Hub may not have; empty when it has nothing of it."""
-    if config.method != pipeline.MGDD:
+    if not has_generator(config.method):
         return f"its method '{config.method:.40}' adapts no generator"
     for name, value in (("dataset", config.dataset), ("generator", config.generator)):
         if not (parse(value) or PLAIN.fullmatch(value)):
@@ -195,7 +197,7 @@ def check_run(run: Run, found: Found) -> None:
     """Everything that `generate` will use of a pulled run, looked at once."""
     run.load_generator()
     theta, W, info = run.load_label_head()
-    pipeline.check_labels(theta, W, info, run.folder)
+    check_labels(theta, W, info, run.folder)
     facts, names, shape = found.facts, tuple(info["class_names"]), tuple(info["shape"])
     fault = ""
     try:

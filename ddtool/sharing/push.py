@@ -1,7 +1,7 @@
 """A run or a generator to the Hub: which repos, what they hold already, what may be replaced, and the push.
 
 A run makes two repos: the model repo (the adapted generator, with what `ddtool generate` needs) and the dataset repo (one
-configuration for every IPC). A run of another method than MGDD has no generator, and makes the dataset repo alone. Each push
+configuration for every IPC). A run of a method without a generator makes the dataset repo alone. Each push
 of a repo is one commit on what was seen there; what is the same is not sent again.
 """
 
@@ -16,8 +16,8 @@ from ddtool.events import Note, Report, silent
 from ddtool.hub.download import listing
 from ddtool.hub.names import DATASET, MODEL, web
 from ddtool.hub.upload import Pushed, check_may_write, commit, find
+from ddtool.methods import has_generator
 from ddtool.models.generator import WEIGHTS_FILE
-from ddtool.pipeline.adapt import MGDD
 from ddtool.runs.run import Run
 from ddtool.sharing.describe import check_finished, describe_run, real_images
 from ddtool.sharing.files import POOL, PREVIEW
@@ -92,7 +92,7 @@ def of_run(run: Run, repo: str, options: Options, temporary: Path, report: Repor
     method = run.config().method
     options = options.by_method(method)
     names = repos(repo, options)
-    siblings = repos(repo, replace(options, only=None)) if method == MGDD else names
+    siblings = repos(repo, replace(options, only=None)) if has_generator(method) else names
     heads = {k: base_of(k, name, options) if k in names else find(k, name) for k, name in siblings.items()}
     linked = {kind: name for kind, name in siblings.items() if kind in names or heads[kind]}
     known = describe_run(run, real_images(run) if options.pool else 0)

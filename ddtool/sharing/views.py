@@ -7,9 +7,10 @@ from itertools import chain
 from pathlib import Path
 
 from ddtool.evaluation.protocols import EXACT, NOT_WHITENED, Score
+from ddtool.events import Phase
 from ddtool.hub.names import DATASET, is_repo
 from ddtool.runs.facts import Spent
-from ddtool.sharing.facts import SETS, LicenceFacts, MethodFacts, RepoFacts, SetFacts, Source
+from ddtool.sharing.facts import SETS, LicenceFacts, RepoFacts, SetFacts, Source
 from ddtool.sharing.pretraining import (
     Code,
     View,
@@ -29,7 +30,7 @@ STAGES = {"random": "random real images", "initial": "initial samples", "generat
 """What a stage is called in a table; other stages keep their names."""
 
 OTHERS = {True: "distilled set", False: "chosen images"}
-"""What the set of another method than MGDD is called in a table, by whether it learns."""
+"""What the set of a method without a generator is called in a table, by whether it learns."""
 
 LAST_PROTOCOLS = ("quick", "kernel-ridge")
 """Protocols that are listed below the field's own."""
@@ -50,7 +51,7 @@ def view(facts: RepoFacts) -> View:
     repo, at, _ = (facts.generator or "").partition("@")
     return {
         "kind": facts.kind,
-        "method": _method(facts.method),
+        "method": _method(facts),
         "title": (facts.repo or "").rpartition("/")[2],
         "repo": _reference(facts.repo),
         "dataset_repo": _reference(facts.dataset_repo),
@@ -111,7 +112,8 @@ def _set_view(ipc: int, made: SetFacts) -> View:
     settings, timings, refined = made.settings, made.timings, made.stage == "refined"
     counts = settings.seconds is None  # else the clock decided, whatever steps were set
     scale = settings.label_scale if made.label_scale is None else made.label_scale  # earlier: in the settings alone
-    phases = ("adapt", f"generate ipc{ipc}", f"fit labels ipc{ipc}", *([f"refine ipc{ipc}"] if refined else []))
+    kinds = ("generate", "fit labels", *["refine"] * refined)
+    phases = ("adapt", *(str(Phase(kind, ipc)) for kind in kinds))
     taken = [_sum(timings.get(phase) for phase in ("labels", "pool labels")), *map(timings.get, phases)]
     return {
         "ipc": ipc,
@@ -136,7 +138,7 @@ def _set_view(ipc: int, made: SetFacts) -> View:
 
 
 def _spent_view(spent: Spent | None) -> View:
-    """What the set of another method than MGDD took: its steps, seconds in them and beside them, and the sum."""
+    """What the set of a method without a generator took: its steps, seconds in them and beside them, and the sum."""
     inside, outside = (spent.step_seconds, spent.outside_seconds) if spent else (None, None)
     return {
         "spent_steps": number(spent.steps if spent else None, 0),
@@ -146,11 +148,15 @@ def _spent_view(spent: Spent | None) -> View:
     }
 
 
-def _method(method: MethodFacts | None) -> View:
-    """The method that made the sets: MGDD, where the facts name no other."""
-    if method is None:
-        return {"name": "mgdd", "title": "MGDD", "learns": True, "other": False}
-    return {"name": method.name, "title": method.title or method.name, "learns": method.learns, "other": True}
+def _method(facts: RepoFacts) -> View:
+    """The method that made the sets, and whether it is another than the generator's."""
+    maker = facts.maker
+    return {
+        "name": maker.name,
+        "title": maker.title or maker.name,
+        "learns": maker.learns,
+        "other": facts.method is not None,
+    }
 
 
 def _machines(facts: RepoFacts) -> Iterator[View]:

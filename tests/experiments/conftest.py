@@ -1,5 +1,6 @@
 """What the tests of comparisons share: two quick methods, a dataset, an empty folder and one with finished jobs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from fake_jobs import REQUEST, finish, job
 from tiny import image_folder
 
 from ddtool.experiments.folder import Folder
-from ddtool.experiments.grid import MGDD
+from ddtool.experiments.grid import entry_of
 from ddtool.methods import METHODS
 from ddtool.methods.selection import Random
 
@@ -17,8 +18,8 @@ from ddtool.methods.selection import Random
 def _methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that learn, known by these titles whatever else there is."""
     for name, factor in (("dm", 1), ("idc", 2)):
-        made = type(name, (Random,), {"name": name, "title": name.upper(), "learns": True, "factor": factor})
-        monkeypatch.setitem(METHODS, name, made)
+        record = replace(Random.record, name=name, title=name.upper(), learns=True, factor=factor)
+        monkeypatch.setitem(METHODS, name, type(name, (Random,), {"record": record}))
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +45,7 @@ def full(folder: Folder) -> Folder:
     folder.add(REQUEST, [*jobs, job("idc", 100), job("herding")], False)
     for one in jobs:
         accuracy, inside, outside = figures[one.method, one.steps]
-        more: dict[str, Any] = {"pretraining_seconds": 800.0} if one.method in MGDD else {}
+        more: dict[str, Any] = {"pretraining_seconds": 800.0} if entry_of(one.method).method.has_generator else {}
         more |= {"peak_memory_mib": 100 + one.seed}
         finish(folder, one, accuracy + (2 * one.seed - 1), inside, outside, **more)
     folder.fail(job("idc", 100), "Out of <b>memory</b> | or `worse`.")

@@ -169,3 +169,16 @@ def test_a_job_without_its_score_says_how_to_measure_it(folder: Folder) -> None:
     assert found.state == "failed"
     assert "the same `ddtool compare` measures it again" in found.reason
     assert folder.finished() == set()
+
+
+def test_a_run_without_the_score_that_was_asked_for_has_failed(folder: Folder) -> None:
+    folder.add(REQUEST, [A], False)
+    finish(folder, A, 50.0)
+    run = Run(folder.run(A))
+    (own,) = run.results()["scores"]
+    run.write_json("results.json", run.results() | {"scores": [own | {"seeds": 3}]})
+    found = folder.outcome(A, REQUEST)
+    assert found.state == "failed"
+    assert "has no score by quick with 1 network" in found.reason
+    assert "the same `ddtool compare` measures it again" in found.reason
+    assert folder.finished() == set()

@@ -13,13 +13,16 @@ from ddtool.cli.app import app
 from ddtool.errors import UsageError
 from ddtool.experiments import jobs
 from ddtool.experiments.folder import Folder
-from ddtool.experiments.grid import Job, Request, find_methods, jobs_of
+from ddtool.experiments.grid import Budget, Job, Request, entry_of, find_methods, jobs_of
 from ddtool.methods import METHODS
+
+FORCED = {f"evaluate.{name}": "false" for name in ("baseline", "kernel_ridge", "without_whitening")}
+"""What no job does."""
 
 
 def test_methods_are_found_by_name() -> None:
     assert find_methods(["mgdd, dm", "random"]) == ["random", "dm", "mgdd"]
-    assert find_methods(["all"]) == [*METHODS, "mgdd-generator", "mgdd"]
+    assert find_methods(["all"]) == [*(name for name in METHODS if name != "mgdd"), "mgdd-generator", "mgdd"]
     with pytest.raises(UsageError) as refusal:
         find_methods(["mgdd-generater"])
     assert refusal.value.hint == "Did you mean 'mgdd-generator'?"
@@ -56,8 +59,7 @@ def options_of(request: Request, wanted: Job) -> dict[str, Any]:
 def test_each_method_gets_its_budget_and_the_same_network() -> None:
     dm = options_of(REQUEST, job("dm", 1003))
     assert (dm["--method"], dm["--steps"], dm["--ipc"], dm["--seed"]) == ("dm", "1003", "10", "0")
-    forced = {"evaluate.baseline": "false", "evaluate.kernel_ridge": "false"}
-    assert dm["--set"] == {"baseline.pyramid": "true"} | forced
+    assert dm["--set"] == {"baseline.pyramid": "true"} | FORCED
     assert "--refine-steps" not in dm
     assert dm["--device"] == "cpu"
     assert (dm["--protocol"], dm["--eval-seeds"], dm["--precision"]) == ("quick", "1", "auto")
@@ -65,17 +67,16 @@ def test_each_method_gets_its_budget_and_the_same_network() -> None:
     assert (refined["--method"], refined["--steps"], refined["--refine-steps"]) == ("mgdd", "200", "803")
     assert (alone["--method"], alone["--steps"], alone["--refine-steps"]) == ("mgdd", "1003", "0")
     short = {"labels.images": "4000", "fit.networks": "8"}
-    assert refined["--set"] == short | forced
+    assert refined["--set"] == short | FORCED
     assert not {"--steps", "--seconds"} & options_of(REQUEST, job("random")).keys()
 
 
 def test_settings_for_minutes_unless_the_published_ones_are_asked_for() -> None:
-    ours = {f"baseline.{name}": json.dumps(value) for name, value in METHODS["dsa"].short.items()}
-    forced = {"evaluate.baseline": "false", "evaluate.kernel_ridge": "false"}
+    ours = {f"baseline.{name}": json.dumps(value) for name, value in METHODS["dsa"].record.quick_settings.items()}
     assert ours
-    assert options_of(REQUEST, job("dsa"))["--set"] == {"baseline.pyramid": "true"} | ours | forced
-    assert options_of(replace(REQUEST, published=True), job("dsa"))["--set"] == forced
-    assert options_of(replace(REQUEST, published=True), job("mgdd"))["--set"] == forced
+    assert options_of(REQUEST, job("dsa"))["--set"] == {"baseline.pyramid": "true"} | ours | FORCED
+    assert options_of(replace(REQUEST, published=True), job("dsa"))["--set"] == FORCED
+    assert options_of(replace(REQUEST, published=True), job("mgdd"))["--set"] == FORCED
 
 
 def test_a_budget_in_seconds_is_left_to_the_pipeline() -> None:
@@ -90,12 +91,11 @@ def test_settings_reach_whom_they_are_for() -> None:
         "x", published=True, data={"config": "a", "train_split": "t"},
         settings={"baseline": {"width": 64}, "refine": {"ridge": 0.5}}, own={"dm": {"baseline": {"width": 32, "init": "noise"}}},
     )  # fmt: skip
-    forced = {"evaluate.baseline": "false", "evaluate.kernel_ridge": "false"}
     dm = options_of(request, job("dm"))
-    assert dm["--set"] == {"baseline.width": "32", "baseline.init": '"noise"'} | forced
+    assert dm["--set"] == {"baseline.width": "32", "baseline.init": '"noise"'} | FORCED
     assert (dm["--dataset-config"], dm["--train-split"]) == ("a", "t")
     assert options_of(request, job("idc"))["--set"]["baseline.width"] == "64"
-    assert options_of(request, job("mgdd"))["--set"] == {"refine.ridge": "0.5"} | forced
+    assert options_of(request, job("mgdd"))["--set"] == {"refine.ridge": "0.5"} | FORCED
 
 
 def test_a_begun_job_is_resumed(folder: Folder) -> None:
@@ -142,3 +142,20 @@ def test_what_a_job_would_refuse_is_refused_before_the_first(data: Path) -> None
         assert refusal.value.hint
     with pytest.raises(UsageError, match="--ipc 9"):
         jobs.check(replace(REQUEST, dataset=str(data)), [Job("random", 9, None, None, 0)], "cpu")
+
+
+def test_a_budget_is_read_as_it_is_written() -> None:
+    for budget in (Budget("steps", 1), Budget("steps", 1000), Budget("seconds", 60.0), Budget("seconds", 2.5)):
+        assert Budget.parse(str(budget)) == budget
+    assert [str(Budget("steps", 1)), str(Budget("seconds", 60.0))] == ["1 step", "60 s"]
+    assert Budget.parse("") is None
+    for text in ("100", "steps", "1 day", "-1 steps"):
+        with pytest.raises(ValueError, match="is no budget"):
+            Budget.parse(text)
+
+
+def test_a_method_of_another_version_can_do_nothing_special() -> None:
+    entry = entry_of("later")
+    assert (entry.method.name, entry.variant.title) == ("later", "later")
+    assert not entry.method.has_generator
+    assert not entry.method.ours

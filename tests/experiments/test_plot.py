@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from tiny import ROOT
 
+from ddtool.experiments.grid import entries
 from ddtool.experiments.plot import (
     DARK,
     LIGHT,
-    STYLES,
     Level,
     Line,
     Panel,
@@ -26,11 +26,13 @@ from ddtool.experiments.plot import (
     logarithmic,
     places_of,
     sheet,
-    style_of,
+    spare_style,
 )
-from ddtool.methods import METHODS
+from ddtool.experiments.report import style_of
 
 NAMES = ("seconds", "accuracy, %")
+STYLES = {name: style_of(name) for name, entry in entries().items() if entry.variant.colour}
+LEARNING = {name for name, entry in entries().items() if entry.method.learns}
 MGDD, DM = STYLES["mgdd"], STYLES["dm"]
 
 
@@ -134,7 +136,7 @@ def test_pixels_of_the_paper() -> None:
 def test_nothing_is_drawn_through_pyplot() -> None:
     code = (
         "import sys; from ddtool.experiments import plot; assert 'matplotlib' not in sys.modules\n"
-        "line = plot.Line('a', (plot.Point(1.0, 2.0),), plot.style_of('dm'))\n"
+        "line = plot.Line('a', (plot.Point(1.0, 2.0),), plot.spare_style('dm'))\n"
         "for kind in ('svg', 'png'): plot.draw([plot.Panel('d', 't', (line,))], 'x', 'y', kind)\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
@@ -182,11 +184,10 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_methods_have_colours_and_marks_of_their_own() -> None:
-    assert STYLES.keys() >= {name for name, method in METHODS.items() if method.learns}
+    assert STYLES.keys() == LEARNING
     assert len({style.colour for style in STYLES.values()}) == len({s.marker for s in STYLES.values()}) == len(STYLES)
-    assert style_of("dm") is STYLES["dm"]
     new = style_of("a-new-one")
-    assert new == style_of("a-new-one")
+    assert new == spare_style("a-new-one") == style_of("a-new-one")
     assert new.marker not in {style.marker for style in STYLES.values()}
 
 

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from method_case import TINY, method_of, task_of
+from method_case import TINY, by_steps, method_of, task_of
 from torch import Tensor
 
 from ddtool.data.images import LARGEST_FACTOR, ImageData, one_hot
 from ddtool.errors import UsageError
 from ddtool.events import Event, Step
-from ddtool.methods import METHODS, distil, settings_of
+from ddtool.methods import distil, find, settings_of
 from ddtool.runtime.loop import Interrupted
 
-EVERY = sorted(METHODS)
-LEARNING = sorted(name for name, method in METHODS.items() if method.learns)
+EVERY = sorted(by_steps())
+LEARNING = [name for name in EVERY if find(name).learns]
 
 
 def finished(name: str, data: ImageData, **settings: Any) -> tuple[Tensor, Tensor]:
@@ -25,7 +25,7 @@ def finished(name: str, data: ImageData, **settings: Any) -> tuple[Tensor, Tenso
 
 
 def test_every_method_is_tested_here() -> None:
-    assert set(TINY) == set(METHODS)
+    assert set(TINY) == set(by_steps())
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -42,8 +42,8 @@ def test_gives_images_in_range_and_labels_of_its_kind(name: str, toy: ImageData,
     assert not X.requires_grad
     assert not Y.requires_grad
     hard = one_hot(task.classes(), task.num_classes)
-    assert torch.equal(Y, hard) != METHODS[name].soft
-    assert spent.steps == (6 if METHODS[name].learns else 0)
+    assert torch.equal(Y, hard) != find(name).soft
+    assert spent.steps == (6 if find(name).learns else 0)
     assert spent.step_seconds >= 0
     assert spent.outside_seconds >= 0
 
@@ -97,16 +97,18 @@ def test_reports_losses_that_are_numbers(name: str, toy: ImageData) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_the_settings_for_minutes_are_settings(name: str, toy: ImageData) -> None:
-    """`short` is taken as it stands, changes what is published, and a step under it works."""
-    short = METHODS[name].short
-    assert (settings_of(name, short) != settings_of(name, {})) == METHODS[name].learns
-    small = {key: value for key, value in TINY[name].items() if key not in short} | {"steps": 1}
-    distil(method_of(name, task_of(toy), **short | small))
+    """They are taken as they stand, change what is published, and a step under them works."""
+    quick = dict(find(name).quick_settings)
+    assert (settings_of(name, quick) != settings_of(name, {})) == find(name).learns
+    small = {key: value for key, value in TINY[name].items() if key not in quick} | {"steps": 1}
+    distil(method_of(name, task_of(toy), **quick | small))
 
 
 def test_settings_are_checked() -> None:
     with pytest.raises(UsageError, match="Unknown method 'rendom'"):
         settings_of("rendom", {})
+    with pytest.raises(UsageError, match="'baseline' are those of other methods"):
+        settings_of("mgdd", {})
     with pytest.raises(UsageError, match=r"'baseline\.lr_images'"):
         settings_of("random", {"lr_images": 1})
     with pytest.raises(UsageError, match=r"'baseline\.width' must be at least 1"):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from ddtool.data.images import ImageData, SyntheticSet, decode, draw_pool, real_
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation import measure as evaluation
 from ddtool.events import Event, Step
-from ddtool.methods import Method, Settings, Task, mgdd
-from ddtool.pipeline import adapt as pipeline
+from ddtool.methods import Method, Record, Settings, Task, mgdd
+from ddtool.pipeline import finish
 from ddtool.pipeline.distil import ExpertStore
+from ddtool.pipeline.scoring import load_target
 from ddtool.runs.formats import read_set, read_tensors, write_set, write_tensors
 from ddtool.runs.run import Run
 from ddtool.runtime.loop import Interrupted
@@ -44,7 +46,7 @@ class MeansSettings(Settings):
 class Means(Method):
     """Pixels pulled to the mean of some real images of their class: the least that learns."""
 
-    name, title, settings = "means", "Means (Nobody, 2026)", MeansSettings
+    record = Record(name="means", title="Means (Nobody, 2026)", settings=MeansSettings)
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)
@@ -68,12 +70,12 @@ class Means(Method):
 class Quarters(Means):
     """The same, with four images in each."""
 
-    name, title, factor = "quarters", "Quarters (Nobody, 2026)", 2
+    record = replace(Means.record, name="quarters", title="Quarters (Nobody, 2026)", factor=2)
 
 
 def register(patch: pytest.MonkeyPatch) -> None:
     for method in (Means, Quarters):
-        patch.setitem(methods.METHODS, method.name, method)
+        patch.setitem(methods.METHODS, method.record.name, method)
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +173,7 @@ def test_a_selection_is_of_real_images(method: str, dataset: Path) -> None:
     words = ["--method", method, "--ipc", 2, "--set", "baseline.width=8", "--set", "evaluate.baseline=false"]
     done("adapt", dataset, *words, "--out", "run", *SCORED)
     run = Run(Path("run"))
-    train = pipeline.load_target(run.config(), lambda event: None).train
+    train = load_target(run.config(), lambda event: None).train
     final, real = run.load_set(2), {image.numpy().tobytes() for image in train.images}
     images = [image.numpy().tobytes() for image in final.pixels()]
     assert set(images) <= real
@@ -196,11 +198,11 @@ def test_info_is_readable(run: Path) -> None:
 
 def test_the_picture_names_the_method(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[list[str]] = []
-    monkeypatch.setattr(pipeline, "preview", lambda stages, *rest: drawn.append(list(stages)))
-    pipeline.draw_preview(Run(run), 2)
-    pipeline.draw_preview(Run(run), 2, real=False)
-    monkeypatch.setattr(Means, "learns", False)
-    pipeline.draw_preview(Run(run), 2)
+    monkeypatch.setattr(finish, "preview", lambda stages, *rest: drawn.append(list(stages)))
+    finish.draw_preview(Run(run), 2)
+    finish.draw_preview(Run(run), 2, real=False)
+    monkeypatch.setattr(Means, "record", replace(Means.record, learns=False))
+    finish.draw_preview(Run(run), 2)
     assert drawn == [["initial", "means"], ["means"], ["means"]]
 
 
@@ -333,17 +335,17 @@ def test_mgdd_shares_its_seconds_out(dataset: Path, monkeypatch: pytest.MonkeyPa
     asked: dict[str, float] = {}
     timings: dict[str, dict[str, float]] = {}
 
-    def shortened(name: str, position: int) -> None:
+    def shortened(name: str) -> None:
         real = getattr(mgdd, name)
 
-        def work(*arguments: Any) -> Any:
-            asked[name], timings[name] = arguments[position], Run(Path("run")).results()["timings"]
-            return real(*arguments[:position], 0.05, *arguments[position + 1 :])
+        def work(*arguments: Any, seconds: float, **named: Any) -> Any:
+            asked[name], timings[name] = seconds, Run(Path("run")).results()["timings"]
+            return real(*arguments, seconds=0.05, **named)
 
         monkeypatch.setattr(mgdd, name, work)
 
-    shortened("adapt", 9)
-    shortened("refine", 9)
+    shortened("adapt")
+    shortened("refine")
     settings = {**tiny.SETTINGS, "seconds": 1000, "adapt": {"steps": 10**9}, "refine": {"steps": 10**9}}
     run = tiny.adapt(dataset, Path("run"), settings=settings, ipc=1)
     assert asked["adapt"] == pytest.approx(0.2 * (1000 - sum(timings["adapt"].values())))

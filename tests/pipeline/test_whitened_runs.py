@@ -19,9 +19,11 @@ from ddtool.config import RunConfig, WhiteningConfig
 from ddtool.data.batches import Real
 from ddtool.data.images import ImageData
 from ddtool.errors import RunError
-from ddtool.events import Note, Step, silent
+from ddtool.events import Note, Report, Step, silent
 from ddtool.methods import mgdd
-from ddtool.pipeline import target
+from ddtool.pipeline import scoring, target
+from ddtool.pipeline.networks import load_labels
+from ddtool.pipeline.session import Problem, Session
 from ddtool.runs.formats import read_set
 from ddtool.runs.run import Run
 from ddtool.runtime.loop import Interrupted
@@ -39,6 +41,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.image_folder(tmp_path_factory.mktemp("data") / "clothes")
 
 
+def unkept(config: RunConfig, report: Report = silent) -> Session:
+    """A session that writes nothing down."""
+    return Session(config, Run(Path("nowhere")), tiny.ENGINE, report)
+
+
 def made(dataset: Path, out: Path, **settings: Any) -> Run:
     return tiny.adapt(dataset, out, settings=tiny.SETTINGS | DCT | settings)
 
@@ -53,8 +60,8 @@ def test_every_stage_and_the_labels_hold_the_whitening(dataset: Path, tmp_path: 
         assert torch.equal(found.whitening.matrix, kept.matrix)
         assert found.images.min() >= 0
         assert found.images.max() <= 1
-    train = api.pipeline.load_target(run.config(), silent).train
-    fitted = target.fitted_whitening(RunConfig(), Real.of(train, tiny.ENGINE), "dct", tiny.ENGINE)
+    train = scoring.load_target(run.config(), silent).train
+    fitted = target.fitted_whitening(unkept(RunConfig()), Real.of(train, tiny.ENGINE), "dct")
     assert torch.equal(fitted.matrix, kept.matrix)
     assert run.results()["facts"]["whitening"] == "dct"
 
@@ -82,8 +89,8 @@ def test_evaluate_can_leave_out_rounding_or_whitening(dataset: Path, tmp_path: P
         ("8-bit", "as stated"), ("exact", "as stated"), ("8-bit", "not whitened"),
     ]  # fmt: skip
     bare = replace(run.load_set(2).rounded(), whitening=None)
-    test = api.pipeline.load_target(run.config(), silent).test()
-    assert plain.mean == api.scoring.kernel_ridge(bare, test, tiny.ENGINE).mean
+    test = scoring.load_target(run.config(), silent).test()
+    assert plain.mean == scoring.kernel_ridge(bare, test, tiny.ENGINE).mean
     assert (
         "refined, not whitened"
         in done("evaluate", run.folder, "--no-whiten", "--protocol", "quick", "--no-baseline").stdout
@@ -96,7 +103,7 @@ def test_another_size_is_made_and_labelled_in_the_whitened_space(dataset: Path, 
     assert three.whitening is not None
     assert torch.equal(three.images[:6], run.load_set(2, "generated").images)
     analytical = api.generate(run, 3, labels="analytical", engine=tiny.ENGINE, force=True)
-    f, W, _ = api.pipeline.load_labels(run, tiny.ENGINE)
+    f, W, _ = load_labels(run, tiny.ENGINE)
     initial = run.load_set(3, "initial")
     assert torch.allclose(initial.labels, mgdd.analytical_labels(f, W, initial.inputs) * initial.label_scale, atol=1e-4)
     assert analytical.label_method == "analytical"
@@ -185,7 +192,7 @@ def test_whitening_is_chosen_where_it_helps(hidden: bool) -> None:
     def hear(event: Any) -> None:
         said.extend([event.text] * isinstance(event, Note))
 
-    found = target.chosen_whitening(RunConfig(), real, False, tiny.ENGINE, hear)
+    found = target.chosen_whitening(unkept(RunConfig(), hear), Problem(real, False))
     assert (found is not None) is hidden
     assert said[0].startswith(f"Whitening (dct) is {'on' if hidden else 'off'}: ")
 
@@ -198,9 +205,8 @@ def test_too_few_images_to_tell_is_said(monkeypatch: pytest.MonkeyPatch) -> None
         real.data, images=real.data.images.repeat(5, 1, 1, 1), labels=torch.tensor([0, 1, 2, *[0, 1] * 6])
     )
     for seed in range(20):
-        found = target.chosen_whitening(
-            RunConfig(seed=seed), real, False, tiny.ENGINE, lambda e: said.append(getattr(e, "text", ""))
-        )
+        session = unkept(RunConfig(seed=seed), lambda e: said.append(getattr(e, "text", "")))
+        found = target.chosen_whitening(session, Problem(real, False))
         if "too few images" in said[-1]:
             assert found is None
             return
@@ -211,15 +217,15 @@ def test_too_few_images_to_tell_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_is_asked_for_is_not_tried(kind: str, toy: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target, "whitening_accuracy", None)
     real = Real.of(toy, tiny.ENGINE)
-    found = target.chosen_whitening(RunConfig(whitening=WhiteningConfig(kind)), real, True, tiny.ENGINE, silent)
+    found = target.chosen_whitening(unkept(RunConfig(whitening=WhiteningConfig(kind))), Problem(real, True))
     assert (found.kind if found else "none") == kind
 
 
 def test_the_test_split_has_no_part_in_the_statistics(toy: ImageData) -> None:
     real = Real.of(toy, tiny.ENGINE)
     few = RunConfig(whitening=WhiteningConfig(images=10))
-    assert target.fitted_whitening(few, real, "dct", tiny.ENGINE).fitted_on == 10
-    first, second = (target.fitted_whitening(replace(few, seed=n), real, "dct", tiny.ENGINE) for n in (0, 1))
+    assert target.fitted_whitening(unkept(few), real, "dct").fitted_on == 10
+    first, second = (target.fitted_whitening(unkept(replace(few, seed=n)), real, "dct") for n in (0, 1))
     assert torch.equal(first.matrix, second.matrix)  # it belongs to the dataset, not to the run
 
 

@@ -25,13 +25,15 @@ from ddtool.data.batches import Pool, Real
 from ddtool.data.images import ImageData, SyntheticSet, one_hot
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DDToolError, DivergedError, GeneratorError, RunError, UsageError
-from ddtool.events import Done, Event, Note, Step
+from ddtool.events import Done, Event, Note, Phase, Step
 from ddtool.hub import generators
 from ddtool.methods import mgdd
 from ddtool.methods.mgdd import analytical_labels
 from ddtool.models.generator import GeneratorConfig
-from ddtool.pipeline import adapt as pipeline
-from ddtool.pipeline import scoring
+from ddtool.pipeline import generate as deployment
+from ddtool.pipeline import networks, plan, scoring
+from ddtool.pipeline.adapt import seconds_left
+from ddtool.pipeline.session import Session
 from ddtool.pipeline.target import mirror_keeps_classes
 from ddtool.runs import files, formats
 from ddtool.runs import run as runs
@@ -87,6 +89,11 @@ def run(made: Path, tmp_path: Path) -> Run:
 def always_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every step instead of every 30 seconds."""
     monkeypatch.setitem(Loop.__init__.__kwdefaults__, "checkpoint_seconds", -1.0)  # type: ignore[misc]
+
+
+def generate(run: Run, ipc: int, **options: Any) -> Path:
+    """A set of any size from a run, on the CPU."""
+    return deployment.generate(Session(run.config(), run, tiny.ENGINE), ipc, **options)
 
 
 def kill_at(phase: str, step: int | None) -> Callable[[Event], None]:
@@ -503,7 +510,7 @@ def test_a_failed_replacement_keeps_the_old_set(run: Run, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(formats, "write_parquet", full_disk)
         with pytest.raises(RunError, match="disk is full"):
-            pipeline.generate(run, 2, tiny.ENGINE, force=True)
+            generate(run, 2, force=True)
     assert tiny.all_bytes(run.folder)["synthetic/ipc2/exact.safetensors"] == before["synthetic/ipc2/exact.safetensors"]
 
 
@@ -557,7 +564,7 @@ def test_a_label_network_of_another_shape_is_refused(run: Run) -> None:
     tensors, info = formats.read_tensors(run.folder / "generator" / "labels.safetensors")
     formats.write_tensors(run.folder / "generator" / "labels.safetensors", tensors, info | {"label_width": 8})
     with pytest.raises(RunError, match="does not fit"):
-        pipeline.generate(run, 1, tiny.ENGINE)
+        generate(run, 1)
 
 
 @pytest.mark.parametrize(
@@ -618,7 +625,7 @@ def test_a_damaged_checkpoint_is_named_and_can_be_removed(
 def test_a_damaged_pool_is_named(damage: Callable[[Path], Any], run: Run) -> None:
     damage(run.folder / "pool" / "train.parquet")
     with pytest.raises(RunError, match=r"train\.parquet") as caught:
-        pipeline.generate(run, 1, tiny.ENGINE)
+        generate(run, 1)
     assert caught.value.hint
 
 
@@ -626,7 +633,7 @@ def test_a_pool_that_is_gone_is_drawn_again(run: Run) -> None:
     pool = run.folder / "pool" / "train.parquet"
     before = pool.read_bytes()
     pool.unlink()
-    pipeline.generate(run, 1, tiny.ENGINE)
+    generate(run, 1)
     assert pool.read_bytes() == before
 
 
@@ -644,8 +651,8 @@ def test_a_diverging_stage_keeps_the_earlier_ones(dataset: Path, made: Path, tmp
 
 
 def test_a_larger_set_begins_with_the_smaller_one(run: Run) -> None:
-    pipeline.generate(run, 3, tiny.ENGINE)
-    pipeline.generate(run, 4, tiny.ENGINE)
+    generate(run, 3)
+    generate(run, 4)
     for stage in ("initial", "generated"):
         two, three, four = (run.load_set(ipc, stage) for ipc in (2, 3, 4))
         assert torch.equal(three.images[:6], two.images)
@@ -678,7 +685,7 @@ def test_without_the_dataset_only_the_pool_is_there(moved: tuple[Run, Path]) -> 
     assert four.label_method == "analytical"
     assert any(isinstance(event, Note) and "to fit better ones takes the dataset" in event.text for event in events)
     with pytest.raises(RunError, match="keeps 4 initial samples per class; for 5 it needs its dataset") as caught:
-        pipeline.generate(run, 5, tiny.ENGINE)
+        generate(run, 5)
     assert "--ipc 4 or less" in caught.value.hint
     assert run.ipcs() == [2, 4]
 
@@ -688,19 +695,19 @@ def test_a_larger_pool_is_not_drawn_from_other_data(moved: tuple[Run, Path]) -> 
     (mine / "train" / "boot" / "1.png").unlink()
     assert api.generate(run, 4, engine=tiny.ENGINE).label_method == "analytical"
     with pytest.raises(RunError, match="dataset has changed"):
-        pipeline.generate(run, 5, tiny.ENGINE)
+        generate(run, 5)
 
 
 def test_no_more_than_a_class_holds(run: Run) -> None:
     with pytest.raises(UsageError, match="more than class 'boot' holds"):
-        pipeline.generate(run, 9, tiny.ENGINE)
+        generate(run, 9)
 
 
 def test_a_set_that_is_there_is_replaced_only_by_force(run: Run, made: Path) -> None:
     with pytest.raises(RunError, match="ipc 2 already, refined") as caught:
-        pipeline.generate(run, 2, tiny.ENGINE)
+        generate(run, 2)
     assert "--force" in caught.value.hint
-    pipeline.generate(run, 2, tiny.ENGINE, force=True)
+    generate(run, 2, force=True)
     assert run.load_set(2).stage == "generated"
     assert {s["stage"] for s in run.results()["scores"]} == {"random"}
     resume(run.folder)  # asks for what the configuration asks for
@@ -713,7 +720,7 @@ def test_a_set_that_is_there_is_replaced_only_by_force(run: Run, made: Path) -> 
 def test_a_set_made_in_between_does_not_stop_the_refinement(dataset: Path, made: Path, tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         tiny.adapt(dataset, tmp_path / "run", kill_at("refine ipc2", 2))
-    pipeline.generate(Run.open(tmp_path / "run"), 2, tiny.ENGINE)
+    generate(Run.open(tmp_path / "run"), 2)
     resume(tmp_path / "run")
     assert tiny.all_bytes(tmp_path / "run") == tiny.all_bytes(made)
 
@@ -722,7 +729,7 @@ def test_nothing_is_generated_before_the_generator_is_adapted(dataset: Path, tmp
     with pytest.raises(KilledError):
         tiny.adapt(dataset, tmp_path / "run", kill_at("adapt", 1))
     with pytest.raises(RunError, match="no adapted generator yet") as caught:
-        pipeline.generate(Run.open(tmp_path / "run"), 1, tiny.ENGINE)
+        generate(Run.open(tmp_path / "run"), 1)
     assert "--resume" in caught.value.hint
 
 
@@ -738,7 +745,7 @@ def test_every_stage_has_its_labels_at_the_usual_scale(made: Path) -> None:
 
 def test_without_networks_to_fit_on_labels_are_analytical(dataset: Path, tmp_path: Path) -> None:
     run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"fit": {"networks": 0}})
-    features, W, info = pipeline.load_labels(run, Engine.choose("cpu", "fp32"))
+    features, W, info = networks.load_labels(run, Engine.choose("cpu", "fp32"))
     initial, scale = run.load_set(2, "initial"), 4.0
     assert initial.label_method == "analytical"
     assert not any("fit" in phase for phase in run.results()["timings"])
@@ -752,7 +759,7 @@ def test_adaptation_sees_the_sets_that_are_asked_for_with_labels_fitted_to_each(
 ) -> None:
     """Or the IPCs of `adapt.seen_ipcs`, as far as the classes fill them; labels are for parts of the size that a step sees."""
     calls: list[Any] = []
-    monkeypatch.setattr(mgdd, "adapt", lambda *a: calls.append(a))
+    monkeypatch.setattr(mgdd, "adapt", lambda *a, **named: calls.append(a))
     settings = tiny.SETTINGS | {"adapt": {"real_batch": 12, "seen_ipcs": list(asked), "synthetic_batch": 6}}
     run = tiny.adapt(dataset, tmp_path / "run", settings=settings, ipc=(3, 1))
     assert "pool labels" in run.results()["timings"]
@@ -776,9 +783,9 @@ def test_with_no_networks_to_fit_on_the_pool_has_the_labels_of_equation_3(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pools: list[Pool] = []
-    monkeypatch.setattr(mgdd, "adapt", lambda *a: pools.append(a[3]))
+    monkeypatch.setattr(mgdd, "adapt", lambda *a, **named: pools.append(a[3]))
     run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"fit": {"networks": 0}})
-    features, W, _ = pipeline.load_labels(run, tiny.ENGINE)
+    features, W, _ = networks.load_labels(run, tiny.ENGINE)
     for ipc in (2, 4):
         assert torch.equal(pools[0].Y_s[ipc], analytical_labels(features, W, pools[0].X_s[: 3 * ipc]))
 
@@ -788,7 +795,7 @@ def test_the_sizes_that_are_asked_for_are_adapted_for(dataset: Path, tmp_path: P
     run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"adapt": {"steps": 3, "real_batch": 12}})
     assert run.config().adapt.seen_ipcs == ()
     assert run.results()["facts"]["pool_ipc"] == 8
-    assert pipeline.generate(run, 5, tiny.ENGINE).exists()
+    assert generate(run, 5).exists()
 
 
 def test_a_run_of_an_earlier_version_can_be_read(made: Path, tmp_path: Path) -> None:
@@ -802,7 +809,7 @@ def test_a_run_of_an_earlier_version_can_be_read(made: Path, tmp_path: Path) -> 
     assert run.config() == replace(Run.open(made).config(), architecture=run.config().architecture)
     assert len(run.load_set(run.ipcs()[0])) == len(Run.open(made).load_set(run.ipcs()[0]))
     with pytest.raises(GeneratorError, match="an earlier version's convolutional generator"):
-        pipeline.generate(run, 3, tiny.ENGINE, labels="analytical")
+        generate(run, 3, labels="analytical")
 
 
 def test_without_refinement_the_generated_set_is_the_set(dataset: Path, tmp_path: Path) -> None:
@@ -845,7 +852,8 @@ def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: i
         bright[where] = 100
         images += torch.where(labels[:, None, None, None] == 0, bright, 100 - bright)
     data = ImageData(images.to(torch.uint8), labels, ("a", "b"), (0.4,), (0.2,))
-    keeps, kept = mirror_keeps_classes(RunConfig(), Real.of(data, tiny.ENGINE), tiny.ENGINE)
+    session = Session(RunConfig(), Run(Path("nowhere")), tiny.ENGINE)
+    keeps, kept = mirror_keeps_classes(session, Real.of(data, tiny.ENGINE))
     assert keeps is (mirror or False)
     assert math.isnan(kept) if mirror is None else kept == pytest.approx(1.0 if mirror else 0.0, abs=0.1)
 
@@ -882,10 +890,11 @@ def test_a_budget_counts_the_phases_before_and_not_an_earlier_attempt_at_the_sam
     monkeypatch.setattr(Run, "results", lambda run: {"timings": took})
     run = Run.open(made)
     config = replace(run.config(), seconds=1000.0, ipc=(2,))
-    assert pipeline.seconds_left(config, run, "adapt") == 1000 - (1 + 2)
-    assert pipeline.seconds_left(config, run, "refine ipc2") == 1000 - (1 + 2 + 4 + 8 + 16)
-    assert pipeline.seconds_left(replace(config, seconds=30.0), run, "refine ipc2") == 0.0
-    assert pipeline.seconds_left(run.config(), run, "adapt") is None
+    session, refining = Session(config, run, tiny.ENGINE), Phase("refine", 2)
+    assert seconds_left(session, Phase("adapt")) == 1000 - (1 + 2)
+    assert seconds_left(session, refining) == 1000 - (1 + 2 + 4 + 8 + 16)
+    assert seconds_left(replace(session, config=replace(config, seconds=30.0)), refining) == 0.0
+    assert seconds_left(replace(session, config=run.config()), Phase("adapt")) is None
 
 
 def test_a_refined_set_that_was_lost_is_refined_again_within_the_budget(dataset: Path, tmp_path: Path) -> None:
@@ -916,22 +925,22 @@ def test_the_pool_has_room_for_other_sizes_within_a_gigabyte(
 ) -> None:
     config = RunConfig(ipc=(ipc,))
     config = replace(config, adapt=replace(config.adapt, seen_ipcs=seen))
-    assert pipeline.pool_size(config, large(classes, side)) == kept
+    assert plan.pool_size(config, large(classes, side)) == kept
 
 
 def test_pixels_that_no_run_can_keep_are_refused() -> None:
-    pipeline.check_ipcs(RunConfig(ipc=(20,)), large(1000, 224))
+    plan.check_ipcs(RunConfig(ipc=(20,)), large(1000, 224))
     with pytest.raises(UsageError, match="The pixels of --ipc 50 are 7 GiB"):
-        pipeline.check_ipcs(RunConfig(ipc=(50,)), large(1000, 224))
+        plan.check_ipcs(RunConfig(ipc=(50,)), large(1000, 224))
 
 
 def test_labels_of_too_many_images_are_refused_before_anything_is_made(dataset: Path, tmp_path: Path) -> None:
     config = RunConfig()
-    pipeline.check_fit(config, 100, 200)
+    plan.check_fit(config, 100, 200)
     with pytest.raises(UsageError, match=r"50,000 images at once \(IPC 50\) would take about 84 GiB") as caught:
-        pipeline.check_fit(config, 1000, 50)
+        plan.check_fit(config, 1000, 50)
     assert "fit.networks=0" in caught.value.hint
-    pipeline.check_fit(replace(config, fit=replace(config.fit, networks=0)), 1000, 50)
+    plan.check_fit(replace(config, fit=replace(config.fit, networks=0)), 1000, 50)
 
 
 def test_a_phase_that_ends_again_replaces_its_seconds(run: Run) -> None:
@@ -1018,7 +1027,7 @@ def test_it_is_said_when_settings_ask_for_another_architecture(made: Path, slots
     events: list[Event] = []
     architecture = GeneratorConfig(slots=slots, side=16)
     config = replace(Run.open(made).config(), generator=str(made), architecture=architecture)
-    assert pipeline.load_generator(config, events.append).config == GeneratorConfig(slots=8, side=16)
+    assert networks.load_generator(config, events.append).config == GeneratorConfig(slots=8, side=16)
     assert [event.text for event in events] == notes * [
         "The generator stays at 8 slots, side 16: settings of 'architecture' are for scratch."
     ]
@@ -1076,5 +1085,5 @@ def test_a_generator_is_a_folder_not_its_file(made: Path) -> None:
 )  # fmt: skip
 def test_the_seconds_of_a_pretraining_are_a_number_or_nothing(said: str, seconds: float | None, tmp_path: Path) -> None:
     (tmp_path / generators.PRETRAINING).write_text(said)
-    found = pipeline.pretraining_seconds(RunConfig(generator=str(tmp_path)))
+    found = networks.pretraining_seconds(RunConfig(generator=str(tmp_path)))
     assert (found, type(found)) == (seconds, type(seconds))

@@ -13,10 +13,11 @@ from test_hub import SCRATCH, _quick_pauses, _surroundings, own  # noqa: F401  f
 from tiny import ENGINE, done
 
 from ddtool import api, load_set
+from ddtool.data.batches import mirrored
 from ddtool.data.images import accuracy
 from ddtool.events import silent
-from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
+from ddtool.models.ridge import ridge_head
 from ddtool.pipeline.scoring import load_target
 from ddtool.runs.run import Run
 
@@ -41,11 +42,11 @@ def score_of(inputs: Any, run: Run, see: Any) -> float:
     small, test = run.load_set(2), load_target(run.config(), silent).test()
     rng = ENGINE.rng(0, "kernel-ridge")
     f = RandomFeatures(test.shape, pyramid(128, depth_for(test.shape)), "none", ENGINE, rng)
-    X, Y = mgdd.mirrored(inputs, small.labels, small.mirror)
+    X, Y = mirrored(inputs, small.labels, small.mirror)
     found = []
     for _ in range(3):
         with torch.no_grad():
-            W = mgdd.ridge_head(f.draw(rng)(X), Y, 1e-3)
+            W = ridge_head(f.draw(rng)(X), Y, 1e-3)
             found.append(accuracy(f(see(test.images / 255)) @ W, test.labels))
     return statistics.fmean(found)
 

@@ -1,0 +1,40 @@
+"""The end of every run: the peak of memory, the picture, the scores."""
+
+from itertools import takewhile
+from pathlib import Path
+
+from ddtool import methods
+from ddtool.pipeline.scoring import score_run
+from ddtool.pipeline.session import Session
+from ddtool.runs.preview import preview
+from ddtool.runs.run import Run
+from ddtool.sources.load import Target
+
+
+def finish(session: Session, target: Target) -> None:
+    """Score and show the sets of a run that has all of them; record that all is done. Nothing to resume is kept."""
+    record_peak(session)
+    draw_preview(session.run, max(session.config.ipc))
+    score_run(session, target)
+    session.run.record(finished=True)
+    session.run.drop_checkpoints()
+
+
+def record_peak(session: Session) -> None:
+    """Record the peak of memory until the sets were there: what scoring takes is not the method's."""
+    peak, run = session.engine.peak_memory_mib(), session.run
+    if peak is not None:
+        run.record(peak_memory_mib=max(round(peak), run.results()["facts"].get("peak_memory_mib", 0)))
+
+
+def draw_preview(run: Run, ipc: int, path: Path | None = None, real: bool = True) -> None:
+    """preview.png of one set, in the run or at `path`: its stages above each other, without `real` not the initial ones."""
+    final = run.load_set(ipc)
+    method = methods.find(final.method)
+    first, *between = takewhile(lambda stage: stage != final.stage, method.stages)
+    shown = [first] * (real and method.learns) + between
+    stages = {stage: run.load_set(ipc, stage) for stage in shown}
+    stages[final.stage if method.has_generator else final.method] = final
+    name = Path(str(final.source.get("name", "dataset"))).name
+    title = f"ddtool · {name} · {ipc} image{'s' if ipc > 1 else ''} per class"
+    preview(stages, title, path or run.folder / "preview.png")

@@ -1,0 +1,242 @@
+"""Deployment: a set of any IPC from an adapted run, in one pass; its labels; and the initial samples that it takes."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ddtool.data.batches import Real, in_passes
+from ddtool.data.images import ImageData, SyntheticSet, draw_pool
+from ddtool.data.inputs import NetworkInput
+from ddtool.errors import DataError, RunError, UsageError, did_you_mean
+from ddtool.events import Note, Phase
+from ddtool.methods import mgdd
+from ddtool.models.convnet import RandomFeatures
+from ddtool.models.generator import Generator
+from ddtool.pipeline.networks import feature_network, load_labels
+from ddtool.pipeline.plan import check_fit, check_same_data
+from ddtool.pipeline.scoring import load_target
+from ddtool.pipeline.session import JudgedProblem, Session
+from ddtool.runs.run import Run
+from ddtool.runtime.engine import Engine
+
+LABELLINGS = ("fitted", "analytical")
+"""How `generate` can find labels."""
+
+
+@dataclass(kw_only=True)
+class Adapted:
+    """All that deployment needs: g, θ with W_θ, Z, and how images are read. The original dataset is not among it."""
+
+    generator: Generator
+    label_features: RandomFeatures
+    W: Tensor
+    pool_images: Tensor  # uint8 (m, c, h, w), image-major
+    pool_labels: Tensor  # (m,)
+    info: dict[str, Any]
+    engine: Engine
+
+    @classmethod
+    def load(cls, run: Run, engine: Engine) -> "Adapted":
+        """From a run directory; RunError or GeneratorError when a part is missing or damaged."""
+        features, W, info = load_labels(run, engine)
+        images, labels = run.load_pool(tuple(info["class_names"]))
+        return cls(
+            generator=engine.place(run.load_generator()),
+            label_features=features,
+            W=W,
+            pool_images=images.to(engine.device),
+            pool_labels=labels.to(engine.device),
+            info=info,
+            engine=engine,
+        )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.info["class_names"])
+
+    @property
+    def pool_ipc(self) -> int:
+        """Images per class of Z."""
+        return len(self.pool_images) // self.num_classes
+
+    def synthesise(self, ipc: int) -> tuple[SyntheticSet, SyntheticSet]:
+        """The initial samples with analytical labels, and what the generator makes of them in one pass."""
+        m = ipc * self.num_classes
+        inputs = NetworkInput(self.info["mean"], self.info["std"], self.info["whitening"], self.engine.device)
+        X = in_passes(inputs, self.pool_images[:m])
+        Y = mgdd.analytical_labels(self.label_features, self.W, X)
+        initial = SyntheticSet(
+            images=self.pool_images[:m].float() / 255,
+            labels=Y,
+            hard=self.pool_labels[:m],
+            ipc=ipc,
+            class_names=tuple(self.info["class_names"]),
+            mean=tuple(self.info["mean"]),
+            std=tuple(self.info["std"]),
+            whitening=self.info["whitening"],
+            mirror=self.info["mirror"],
+            stage="initial",
+            source=self.info["source"],
+        )
+        made = mgdd.generate(self.generator, X, inputs, self.engine)
+        return initial, replace(initial, images=in_passes(inputs.inverse, made), stage="generated")
+
+
+# -------------------------------------------------------------------------------------------------- a set and its labels
+
+
+def generate(session: Session, ipc: int, *, labels: str | None = None, force: bool = False) -> Path:
+    """Any IPC from an adapted run: one pass over Z, then labels. Returns the folder of the set.
+
+    labels: 'fitted' in closed form with the dataset, which must be had; 'analytical' (Eq. 3), and the dataset is left
+    alone; default: fitted where the dataset can be had. More initial samples than Z holds are drawn from it again.
+    """
+    check_labelling(session, labels)
+    check_request(session, ipc, force)
+    if labels == "analytical":
+        check_pool(session.run, ipc)
+    if not session.run.has("pool/train.parquet"):
+        restore_pool(session)
+    adapted = Adapted.load(session.run, session.engine)
+    if ipc > adapted.pool_ipc:
+        extend_pool(session, adapted, ipc)
+    fits = session.config.fit.networks > 0 and labels != "analytical"
+    problem = problem_at_hand(session, adapted, needed=labels == "fitted") if fits else None
+    initial, generated = synthesise(session, adapted, ipc)
+    if problem is not None:
+        generated = fit_labels(session, problem, generated)
+    session.run.drop_scores(ipc)
+    return write_stages(session, initial, generated, generated, force)
+
+
+def synthesise(session: Session, adapted: Adapted, ipc: int) -> tuple[SyntheticSet, SyntheticSet]:
+    """The initial and the generated set of one IPC, both with analytical labels."""
+    with session.timed(Phase("generate", ipc)):
+        return adapted.synthesise(ipc)
+
+
+def fit_labels(session: Session, problem: JudgedProblem, synthetic: SyntheticSet) -> SyntheticSet:
+    """The set with the labels that suit its images best over random networks; as it is where the settings ask for no fit."""
+    config, ipc = session.config, synthetic.ipc
+    if config.fit.networks == 0:
+        return synthetic
+    with session.timed(Phase("fit labels", ipc)):
+        check_fit(config, synthetic.num_classes, ipc)
+        settings = replace(config.fit, mirror=config.fit.mirror and problem.mirror)
+        X = problem.real.inputs(synthetic.images.to(session.engine.device))
+        labels = mgdd.fitted_labels(X, problem.features, problem.real, settings, session.rng("fit", ipc))
+    return replace(synthetic, labels=labels, label_method="fitted")
+
+
+def write_stages(
+    session: Session, initial: SyntheticSet, generated: SyntheticSet, final: SyntheticSet, force: bool = True
+) -> Path:
+    """Keep all stages of a set, labels at one scale; the final one last, since its presence means: done."""
+    run, scale = session.run, session.config.label_scale
+    run.save_stage(initial.scaled(scale))
+    run.save_stage(generated.scaled(scale))
+    return run.save_final(final.scaled(scale), force=force)
+
+
+# ---------------------------------------------------------------------------------------------------------------- checks
+
+
+def check_labelling(session: Session, labels: str | None) -> None:
+    """UsageError for labels that do not exist, or that the settings of the run leave out."""
+    if labels not in (None, *LABELLINGS):
+        raise UsageError(f"Unknown labels '{labels}'.", did_you_mean(str(labels), LABELLINGS))
+    if labels == "fitted" and session.config.fit.networks == 0:
+        message = f"{session.run.folder} was made without fitted labels (fit.networks is 0)."
+        raise UsageError(message, "Leave --labels out.")
+
+
+def check_request(session: Session, ipc: int, force: bool) -> None:
+    """UsageError or RunError unless the run can make a set of that IPC, and has none that only `force` replaces."""
+    run, method = session.run, session.config.method
+    if ipc < 1:
+        raise UsageError(f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class.")
+    if not session.method.has_generator:
+        hint = f"A set of another size is another run: `ddtool adapt DATASET --method {method} --ipc {ipc}`."
+        raise RunError(f"{run.folder} was made by the method '{method}', which has no generator.", hint)
+    if not run.has_generator():
+        raise RunError(
+            f"{run.folder} has no adapted generator yet.", f"Finish it: `ddtool adapt --resume {run.folder}`."
+        )
+    if run.set_path(ipc).exists() and not force:
+        stage = run.load_set(ipc).stage
+        hint = "Replace it with --force" + (" (the new one will not be refined)." if stage == "refined" else ".")
+        raise RunError(f"{run.folder} has a set of ipc {ipc} already, {stage}.", hint)
+
+
+def check_pool(run: Run, ipc: int) -> None:
+    """RunError when a set of this IPC takes more initial samples than the run keeps."""
+    kept = run.load_label_head()[2]["pool_ipc"] if run.has("pool/train.parquet") else 0
+    if ipc > kept:
+        message = f"The run keeps {kept} initial samples per class; more are in its dataset, which --labels analytical"
+        hint = f"Use --ipc {kept} or less, or leave --labels out." if kept else "Leave --labels out."
+        raise RunError(f"{message} leaves alone.", hint)
+
+
+# ----------------------------------------------------------------------------------------------- the dataset, once more
+
+
+def problem_at_hand(session: Session, adapted: Adapted, needed: bool) -> JudgedProblem | None:
+    """The target of a run, to fit labels on; when it is not at hand or has changed None, said aloud, or if `needed` RunError."""
+    report, dataset = session.report, session.config.dataset
+    if session.run.results()["facts"].get("pulled"):
+        report(Note(f"Fetching {dataset}, if it is not here, to fit labels; --labels analytical does without it."))
+    try:
+        train = load_target(session.config, report).train
+        check_same_data(adapted.info, train, session.run)
+    except (DataError, RunError) as error:
+        if needed:
+            hint = f"{error.hint} Without it: --labels analytical.".lstrip()
+            raise RunError(f"Fitted labels take the dataset of the run. {error.message}", hint) from error
+        report(Note(f"Labels are the analytical ones of Eq. 3: to fit better ones takes the dataset. {error.message}"))
+        return None
+    return problem_of(session, train, adapted.info)
+
+
+def problem_of(session: Session, train: ImageData, info: dict[str, Any]) -> JudgedProblem:
+    """The problem of a run that has begun: the target as the run's information (`Run.load_label_head`) says that it is seen."""
+    real = Real.of(replace(train, whitening=info["whitening"]), session.engine)
+    return JudgedProblem(real, info["mirror"], feature_network(session, tuple(info["shape"])))
+
+
+def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:
+    """Give `adapted` a larger Z, whose beginning is the old one: the same draw from the same data goes on.
+
+    Raises RunError when the dataset cannot be had or has changed, UsageError when a class holds fewer images.
+    """
+    kept, device = adapted.pool_ipc, adapted.engine.device
+    session.report(
+        Note(f"The run keeps {kept} initial samples per class; drawing {ipc} from {session.config.dataset}.")
+    )
+    train = dataset_again(
+        session,
+        adapted.info,
+        why=f"The run keeps {kept} initial samples per class; for {ipc} it needs its dataset.",
+        otherwise=f"Use --ipc {kept} or less, or bring",
+    )
+    indices = draw_pool(train, ipc, session.config.seed)
+    adapted.pool_images, adapted.pool_labels = train.images[indices].to(device), train.labels[indices].to(device)
+
+
+def restore_pool(session: Session) -> None:
+    """Draw the Z of a run that was pulled without it: the same seed, the same revision of the dataset. Raises as above."""
+    info = session.run.load_label_head()[2]
+    session.report(Note(f"The run has no initial samples; drawing them from {session.config.dataset} again."))
+    train = dataset_again(session, info, why="The run has no initial samples.", otherwise="Bring")
+    session.run.save_pool(train, draw_pool(train, info["pool_ipc"], session.config.seed))
+
+
+def dataset_again(session: Session, info: dict[str, Any], *, why: str, otherwise: str) -> ImageData:
+    """The training images of the run's dataset. why, otherwise: the first words of the error and of its hint, without it."""
+    try:
+        train = load_target(session.config, session.report).train
+    except DataError as error:
+        raise RunError(f"{why} {error.message}", f"{otherwise} the dataset back. {error.hint}") from error
+    check_same_data(info, train, session.run)
+    return train

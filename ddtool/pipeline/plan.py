@@ -1,0 +1,199 @@
+"""What a run would do, and what it would refuse at its start: nothing here computes or writes anything."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ddtool import methods
+from ddtool.config import RunConfig, to_dict
+from ddtool.data.batches import usual_batch
+from ddtool.data.images import ImageData
+from ddtool.errors import RunError, UsageError
+from ddtool.evaluation.protocols import check_protocol
+from ddtool.events import Report, silent
+from ddtool.models import registry
+from ddtool.models.convnet import known_norm
+from ddtool.pipeline.networks import load_generator
+from ddtool.pipeline.scoring import load_target
+from ddtool.runs.formats import MOST_BYTES
+from ddtool.runs.run import Run
+from ddtool.sources.load import Target
+
+POOL_IPC, POOL_BYTES = 50, 2**30
+"""Initial samples per class that are kept in a run for sets of other sizes, and how many bytes of pixels at most for those."""
+
+FITTING, MOST_FITTING = 36, 16 * 2**30
+"""Bytes that fitting the labels of a set takes for each pair of its images, and how many are too many."""
+
+RUN_FILES = ("config.json", "env.json", "metrics.jsonl", "results.json", "preview.png")
+"""The files that every run leaves."""
+GENERATOR_FILES = (
+    "pool/train.parquet",
+    *(f"generator/{n}" for n in ("config.json", "model.safetensors", "labels.safetensors")),
+)
+"""Those that one with a generator leaves beside them."""
+
+
+# ---------------------------------------------------------------------------------------------------------- settings
+
+
+def check_config(config: RunConfig) -> None:
+    """UsageError for values that no run can use, before anything is loaded."""
+    check_protocol(config.evaluate.protocol)
+    registry.find(config.evaluate.arch)
+    if config.baseline or methods.find(config.method).settings is not None:
+        methods.settings_of(config.method, config.baseline)
+    known_norm(config.features.norm)
+
+
+def check_given(method: str, *layers: Mapping[str, Any]) -> None:
+    """UsageError for settings of MGDD alone that were given for another method, which would not see them.
+
+    A run's whole configuration has a value for each of them, and is let through.
+    """
+    owners = owners_of_foreign_settings(method)
+    partial = [layer for layer in layers if not layer.keys() >= to_dict(RunConfig()).keys()]
+    for name, value in ((name, layer[name]) for layer in partial for name in owners if name in layer):
+        if value in ({}, RunConfig().generator):
+            continue
+        hint = "Leave it out, or leave --method out."
+        if isinstance(value, Mapping) and "steps" in value:
+            hint = f"Its own are in the section 'baseline': --set baseline.steps={value['steps']}."
+        setting = f"{name}.{next(iter(value))}" if isinstance(value, Mapping) else name
+        raise UsageError(f"Setting '{setting}' is {owners[name]}'s: the method '{method}' does not use it.", hint)
+
+
+def owners_of_foreign_settings(method: str) -> dict[str, str]:
+    """The settings of `RunConfig` that are of other methods and not of this one, with the short title of the method they are of.
+
+    The section 'baseline' is not among them: `check_config` answers for it.
+    """
+    own = methods.find(method).sections
+    others = [kind.record for kind in methods.METHODS.values() if kind.record.settings is None]
+    return {name: other.short_title for other in others for name in other.sections if name not in own}
+
+
+# -------------------------------------------------------------------------------------------------------------- data
+
+
+def check_start(config: RunConfig, report: Report) -> Target:
+    """The dataset of a run that can begin: its IPCs fit the classes, its generator (if it takes one) can be loaded."""
+    target = load_target(config, report)
+    check_ipcs(config, target.train)
+    registry.find(config.evaluate.arch).check(target.train.shape)
+    if methods.find(config.method).has_generator:
+        check_fit(config, target.train.num_classes, max(config.ipc + config.adapt.seen_ipcs))
+        load_generator(config, report)
+    return target
+
+
+def check_fit(config: RunConfig, C: int, ipc: int) -> None:
+    """UsageError for a set that is too large to fit its labels: FITTING bytes for each pair of images."""
+    if config.fit.networks and FITTING * (ipc * C) ** 2 > MOST_FITTING:
+        need = FITTING * (ipc * C) ** 2 / 2**30
+        message = f"Labels of {ipc * C:,} images at once (IPC {ipc}) would take about {need:,.0f} GiB of memory to fit."
+        raise UsageError(message, "Ask for fewer, or take the labels of Eq. 3: --set fit.networks=0.")
+
+
+def check_ipcs(config: RunConfig, train: ImageData) -> None:
+    """UsageError for an IPC that is not positive or more than a class holds."""
+    if not config.ipc:
+        raise UsageError("No IPC was asked for.", "Give --ipc 10.")
+    most = int(train.class_counts().min())
+    for ipc in config.ipc:
+        if ipc < 1:
+            raise UsageError(
+                f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class."
+            )
+        if ipc > most:
+            name = train.class_names[int(train.class_counts().argmin())]
+            raise UsageError(f"--ipc {ipc} is more than class '{name}' holds ({most}).", f"Use --ipc {most} or less.")
+        if (size := ipc * train.num_classes * math.prod(train.shape)) > MOST_BYTES:
+            message = f"The pixels of --ipc {ipc} are {size / 2**30:,.0f} GiB, more than a run can keep."
+            raise UsageError(message, "Use a smaller --resolution or --ipc.")
+
+
+def check_same_data(known: Mapping[str, Any], train: ImageData, run: Run) -> None:
+    """RunError when the dataset is not the one that the run was started with, by what the run keeps of it."""
+    for name in ("class_names", "shape", "mean", "std"):
+        if list(known[name]) != list(getattr(train, name)):
+            raise RunError(
+                f"The dataset has changed since {run.folder} was started (its {name.replace('_', ' ')} differ).",
+                "Bring the old data back, or start a new run.",
+            )
+
+
+def pinned(config: RunConfig, source: Mapping[str, Any]) -> RunConfig:
+    """The configuration with its Hub dataset at the commit that was read, so that a run stays on it.
+
+    The Hub's own parquet copy is named by its branch and has to stay so; its commit is in the source.
+    """
+    if source.get("kind") != "hub" or source.get("converted"):
+        return config
+    at = {"revision": source["revision"]}
+    return replace(config, dataset=config.dataset.partition("@")[0], data=config.data | at)
+
+
+# -------------------------------------------------------------------------------------------------------------- plan
+
+
+def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
+    """What a run would do: sizes of the data, an estimate of working memory in MiB, and the files it would leave.
+
+    Raises what the run would raise at its start.
+    """
+    target = check_start(config, report)
+    train = target.train
+    return {
+        "dataset": {
+            "train": len(train),
+            "test": target.test_size,
+            "classes": train.num_classes,
+            "image": list(train.shape),
+            "source": train.source,
+        },
+        "memory_mib": round(memory(config, train) / 2**20),
+        "files": run_files(config),
+    }
+
+
+def memory(config: RunConfig, train: ImageData) -> float:
+    """About how many bytes a run works with: real images, Z, and the larger of a step's activations and the fit of labels."""
+    c, h, w = train.shape
+    if methods.find(config.method).has_generator:
+        widest, channels, pool = (
+            batch_with_generator(config, train),
+            config.features.width // 4,
+            pool_size(config, train),
+        )
+        largest = max(config.ipc + config.adapt.seen_ipcs) * train.num_classes
+        fitting = FITTING * largest**2 if config.fit.networks else 0
+    else:
+        settings = methods.settings_of(config.method, config.baseline)
+        widest = getattr(settings, "real_batch", 0) + max(config.ipc) * train.num_classes
+        channels, pool, fitting = settings.width // (4 if settings.pyramid else 1), 0, 0
+    activations = widest * channels * h * w * 4 * 4
+    return train.images.numel() + pool * train.num_classes * c * h * w * 4 + max(activations, fitting)
+
+
+def batch_with_generator(config: RunConfig, train: ImageData) -> int:
+    """The images of the largest step of adaptation or refinement."""
+    limit = config.refine.synthetic_batch
+    widest = max(limit, min(max(config.ipc) * train.num_classes, 2 * limit))
+    real_batch = config.refine.real_batch or usual_batch(train.num_classes)
+    return widest + min(real_batch, 500)  # in chunks, without gradients
+
+
+def pool_size(config: RunConfig, data: ImageData) -> int:
+    """Images per class of Z: what is asked for and seen, and room for other sizes where nothing else is said."""
+    room = min(POOL_IPC, POOL_BYTES // (data.num_classes * math.prod(data.shape)))
+    return min(int(data.class_counts().min()), max(config.ipc + (config.adapt.seen_ipcs or (room,))))
+
+
+def run_files(config: RunConfig) -> list[str]:
+    """The files that a run would leave, by their names below its folder."""
+    method = methods.find(config.method)
+    sets = [f"synthetic/ipc{n}/{file}" for n in config.ipc for file in ("train.parquet", "exact.safetensors")]
+    sets += [f"stages/ipc{n}-{stage}.safetensors" for n in config.ipc for stage in method.stages[:-1]]
+    return [*RUN_FILES, *(GENERATOR_FILES if method.has_generator else ()), *sets]

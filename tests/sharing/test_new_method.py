@@ -1,0 +1,66 @@
+"""A method that nobody knew before goes everywhere: one class and one registration, and every command can use it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import test_baselines
+import tiny
+from hub_server import HubServer
+from test_hub import _quick_pauses, _surroundings, writes  # noqa: F401  fixtures among them
+from tiny import done
+
+from ddtool import api
+from ddtool.experiments import jobs
+from ddtool.methods import METHODS
+
+FAST = ["--precision", "fp32", "--set", "evaluate.kernel_ridge=false"]
+CHILD = (
+    "import pytest, test_baselines, tiny\n"
+    "patch = pytest.MonkeyPatch()\n"
+    "tiny.shorten_protocols(patch); patch.setitem(test_baselines.methods.METHODS, 'means', test_baselines.Means)\n"
+    "tiny.app()"
+)
+"""`ddtool` in a process of its own that knows the new method, too."""
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "means" not in METHODS
+    monkeypatch.setitem(METHODS, "means", test_baselines.Means)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tiny.image_folder(tmp_path / "clothes")
+
+
+def test_adapt_evaluate_info_and_push(data: Path, server: HubServer) -> None:
+    done("adapt", data, "--method", "means", "--ipc", 1, "--steps", 2, "--out", "run", *FAST)
+    run = api.Run.open(Path("run"))
+    assert run.load_set(1).method == "means"
+    shown = done("evaluate", "run", "--protocol", "quick", "--seeds", 1, "--no-baseline")
+    assert "means" in shown.stdout
+    assert json.loads(done("info", "run", "--json").stdout)["method"] == "means"
+    plan = json.loads(done("push", "run", "ann/clothes", "--dry-run", "--json").stdout)
+    assert list(plan) == ["dataset"]
+    assert "Means (Nobody, 2026)" in plan["dataset"]["card"]
+    assert writes(server) == []
+
+
+def test_compare(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = jobs.command
+    monkeypatch.setattr(jobs, "command", lambda *what: [*real(*what)[:1], "-c", CHILD, *real(*what)[3:]])
+    tests = tiny.ROOT / "tests"
+    paths = [tiny.ROOT, tests, tests / "pipeline"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
+    said = json.loads(
+        done(
+            "compare", data, "--ipc", 1, "--methods", "means", "--steps", 2, "--seeds", 1, "--device", "cpu",
+            "--precision", "fp32", "--threads", 1, "--out", "out", "--json",
+        ).stdout
+    )  # fmt: skip
+    (row,) = said["rows"]
+    assert (row["method"], row["title"], row["steps"], row["failed"]) == ("means", "Means (Nobody, 2026)", 2, 0)
+    assert 0 <= row["accuracy"] <= 100
