@@ -23,7 +23,7 @@ ALSO_A_STAGE = {"random"}
 NO_BRANCH = {
     ("experiments/report.py", "mgdd"),  # a key of results.json
     ("sharing/cards.py", "mgdd"),  # a tag on a card
-    *((file, name) for file in ("data/augment.py", "evaluation/measure.py") for name in ("dsa", "frepo")),
+    *((file, name) for file in ("data/augment.py", "evaluation/protocols.py") for name in ("dsa", "frepo")),
 }
 """Augmentations are called after the papers that they are from."""
 

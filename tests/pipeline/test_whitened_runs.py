@@ -79,7 +79,9 @@ def test_a_set_is_scored_as_it_is_loaded_and_as_it_is_when_that_is_overlooked(da
     assert run.results()["scores"] == before  # nothing is measured twice
 
 
-def test_evaluate_can_leave_out_rounding_or_whitening(dataset: Path, tmp_path: Path) -> None:
+def test_evaluate_can_leave_out_rounding_or_whitening(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = made(dataset, tmp_path / "run")
     options: dict[str, Any] = {"protocol": "kernel-ridge", "baseline": False, "engine": tiny.ENGINE}
     usual, exact, plain = (
@@ -91,10 +93,9 @@ def test_evaluate_can_leave_out_rounding_or_whitening(dataset: Path, tmp_path: P
     bare = replace(run.load_set(2).rounded(), whitening=None)
     test = scoring.load_target(run.config(), silent).test()
     assert plain.mean == scoring.kernel_ridge(bare, test, tiny.ENGINE).mean
-    assert (
-        "refined, not whitened"
-        in done("evaluate", run.folder, "--no-whiten", "--protocol", "quick", "--no-baseline").stdout
-    )
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = done("evaluate", run.folder, "--no-whiten", "--protocol", "quick", "--no-baseline").stdout
+    assert "refined, not whitened" in shown
 
 
 def test_another_size_is_made_and_labelled_in_the_whitened_space(dataset: Path, tmp_path: Path) -> None:
