@@ -127,13 +127,14 @@ def score_table(scores: Sequence[dict[str, Any]]) -> Table:
     """Scores as a table, in percent of the test split."""
     table = Table(title="test accuracy", title_justify="left")
     for name in ("IPC", "images", "protocol", "network", "accuracy", "seeds", "seconds"):
-        table.add_column(name, justify="left" if name in ("images", "protocol", "network") else "right")
+        justify = "left" if name in ("images", "protocol", "network") else "right"
+        table.add_column(name, justify=justify, no_wrap=name in ("images", "protocol"))
     names = {"random": "random real", "generated": "generator alone"}
-    for s in sorted(scores, key=lambda s: (s["ipc"], s["protocol"], s["arch"], s["mean"])):
+    for s in sorted(scores, key=lambda s: (s["ipc"], s["protocol"], s.get("arch", ""), s["mean"])):
         spread = f" ± {s['std']:.1f}" if s["seeds"] > 1 else ""
         images = s["method"] if s["stage"] == "distilled" else names.get(s["stage"], s["stage"])
         images += ", not rounded" * (s.get("pixels") == "exact" and s["stage"] != "random")
         images += ", not whitened" * (s.get("inputs") == "not whitened")
-        row = (str(s["ipc"]), images, s["protocol"], s["arch"], f"{s['mean']:.1f}{spread}")
+        row = (str(s["ipc"]), images, s["protocol"], s.get("arch", ""), f"{s['mean']:.1f}{spread}")
         table.add_row(*(escape(harmless(cell)) for cell in row), str(s["seeds"]), f"{s['seconds']:.0f}")
     return table

@@ -189,7 +189,11 @@ def test_the_others_take_images_of_any_size(name: str, side: int) -> None:
 
 
 def test_a_row_makes_a_network_that_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = Kind(lambda shape, C, norm, width: ConvNet(shape, C, (width,), norm), lambda shape, width: f"one-w{width}")
+    row = Kind(
+        lambda shape, C, norm, width: ConvNet(shape, C, (width,), norm),
+        lambda shape, width: f"one-w{width}",
+        follows=True,
+    )
     monkeypatch.setitem(NETWORKS, "one", row)
     assert find("one-batch").under("none", 4).text(COLOUR) == "one-w4-batch"
     assert parameters(built("one", (3, 8, 8), 2)) == conv(3, 128) + 2 * 128 + linear(128 * 16, 2)

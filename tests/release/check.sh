@@ -46,7 +46,7 @@ case $what in
     cd "$work"
     python -W error -m compileall -q -f "$(python -c 'import ddtool; print(ddtool.__path__[0])')"
     for command in "" adapt compare pretrain generate evaluate push pull info env; do ddtool $command --help > /dev/null; done
-    python -c 'import ddtool.cards, ddtool.events, ddtool.origins' ;;
+    python -c 'import ddtool.sharing.cards, ddtool.events, ddtool.hub.names' ;;
   *) echo "What is '$what'?" >&2; exit 2 ;;
 esac
 echo "done: $what, $(python --version), ddtool $(python -c 'import ddtool; print(ddtool.__version__)')"
