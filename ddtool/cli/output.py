@@ -127,8 +127,8 @@ def score_table(scores: Sequence[dict[str, Any]]) -> Table:
     """Scores as a table, in percent of the test split."""
     table = Table(title="test accuracy", title_justify="left")
     for name in ("IPC", "images", "protocol", "network", "accuracy", "seeds", "seconds"):
-        justify = "left" if name in ("images", "protocol", "network") else "right"
-        table.add_column(name, justify=justify, no_wrap=name in ("images", "protocol"))
+        words = name in ("images", "protocol", "network")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name in ("images", "protocol"))
     names = {"random": "random real", "generated": "generator alone"}
     for s in sorted(scores, key=lambda s: (s["ipc"], s["protocol"], s.get("arch", ""), s["mean"])):
         spread = f" ± {s['std']:.1f}" if s["seeds"] > 1 else ""
