@@ -128,7 +128,7 @@ def score_table(scores: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="test accuracy", title_justify="left")
     for name in ("IPC", "images", "protocol", "network", "accuracy", "seeds", "seconds"):
         words = name in ("images", "protocol", "network")
-        table.add_column(name, justify="left" if words else "right", no_wrap=name in ("images", "protocol"))
+        table.add_column(name, justify="left" if words else "right", no_wrap=name not in ("network", "seconds"))
     names = {"random": "random real", "generated": "generator alone"}
     for s in sorted(scores, key=lambda s: (s["ipc"], s["protocol"], s.get("arch", ""), s["mean"])):
         spread = f" ± {s['std']:.1f}" if s["seeds"] > 1 else ""
