@@ -124,9 +124,11 @@ class Output:
 
 
 def score_table(scores: Sequence[dict[str, Any]]) -> Table:
-    """Scores as a table, in percent of the test split."""
+    """Scores as a table, in percent of the test split; networks are named where a protocol was run with several."""
+    pairs = {(s["protocol"], s.get("arch", "")) for s in scores}
+    several = len(pairs) > len({protocol for protocol, _ in pairs})
     table = Table(title="test accuracy", title_justify="left")
-    for name in ("IPC", "images", "protocol", "network", "accuracy", "seeds", "seconds"):
+    for name in ("IPC", "images", "protocol", *["network"] * several, "accuracy", "seeds", "seconds"):
         words = name in ("images", "protocol", "network")
         table.add_column(name, justify="left" if words else "right", no_wrap=name not in ("network", "seconds"))
     names = {"random": "random real", "generated": "generator alone"}
@@ -135,6 +137,7 @@ def score_table(scores: Sequence[dict[str, Any]]) -> Table:
         images = s["method"] if s["stage"] == "distilled" else names.get(s["stage"], s["stage"])
         images += ", not rounded" * (s.get("pixels") == "exact" and s["stage"] != "random")
         images += ", not whitened" * (s.get("inputs") == "not whitened")
-        row = (str(s["ipc"]), images, s["protocol"], s.get("arch", ""), f"{s['mean']:.1f}{spread}")
+        network = [s.get("arch", "")] * several
+        row = (str(s["ipc"]), images, s["protocol"], *network, f"{s['mean']:.1f}{spread}")
         table.add_row(*(escape(harmless(cell)) for cell in row), str(s["seeds"]), f"{s['seconds']:.0f}")
     return table
