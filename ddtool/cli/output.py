@@ -124,10 +124,11 @@ class Output:
 
 
 def score_table(scores: Sequence[dict[str, Any]]) -> Table:
-    """Scores as a table, in percent of the test split; networks are named where a protocol was run with several."""
-    pairs = {(s["protocol"], s.get("arch", "")) for s in scores}
+    """Scores as a table, in percent of the test split; below it the network of each protocol, or in a column where one has several."""
+    pairs = sorted({(s["protocol"], s.get("arch", "")) for s in scores})
     several = len(pairs) > len({protocol for protocol, _ in pairs})
-    table = Table(title="test accuracy", title_justify="left")
+    networks = "" if several else harmless("; ".join(f"{protocol}: {arch}" for protocol, arch in pairs if arch))
+    table = Table(title="test accuracy", title_justify="left", caption=escape(networks) or None, caption_justify="left")
     for name in ("IPC", "images", "protocol", *["network"] * several, "accuracy", "seeds", "seconds"):
         words = name in ("images", "protocol", "network")
         table.add_column(name, justify="left" if words else "right", no_wrap=name not in ("network", "seconds"))
