@@ -124,7 +124,7 @@ class Output:
 
 
 def score_table(scores: Sequence[dict[str, Any]]) -> Table:
-    """Scores as a table, in percent of the test split; below it the network of each protocol, or in a column where one has several."""
+    """Scores as a table, in percent of the test split. Networks stand below it, or in a column where a protocol has several."""
     pairs = sorted({(s["protocol"], s.get("arch", "")) for s in scores})
     several = len(pairs) > len({protocol for protocol, _ in pairs})
     networks = "" if several else harmless("; ".join(f"{protocol}: {arch}" for protocol, arch in pairs if arch))
