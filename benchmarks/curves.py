@@ -40,7 +40,7 @@ from ddtool.pipeline.networks import feature_network, fixed_features
 from ddtool.pipeline.plan import pool_size
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
-from ddtool.pipeline.target import mirror_keeps_classes
+from ddtool.pipeline.target import flip_keeps_classes
 from ddtool.runs.files import write_json
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -60,8 +60,8 @@ class Bench:
         self.theta: RandomFeatures = fixed_features(data.shape, config.labels.width, engine, rng)
         rows = torch.randperm(len(data), generator=rng, device=engine.device)[: config.labels.images]
         self.W = mgdd.label_head(self.theta, self.real, rows, config.labels.ridge)
-        self.mirror = mirror_keeps_classes(self.session, self.real)[0]
-        self.problem = JudgedProblem(self.real, self.mirror, self.features)
+        self.flip = flip_keeps_classes(self.session, self.real)[0]
+        self.problem = JudgedProblem(self.real, self.flip, self.features)
         self.pool: Pool | None = None
         self.rows = draw_pool(data, pool_size(config, data), config.seed)
 
@@ -70,7 +70,7 @@ class Bench:
         rows = self.rows[: self.config.ipc[0] * self.real.data.num_classes]
         X, _ = self.real.at(rows)
         Y = mgdd.analytical_labels(self.theta, self.W, X)
-        return real_images(self.real.data, rows, self.mirror, "initial", Y)
+        return real_images(self.real.data, rows, self.flip, "initial", Y)
 
     def generated(self, generator: str, steps: int) -> SyntheticSet:
         """The output of a generator after so many steps, with analytical labels."""
@@ -78,7 +78,7 @@ class Bench:
         g = Generator.build(config.architecture, config.seed) if generator == "scratch" else None
         g = engine.place(g or Generator.load(generator_folder(generator)))
         X, _ = self.real.at(self.rows)
-        settings = replace(config.adapt, steps=steps, mirror=self.mirror)
+        settings = replace(config.adapt, steps=steps, flip=self.flip)
         settings = feasible(settings, config.ipc, self.real.data, silent)
         if steps:
             head = self.theta, self.W
@@ -96,7 +96,7 @@ class Bench:
         return fit_labels(self.session, self.problem, synthetic)
 
     def refined(self, synthetic: SyntheticSet, steps: int) -> SyntheticSet:
-        settings = replace(self.config.refine, steps=steps, mirror=self.mirror)
+        settings = replace(self.config.refine, steps=steps, flip=self.flip)
         X, rng = self.real.inputs(synthetic.images), self.engine.rng(self.config.seed, "refine")
         X, Y = mgdd.refine(X, synthetic.labels, self.features, self.real, settings, rng)
         return replace(synthetic, images=self.real.inputs.inverse(X), labels=Y, label_method="learned")
@@ -114,7 +114,7 @@ Make = Callable[[Bench], SyntheticSet]
 def points(args: argparse.Namespace) -> Iterator[tuple[str, int, Make]]:
     """(name of the curve, steps, how a bench makes the set) of everything that is asked for."""
     if not args.no_real:
-        yield "real images, hard labels", 0, lambda b: real_images(b.real.data, b.rows[: len(b.initial())], b.mirror)
+        yield "real images, hard labels", 0, lambda b: real_images(b.real.data, b.rows[: len(b.initial())], b.flip)
         yield "real images, analytical labels", 0, Bench.initial
         yield "real images, fitted labels", 0, lambda b: b.fitted(b.initial())
     for generator, steps in product(args.generators, args.adapt):

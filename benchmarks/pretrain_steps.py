@@ -20,7 +20,7 @@ from steps import FORMS, PlainEngine
 from ddtool.config import AdaptConfig, MetaConfig
 from ddtool.data.inputs import NetworkInput
 from ddtool.methods import mgdd
-from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
+from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths
 from ddtool.models.generator import Generator, GeneratorConfig
 from ddtool.pretraining.tasks import LargeSet, task_source
 from ddtool.runtime.engine import Engine
@@ -41,7 +41,7 @@ def iteration_of(
     fast, kind, norm = form
     engine = Engine.choose(device, "bf16") if fast else PlainEngine(Engine.choose(device).device, False)
     shape, depth = large.data.shape, depth_for(large.data.shape)
-    widths = pyramid(128, depth) if kind == "pyramid" else (128,) * depth
+    widths = doubling_widths(128, depth) if kind == "doubling_widths" else (128,) * depth
     features = {shape[0]: RandomFeatures(shape, widths, norm, engine, engine.rng(0, "features"))}
     g = engine.place(Generator.build(architecture, 0))
 

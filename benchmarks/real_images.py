@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--protocol", default="frepo-mse")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-mirror", dest="mirror", action="store_false")
+    parser.add_argument("--no-flip", dest="flip", action="store_false")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -33,7 +33,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     engine = Engine.choose(compile_networks=args.compile)
     target = sources.load(args.dataset)
-    chosen = real_images(target.train, draw_pool(target.train, args.ipc, args.seed), args.mirror).scaled()
+    chosen = real_images(target.train, draw_pool(target.train, args.ipc, args.seed), args.flip).scaled()
     score = train_and_test(chosen, target.test(), args.protocol, engine, seeds=args.seeds, seed=args.seed)
     options = f"--ipc {args.ipc} --protocol {args.protocol} --seeds {args.seeds}"
     result = {

@@ -20,7 +20,7 @@ from ddtool.config import AdaptConfig, RefineConfig
 from ddtool.data.batches import Pool, Real
 from ddtool.data.images import draw_per_class
 from ddtool.methods import mgdd
-from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
+from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths
 from ddtool.models.generator import Generator, GeneratorConfig
 from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
@@ -29,7 +29,7 @@ FORMS = {  # name → (bf16 and channels last, widths of the feature network, no
     "naive: NCHW, float32, instance norm, 128-128-128": (False, "flat", "instance"),
     "bf16, channels last, instance norm, 128-128-128": (True, "flat", "instance"),
     "bf16, channels last, no norm, 128-128-128": (True, "flat", "none"),
-    "ours: bf16, channels last, no norm, 32-64-128": (True, "pyramid", "none"),
+    "ours: bf16, channels last, no norm, 32-64-128": (True, "doubling_widths", "none"),
 }
 
 
@@ -54,14 +54,14 @@ def steps_of(
         real.inputs = copy.copy(inputs)
         real.inputs.__class__ = type("Plain", (type(inputs),), {"__call__": _plain_call(type(inputs))})
     depth = depth_for(target.train.shape)
-    widths = pyramid(128, depth) if kind == "pyramid" else (128,) * depth
+    widths = doubling_widths(128, depth) if kind == "doubling_widths" else (128,) * depth
     f = RandomFeatures(target.train.shape, widths, norm, engine, rng)
     X, Y = real.at(draw_per_class(real.data, ipc, rng))
     g = engine.place(Generator.build(GeneratorConfig(), 0))
-    mirror = AdaptConfig(steps=1, seen_ipcs=(ipc,), mirror=True), RefineConfig(steps=1, mirror=True)
+    uses = AdaptConfig(steps=1, seen_ipcs=(ipc,), flip=True), RefineConfig(steps=1, flip=True)
     return {
-        "adaptation": lambda: mgdd.adapt(g, f, real, Pool(X, {ipc: Y}), mirror[0], engine, rng),
-        "refinement": lambda: mgdd.refine(X, Y, f, real, mirror[1], rng) and None,
+        "adaptation": lambda: mgdd.adapt(g, f, real, Pool(X, {ipc: Y}), uses[0], engine, rng),
+        "refinement": lambda: mgdd.refine(X, Y, f, real, uses[1], rng) and None,
     }
 
 

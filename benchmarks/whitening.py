@@ -40,9 +40,9 @@ def measure(name: str, kinds: list[tuple[str, float]], seeds: int, engine: Engin
     config = RunConfig(dataset=dataset, data={"resolution": int(side)} if side else {})
     plain = Real.of(load_target(config, lambda event: None).train, engine)
     session = Session(config, Run(Path("unused")), engine)  # nothing is written down
-    problem = Problem(plain, target.mirror_keeps_classes(session, plain)[0])
+    problem = Problem(plain, target.flip_keeps_classes(session, plain)[0])
     shape = plain.data.shape
-    found: dict[str, object] = {"shape": shape, "classes": plain.data.num_classes, "mirror": problem.mirror}
+    found: dict[str, object] = {"shape": shape, "classes": plain.data.num_classes, "flip": problem.flip}
     for kind, eps in kinds:
         if kind == "zca" and shape[0] * shape[1] * shape[2] > LARGEST_ZCA:
             continue

@@ -23,6 +23,7 @@ _PUBLIC = {  # loaded on first use, so that `ddtool -h` does not wait for torch
     "load_set": "ddtool.api",
     "pull": "ddtool.api",
     "push": "ddtool.api",
+    "resume": "ddtool.api",
 }
 __all__ = [
     "DDToolError",
@@ -39,10 +40,11 @@ __all__ = [
     "load_set",
     "pull",
     "push",
+    "resume",
 ]
 
 if TYPE_CHECKING:
-    from ddtool.api import adapt, evaluate, generate, load_set, pull, push
+    from ddtool.api import adapt, evaluate, generate, load_set, pull, push, resume
     from ddtool.config import RunConfig
     from ddtool.data.images import ImageData, SyntheticSet
     from ddtool.errors import DDToolError

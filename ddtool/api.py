@@ -19,6 +19,7 @@ from ddtool.pipeline.adapt import adapt as adapt_and_make
 from ddtool.pipeline.distil import distil
 from ddtool.pipeline.generate import generate as generate_set
 from ddtool.pipeline.session import Session
+from ddtool.progress import shown
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -44,7 +45,8 @@ def adapt(
     force: bool = False,
     push_to: str | None = None,
     pool: bool = True,
-    report: Report = silent,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> Run:
     """Adapt a meta generator to `dataset` and distil a synthetic set for every `ipc`; returns the finished run.
 
@@ -53,7 +55,8 @@ def adapt(
     settings: nested values of RunConfig on top of the device's preset, for example {"refine": {"steps": 300}};
     force: replace a run at `out`;  push_to: namespace/name, where `push` takes the finished run (checked before the work
     begins; what is different on the Hub is replaced only by `push` itself, with its `force`);  pool: push the initial samples,
-    real images, too.
+    real images, too;  report: hears every event;  progress: show it on stderr (None: on a terminal or in a notebook, unless there
+    is a `report`).
     Raises DDToolError (its message and hint say what to do).
     """
     if push_to:
@@ -61,11 +64,12 @@ def adapt(
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
-    config = resolve(engine, preset_name, settings or {}, chosen, report=report)
-    run = start(config, Path(out) if out else default_folder(config), engine, force, report)
-    work(run, engine, report)
-    if push_to:
-        push(run, push_to, pool=pool, report=report)
+    with shown(report, progress) as listener:
+        config = resolve(engine, preset_name, settings or {}, chosen, report=listener)
+        run = start(config, Path(out) if out else default_folder(config), engine, force, listener)
+        work(run, engine, listener)
+        if push_to:
+            push(run, push_to, pool=pool, report=listener)
     return run
 
 
@@ -76,11 +80,17 @@ def work(run: Run, engine: Engine, report: Report) -> None:
     bring_to_its_end(session)
 
 
-def resume(folder: str | Path, *, engine: Engine | None = None, report: Report = silent) -> Run:
-    """Go on with an unfinished run; on the CPU the result is the same, bit for bit, as without the interruption."""
+def resume(
+    folder: str | Path, *, engine: Engine | None = None, report: Report | None = None, progress: bool | None = None
+) -> Run:
+    """Go on with an unfinished run; on the CPU the result is the same, bit for bit, as without the interruption.
+
+    report, progress: as in `adapt`.
+    """
     run = Run.open(Path(folder))
     run.sweep()
-    work(run, engine or Engine.choose(), report)
+    with shown(report, progress) as listener:
+        work(run, engine or Engine.choose(), listener)
     return run
 
 
@@ -91,17 +101,19 @@ def generate(
     labels: str | None = None,
     engine: Engine | None = None,
     force: bool = False,
-    report: Report = silent,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> SyntheticSet:
     """A set of any IPC from an adapted run, in one pass; also written into the run.
 
     run: a run, its folder, or a Hub repo[@revision], which is pulled to runs/NAME;
     labels: 'fitted' to the images with the original dataset (RunError when it cannot be had), 'analytical' without it;
-    default: fitted where the dataset can be had.
+    default: fitted where the dataset can be had;  report, progress: as in `adapt`.
     """
-    run = run if isinstance(run, Run) else open_run(run, report)
-    session = Session(run.config(), run, engine or Engine.choose(), recorded(run, report))
-    generate_set(session, ipc, labels=labels, force=force)
+    with shown(report, progress) as listener:
+        run = run if isinstance(run, Run) else open_run(run, listener)
+        session = Session(run.config(), run, engine or Engine.choose(), recorded(run, listener))
+        generate_set(session, ipc, labels=labels, force=force)
     return run.load_set(ipc)
 
 
@@ -120,7 +132,8 @@ def evaluate(
     whiten: bool = True,
     data: Mapping[str, Any] | None = None,
     engine: Engine | None = None,
-    report: Report = silent,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> list[Score]:
     """Scores of the sets of a run (or of one exact.safetensors, its folder, or a Hub repo) on a whole test split.
 
@@ -129,20 +142,24 @@ def evaluate(
     with its usual norm layer or one that is named (vgg11-batch). Of both several can be asked for, and each pair is scored;
     baseline: score as many random real images too;  exact: train on the pixels before they were rounded to 8 bits;
     whiten: train and test as the set says, or (False) without its whitening, as those do who overlook it;
-    data: reading options of that dataset, fields of `sources.DataOptions`, on top of those that the set was made with.
-    Scores of a run are recorded in its results.json.
+    data: reading options of that dataset, fields of `sources.DataOptions`, on top of those that the set was made with;
+    report, progress: as in `adapt`. Scores of a run are recorded in its results.json.
     """
     scoring.check_stage(stage)
     seen = (EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
-    judge = scoring.Judge(seed, engine or Engine.choose(), report)
+    with shown(report, progress) as listener:
+        judge = scoring.Judge(seed, engine or Engine.choose(), listener)
+        found = _sets_to_score(run_or_set, ipc, stage, listener)
+        return scoring.evaluate(found, wanted, judge, on=on, baseline=baseline, data=data or {})
+
+
+def _sets_to_score(run_or_set: str | Path | Run, ipc: int | None, stage: str | None, report: Report) -> scoring.Found:
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
-    if not path.exists() and names.parse(str(run_or_set)):
-        with download.or_local(str(run_or_set)):
-            found = scoring.Found(None, shared_sets.sets_of(str(run_or_set), ipc, stage, report))
-    else:
-        found = scoring.find_sets(path, ipc, stage)
-    return scoring.evaluate(found, wanted, judge, on=on, baseline=baseline, data=data or {})
+    if path.exists() or not names.parse(str(run_or_set)):
+        return scoring.find_sets(path, ipc, stage)
+    with download.or_local(str(run_or_set)):
+        return scoring.Found(None, shared_sets.sets_of(str(run_or_set), ipc, stage, report))
 
 
 def several(names: str | Sequence[str]) -> list[str]:

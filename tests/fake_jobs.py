@@ -58,14 +58,16 @@ def config(job: Job) -> str:
     )
 
 
-def results(job: Job, accuracy: float, step_seconds: float = 1.0, outside: float = 0.0, **facts: Any) -> dict[str, Any]:
+def results(
+    job: Job, accuracy: float, step_seconds: float = 1.0, overhead: float = 0.0, **facts: Any
+) -> dict[str, Any]:
     """The results.json of a finished job, as the pipeline writes it."""
     stage = {"mgdd": "refined", "mgdd-generator": "generated"}.get(job.method, "distilled")
     score = {
         "stage": stage, "method": entry_of(job.method).method.name, "ipc": job.ipc, "arch": "ConvNet", "protocol": "quick",
         "dataset": "toy", "mean": accuracy, "std": 0.0, "seeds": 1, "seconds": 1.0,
     }  # fmt: skip
-    spent = {"steps": job.steps or 0, "step_seconds": step_seconds, "outside_seconds": outside}
+    spent = {"steps": job.steps or 0, "step_seconds": step_seconds, "overhead_seconds": overhead}
     known = {"finished": True, "spent": {f"ipc{job.ipc}": spent}, "peak_memory_mib": 100}
     return {"scores": [score], "timings": {}, "facts": known | facts}
 

@@ -32,11 +32,11 @@ def by_steps() -> list[str]:
     return [name for name, kind in methods.METHODS.items() if issubclass(kind, Method)]
 
 
-def task_of(data: ImageData, ipc: int = 2, seed: int = 0, mirror: bool = True, store: Store | None = None) -> Task:
+def task_of(data: ImageData, ipc: int = 2, seed: int = 0, flip: bool = True, store: Store | None = None) -> Task:
     """The task of distilling `data` in float32 on the CPU."""
     rows = draw_pool(data, ipc, seed)
     return Task(
-        real=Real.of(data, ENGINE), ipc=ipc, rows=rows, mirror=mirror, engine=ENGINE, seed=seed, store=store or Memory()
+        real=Real.of(data, ENGINE), ipc=ipc, rows=rows, flip=flip, engine=ENGINE, seed=seed, store=store or Memory()
     )
 
 

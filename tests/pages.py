@@ -22,7 +22,7 @@ GENERATED = ("docs/commands.md",)
 GROUP: Any = typer.main.get_command(app)
 
 PRESET: dict[str, Any] = {
-    "mirror": False,
+    "flip": False,
     "features": {"width": 8},
     "labels": {"width": 8, "images": 500},
     "adapt": {"steps": 2, "seen_ipcs": [1, 2], "real_batch": 20, "synthetic_batch": 20},
@@ -97,7 +97,7 @@ def shorten(patch: pytest.MonkeyPatch) -> None:
         patch.setitem(config.PRESETS, name, PRESET)
         patch.setitem(config.PRETRAIN_PRESETS, name, PRETRAIN_PRESET)
     tiny.shorten_protocols(patch)
-    patch.setattr(evaluation, "pyramid", lambda width, depth: nets.pyramid(8, depth))
+    patch.setattr(evaluation, "doubling_widths", lambda width, depth: nets.doubling_widths(8, depth))
     patch.setattr(validation, "FIT", config.FitConfig(networks=1, real_batch=12))
 
 

@@ -55,10 +55,12 @@ def command(
         int | None,
         typer.Option(min=0, help="Refinement steps on pixels and labels; 0 for none.", rich_help_panel=STAGES),
     ] = None,
-    mirror: Annotated[
+    flip: Annotated[
         bool | None,
         typer.Option(
-            "--mirror/--no-mirror", help="Whether a mirror keeps classes. Default: measured.", rich_help_panel=STAGES
+            "--flip/--no-flip",
+            help="Whether images flipped left-right keep their class. Default: measured.",
+            rich_help_panel=STAGES,
         ),
     ] = None,
     whiten: o.Whiten = None,
@@ -104,7 +106,7 @@ def command(
 
     with Output(json_, quiet) as output:
         flags = o.given(
-            dataset=dataset, ipc=ipc, generator=generator, seed=seed, mirror=mirror, data=data or None,
+            dataset=dataset, ipc=ipc, generator=generator, seed=seed, flip=flip, data=data or None,
             method=method, seconds=seconds,
         )  # fmt: skip
         stages: dict[str, Any] = {
@@ -230,7 +232,7 @@ def finish(output: Output, run: "Run", goal: Goal | None) -> None:
         output.say("On the Hub: " + ", ".join(made.url for made in pushed))
         output.next_step(o.shell("ddtool pull", pushed[-1].repo))
     else:
-        output.next_step(o.shell("ddtool evaluate", run.folder, "--protocol frepo-mse --seeds 3"))
+        output.next_step(o.shell("ddtool evaluate", run.folder, "--protocol frepo-mse --eval-seeds 3"))
 
 
 def show_plan(

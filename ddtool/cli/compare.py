@@ -50,7 +50,7 @@ def command(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, … of everything.", rich_help_panel=GRID)] = 3,
     protocol: Annotated[str, typer.Option(help="Score by quick, frepo-mse or dsa-ce.")] = "quick",
-    networks: Annotated[int, typer.Option(min=1, help="Fresh networks a job.")] = 1,
+    eval_seeds: Annotated[int, typer.Option(min=1, help="Fresh networks a job.")] = 1,
     generator: Annotated[
         str, typer.Option(help="Meta generator: bundled, scratch, a folder, or a Hub REPO[@revision].")
     ] = "bundled",
@@ -106,7 +106,7 @@ def command(
         jobs = jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
         settings = merged(o.read_config_file(config), o.parse_settings(set_ or []))
         request = Request(
-            dataset=dataset, protocol=protocol, networks=networks, published=published, generator=generator, preset=preset,
+            dataset=dataset, protocol=protocol, networks=eval_seeds, published=published, generator=generator, preset=preset,
             precision=precision, compiled=compile_, data=data, settings=settings, own=settings_of_methods(set_for or []),
         )  # fmt: skip
         folder = Folder(out or default_folder(dataset))
@@ -209,7 +209,7 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
     if best:
         done = next(name for name in best.jobs if name in folder.finished())
         other = "dsa-ce" if found.request.protocol == "frepo-mse" else "frepo-mse"  # the job's own score stays
-        output.next_step(o.shell("ddtool evaluate", folder.path / "jobs" / done, f"--protocol {other} --seeds 3"))
+        output.next_step(o.shell("ddtool evaluate", folder.path / "jobs" / done, f"--protocol {other} --eval-seeds 3"))
     if failed and alone:
         raise SystemExit(1)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from ddtool.cli.renamed import present
 from ddtool.errors import DDToolError
 from ddtool.text import printable
 
@@ -56,6 +57,11 @@ class Commands(TyperGroup):
             refuse(error, as_json="--json" in typed)
             code = EXIT_USAGE
         sys.exit(code if isinstance(code, int) else 0)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The subcommand and its words, options of earlier versions by their present names."""
+        name, command, words = super().resolve_command(ctx, args)
+        return name, command, present(name or "", list(words), lambda note: typer.echo(f"Note: {note}", err=True))
 
 
 def refuse(error: Any, as_json: bool) -> None:

@@ -37,7 +37,7 @@ def command(
             "(vgg11-batch); several with commas. Default: convnet."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Fresh networks per score.")] = 3,
+    eval_seeds: Annotated[int, typer.Option(min=1, help="Fresh networks per score.")] = 3,
     seed: o.Seed = 0,
     baseline: Annotated[bool, typer.Option(help="Score as many random real images beside it.")] = True,
     exact: Annotated[bool, typer.Option("--exact", help="Train on the pixels before rounding to 8 bits.")] = False,
@@ -57,7 +57,7 @@ def command(
 
     Examples:
 
-      ddtool evaluate runs/cifar10 --ipc 10 --protocol frepo-mse --seeds 3
+      ddtool evaluate runs/cifar10 --ipc 10 --protocol frepo-mse --eval-seeds 3
 
       ddtool evaluate runs/cifar10 --arch convnet,convnet-wide --protocol frepo-mse,quick
 
@@ -69,10 +69,11 @@ def command(
     with Output(json_, quiet) as output:
         engine = engine_for(device, precision, compile_, threads, output)
         scores = api.evaluate(
-            run_or_set, ipc=ipc, stage=stage, on=on, protocol=protocol or USUAL, arch=arch or "convnet", seeds=seeds, seed=seed,
-            baseline=baseline, exact=exact, whiten=whiten, data=data, engine=engine, report=output.listener,
+            run_or_set, ipc=ipc, stage=stage, on=on, protocol=protocol or USUAL, arch=arch or "convnet",
+            seeds=eval_seeds, seed=seed, baseline=baseline, exact=exact, whiten=whiten, data=data,
+            engine=engine, report=output.listener,
         )  # fmt: skip
         rows = [score.to_dict() for score in scores]
         output.result({"scores": rows}, "\n".join(f"{s['mean']:.2f}" for s in rows), [score_table(rows)])
         other = "dsa-ce" if USUAL in (protocol or [USUAL]) else USUAL
-        output.next_step(o.shell("ddtool evaluate", run_or_set, f"--protocol {other} --seeds 3"))
+        output.next_step(o.shell("ddtool evaluate", run_or_set, f"--protocol {other} --eval-seeds 3"))

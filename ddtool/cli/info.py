@@ -95,7 +95,7 @@ def describe_run(path: Path, output: Output) -> None:
     scores = [score_table(results["scores"])] if results["scores"] else []
     output.result({**facts, **results}, str(path), [fact_table(readable(facts)), *scores])
     if not adapts and run.noted().facts.finished:
-        output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --seeds 3"))
+        output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
     elif all(ipc in run.ipcs() for ipc in config.ipc):
         output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(run.ipcs())}"))
     else:
@@ -188,8 +188,8 @@ def readable(facts: dict[str, Any]) -> dict[str, Any]:
 
 def spent_text(spent: dict[str, Any]) -> str:
     """What a set took."""
-    inside, outside = spent["step_seconds"], spent["outside_seconds"]
-    return f"{spent['steps']} steps in {inside:.1f} s, {outside:.1f} s beside them"
+    inside, overhead = spent["step_seconds"], spent["overhead_seconds"]
+    return f"{spent['steps']} steps in {inside:.1f} s, {overhead:.1f} s of overhead"
 
 
 def fact_table(facts: dict[str, Any]) -> Table:

@@ -2,17 +2,16 @@
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ddtool.cli.errors import harmless
-from ddtool.events import Done, Event, Note, Step
+from ddtool.events import Event
+from ddtool.progress import Progress
 
 
 class Output:
@@ -22,47 +21,25 @@ class Output:
         self.json, self.quiet = json_, quiet
         self.err = Console(stderr=True, highlight=False, emoji=False)
         self.out = Console(highlight=False, emoji=False)
-        self._progress: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
-        self._said: dict[str, tuple[int, float]] = {}
-        self._noted: set[str] = set()
+        self.progress = Progress(self.err)
 
     def __enter__(self) -> "Output":
-        if self.err.is_terminal and not self.quiet:
-            columns = (
-                TextColumn("{task.description:<28}", markup=False),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}", markup=False),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[values]}", markup=False),
-            )
-            self._progress = Progress(*columns, console=self.err, transient=True)
-            self._progress.start()
+        if not self.quiet:
+            self.progress.__enter__()
         return self
 
     def __exit__(self, *unused: object) -> None:
-        if self._progress:
-            self._progress.stop()
-            self._progress = None
+        self.progress.__exit__()
 
     def listener(self, event: Event) -> None:
-        """Show an event: a bar in a terminal, else a line every tenth of a phase."""
-        if self.quiet:
-            return
-        if isinstance(event, Note):
-            self._note(event)
-        elif isinstance(event, Done):
-            self._finish(event)
-        elif self._progress:
-            self._advance(event)
-        else:
-            self._line(event)
+        """Show an event; nothing with --quiet."""
+        if not self.quiet:
+            self.progress.listener(event)
 
     def say(self, text: str) -> None:
         """A line for people, on stderr; nothing with --quiet."""
         if not self.quiet:
-            self.err.print(escape(harmless(text)), soft_wrap=True)
+            self.progress.say(text)
 
     def next_step(self, command: str) -> None:
         """The command one would run next."""
@@ -85,42 +62,6 @@ class Output:
         """A longer text that is part of the result, as it is."""
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-
-    def _note(self, event: Note) -> None:
-        """Each note once, though a dataset is opened several times."""
-        if event.text not in self._noted:
-            self._noted.add(event.text)
-            self.say(event.text)
-
-    def _advance(self, event: Step) -> None:
-        assert self._progress is not None
-        if event.phase not in self._tasks:
-            self._tasks[event.phase] = self._progress.add_task(event.phase, total=event.total, rate="", values="")
-            self._said[event.phase] = (event.step, time.perf_counter())
-        values = "  ".join(f"{name} {value:.4f}" for name, value in event.values.items())
-        rate = self._rate(event)
-        self._progress.update(
-            self._tasks[event.phase], completed=event.step, total=event.total, values=values, rate=rate
-        )
-
-    def _rate(self, event: Step) -> str:
-        first, since = self._said[event.phase]
-        elapsed = time.perf_counter() - since
-        return f"{(event.step - first) / elapsed:.1f}/s" if event.step > first and elapsed > 0 else ""
-
-    def _line(self, event: Step) -> None:
-        self._said.setdefault(event.phase, (event.step, time.perf_counter()))
-        tenth = f"{event.phase}/{event.step * 10 // event.total}"
-        if tenth in self._tasks:
-            return
-        self._tasks[tenth] = TaskID(0)
-        values = "  ".join(f"{name} {value:.4f}" for name, value in event.values.items())
-        self.say(f"{event.phase}  {event.step}/{event.total}  {self._rate(event)}  {values}".rstrip())
-
-    def _finish(self, event: Done) -> None:
-        if self._progress and event.phase in self._tasks:
-            self._progress.remove_task(self._tasks.pop(event.phase))
-        self.say(f"{event.phase}: {event.seconds:.1f} s")
 
 
 def score_table(scores: Sequence[dict[str, Any]]) -> Table:

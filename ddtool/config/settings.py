@@ -22,7 +22,7 @@ from ddtool.config.checked import (
 from ddtool.errors import UsageError, did_you_mean
 
 MOST_PIXELS = 2**24
-"""Of all images that a memory holds: 192 MiB of values."""
+"""The most values that the stored images of a generator hold together: 192 MiB."""
 
 
 def range_from(least: int) -> AfterValidator:
@@ -106,8 +106,8 @@ class FitConfig:
     """λ of Eq. 1."""
     shrink: Ridge = 1e-2
     """λ of the regression for the labels. From 1e-3 to 1e-1 the result is the same (docs/log.md)."""
-    mirror: bool = True
-    """Put mirror images of S beside S in Eq. 1."""
+    flip: bool = True
+    """Put S flipped left-right beside S in Eq. 1."""
 
 
 @checked
@@ -132,8 +132,8 @@ class AdaptConfig:
     """Upper bound on synthetic images a step; of larger batches a random class-balanced part is taken."""
     ridge: Ridge = 1e-3
     """λ of Eq. 1."""
-    mirror: bool = True
-    """Put mirror images of S beside S in Eq. 1."""
+    flip: bool = True
+    """Put S flipped left-right beside S in Eq. 1."""
 
 
 @checked
@@ -157,8 +157,8 @@ class RefineConfig:
     """Upper bound on synthetic images a step; larger sets take a random class-balanced part each step."""
     ridge: Ridge = 1e-3
     """λ of Eq. 1."""
-    mirror: bool = True
-    """Put mirror images of S beside S in Eq. 1."""
+    flip: bool = True
+    """Put S flipped left-right beside S in Eq. 1."""
 
 
 @checked
@@ -191,7 +191,7 @@ class MetaConfig:
     grey: Share = 0.2
     """Share of tasks turned grey (one channel), so that targets like MNIST are served too. Ours."""
     flip: bool = True
-    """Mirror every second task as a whole: twice the classes for nothing. Ours."""
+    """Flip every second task as a whole: twice the classes for nothing. Ours."""
     jitter: Share = 0.3
     """Brightness, contrast, saturation and the gain of each channel vary by up to this share from task to task; 0: not."""
     whitening: Literal["dct", "none"] = "dct"
@@ -225,7 +225,7 @@ class PretrainConfig:
     held_out: Annotated[int, Field(ge=2)] = 20
     """Classes of each dataset that no task sees; validation is on them."""
     architecture: GeneratorConfig = field(default_factory=GeneratorConfig)
-    """Of the generator."""
+    """The generator's own settings."""
     features: FeatureConfig = field(default_factory=FeatureConfig)
     """The random networks that judge, and that solve the tasks' labels."""
     meta: MetaConfig = field(default_factory=MetaConfig)
@@ -270,8 +270,8 @@ class RunConfig:
     """bundled, scratch, a folder, or a Hub repo[@revision]."""
     seed: Seed = 0
     """Every random draw follows from it."""
-    mirror: bool | None = None
-    """Whether classes survive a left-right mirror; null: measured on the target."""
+    flip: bool | None = None
+    """Whether images flipped left-right keep their class; null: measured on the target."""
     seconds: Annotated[Number, Field(gt=0, lt=1e9)] | None = None
     """Wall clock of the work on one set, in place of counted steps; null: steps count. Data and scores are not in it."""
     label_scale: Annotated[Number, Field(gt=0, lt=1e6)] | None = None
@@ -280,7 +280,7 @@ class RunConfig:
     data: dict[str, Any] = field(default_factory=dict)
     """Options of the data source that were given (columns, splits, resolution, revision)."""
     architecture: GeneratorConfig = field(default_factory=GeneratorConfig)
-    """Of a generator from scratch."""
+    """The settings of a generator from scratch."""
     whitening: WhiteningConfig = field(default_factory=WhiteningConfig)
     """What networks see of an image."""
     features: FeatureConfig = field(default_factory=FeatureConfig)

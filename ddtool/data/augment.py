@@ -1,7 +1,7 @@
 """Augmentation on the device: the families of DSA (Zhao and Bilen 2021) and FRePo (Zhou et al. 2022).
 
 Each batch gets one operation of the family, with parameters of its own for every image, or, siamese, the same for all.
-Images are normalised (n, c, h, w); what is moved in from outside is zero, the mean colour.
+Images are normalised (n, c, h, w); what is moved in from beyond the edge is zero, the mean colour.
 """
 
 import math
@@ -37,7 +37,7 @@ Operation = Callable[[Tensor, Draw], Tensor]
 
 
 def flip(images: Tensor, draw: Draw) -> Tensor:
-    """Mirror left-right with probability one half."""
+    """Flip left-right with probability one half."""
     return torch.where(draw.uniform(images, 0, 1) < 0.5, images.flip(3), images)
 
 
@@ -132,13 +132,13 @@ FAMILIES: dict[str, dict[str, Operation]] = {
 
 
 def augmentation(
-    family: str, mirror: bool, host_rng: torch.Generator, rng: torch.Generator
+    family: str, flip: bool, host_rng: torch.Generator, rng: torch.Generator
 ) -> Callable[[Tensor], Tensor]:
-    """A function that applies one random operation of the family to a batch (never `flip` without `mirror`).
+    """A function that applies one random operation of the family to a batch (the flip only if `flip`).
 
     The operation is drawn from `host_rng` (on the CPU, so that no device is asked), its parameters from `rng`.
     """
-    operations = [op for name, op in FAMILIES[family].items() if mirror or name != "flip"]
+    operations = [op for name, op in FAMILIES[family].items() if flip or name != "flip"]
 
     def augment(images: Tensor) -> Tensor:
         choice = int(torch.randint(len(operations), (1,), generator=host_rng))
@@ -148,11 +148,11 @@ def augmentation(
 
 
 def siamese(
-    family: str, mirror: bool, host_rng: torch.Generator, rng: torch.Generator
+    family: str, flip: bool, host_rng: torch.Generator, rng: torch.Generator
 ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """A function that applies one random operation of the family, with the same parameters, to every image of several
     batches: DSA's, for real and synthetic images of a class. Random draws as in `augmentation`."""
-    operations = [op for name, op in FAMILIES[family].items() if mirror or name != "flip"]
+    operations = [op for name, op in FAMILIES[family].items() if flip or name != "flip"]
 
     def augment(batches: Sequence[Tensor]) -> list[Tensor]:
         choice = int(torch.randint(len(operations), (1,), generator=host_rng))

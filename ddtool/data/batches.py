@@ -56,9 +56,9 @@ def usual_batch(C: int) -> int:
     return max(256, min(10 * C, 2000))
 
 
-def mirrored(X: Tensor, Y: Tensor, mirror: bool) -> tuple[Tensor, Tensor]:
-    """S with its left-right mirror images beside it, when classes do not mind."""
-    return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if mirror else (X, Y)
+def with_flips(X: Tensor, Y: Tensor, flip: bool) -> tuple[Tensor, Tensor]:
+    """S with its images flipped left-right beside it, when they keep their class."""
+    return (torch.cat([X, X.flip(3)]), torch.cat([Y, Y])) if flip else (X, Y)
 
 
 def in_passes(function: Callable, X: Tensor, n: int = 128) -> Tensor:

@@ -130,7 +130,7 @@ class SyntheticSet:
     whitening: what follows before networks see the images, real ones too; None: nothing (`transform` is all of it in one);
     label_method: how the labels were found: hard | analytical (Eq. 3) | fitted | learned (with the images);
     label_scale: the factor in the labels; accuracy does not see it, but training by squared error goes better with more than 1;
-    mirror: whether classes survive a left-right mirror (evaluation flips only then);
+    flip: whether images keep their class when flipped left-right (networks are trained with flips only then);
     factor: each image holds factor x factor images of lower resolution side by side (IDC); `decoded` takes them out;
     source: of the real data;  stage: random | initial | generated | refined (MGDD) | distilled (other methods).
     Images are image-major (every prefix of C·k rows has k per class).
@@ -143,7 +143,7 @@ class SyntheticSet:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    mirror: bool = True
+    flip: bool = True
     label_scale: float = 1.0
     method: str = "mgdd"
     stage: str = "generated"
@@ -234,7 +234,7 @@ def usual_label_scale(C: int) -> float:
 
 
 def real_images(
-    data: ImageData, indices: Tensor, mirror: bool, stage: str = "random", labels: Tensor | None = None
+    data: ImageData, indices: Tensor, flip: bool, stage: str = "random", labels: Tensor | None = None
 ) -> SyntheticSet:
     """Real images as a synthetic set: the random-subset baseline, or (with solved `labels`) the initial samples."""
     hard = data.labels[indices]
@@ -247,7 +247,7 @@ def real_images(
         mean=data.mean,
         std=data.std,
         whitening=data.whitening,
-        mirror=mirror,
+        flip=flip,
         stage=stage,
         label_method="hard" if labels is None else "analytical",
         source=data.source,

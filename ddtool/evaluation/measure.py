@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddtool.data.augment import augmentation
-from ddtool.data.batches import mirrored
+from ddtool.data.batches import with_flips
 from ddtool.data.images import ImageData, SyntheticSet, accuracy
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DivergedError, UsageError
 from ddtool.evaluation.protocols import KERNEL_RIDGE, PROTOCOLS, Protocol, Score, check_protocol
 from ddtool.events import Done, Report, Step, silent
 from ddtool.models import registry
-from ddtool.models.convnet import RandomFeatures, depth_for, initialise, pyramid
+from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths, initialise
 from ddtool.models.ridge import ridge_head
 from ddtool.runtime.engine import Engine, frozen_random_state, seeded_generator
 
@@ -72,7 +72,7 @@ def kind_of(arch: str, protocol: Protocol) -> registry.Kind:
 def arch_text(arch: str, protocol: str, shape: tuple[int, int, int]) -> str:
     """What the scores of a measurement say of their network, for images of a shape (c, h, w)."""
     if protocol == KERNEL_RIDGE:
-        return f"convnet{depth_for(shape)}-pyramid{GUIDE_WIDTH}-none"
+        return f"convnet{depth_for(shape)}-doubling{GUIDE_WIDTH}-none"
     return kind_of(arch, check_protocol(protocol)).text(shape)
 
 
@@ -84,9 +84,9 @@ def kernel_ridge(
     started = time.perf_counter()
     whole, test = synthetic.decoded().to(engine.device), test.to(engine.device)
     inputs = whole.transform
-    X, Y = mirrored(inputs(whole.images), whole.labels, whole.mirror)
+    X, Y = with_flips(inputs(whole.images), whole.labels, whole.flip)
     rng = engine.rng(seed, "kernel-ridge")
-    f = RandomFeatures(test.shape, pyramid(GUIDE_WIDTH, depth_for(test.shape)), "none", engine, rng)
+    f = RandomFeatures(test.shape, doubling_widths(GUIDE_WIDTH, depth_for(test.shape)), "none", engine, rng)
     accuracies = []
     for _ in range(seeds):
         f.draw(rng)
@@ -115,7 +115,7 @@ def train_network(
     X = synthetic.transform(synthetic.images)
     Y = synthetic.labels if p.loss == "mse" else synthetic.probabilities()
     loss_of = F.mse_loss if p.loss == "mse" else F.cross_entropy
-    augment, forward = augmentation(p.family, synthetic.mirror, host_rng, rng), engine.wrap(net)
+    augment, forward = augmentation(p.family, synthetic.flip, host_rng, rng), engine.wrap(net)
     steps, batch = p.steps(len(X)), min(len(X), p.batch)
     optimiser = make_optimiser(p, net)
     batches = epoch_batches(len(X), batch, rng)

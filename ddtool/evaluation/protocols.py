@@ -45,14 +45,14 @@ def frepo_steps(m: int) -> int:
     return next((steps for size, steps in table.items() if m <= size), 40_000)
 
 
-def warmup_cosine(warmup: int, floor: float) -> Callable[[float, int], float]:
-    """A linear rise over `warmup` steps, then half a cosine to `floor`."""
+def warmup_cosine(warmup: int, lowest: float) -> Callable[[float, int], float]:
+    """A linear rise over `warmup` steps, then half a cosine to `lowest` times the highest."""
 
     def factor(done: float, steps: int) -> float:
         start = min(warmup, steps // 2) / steps
         if done < start:
             return (done + 1 / steps) / start
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (done - start) / (1 - start)))
+        return lowest + (1 - lowest) * 0.5 * (1 + math.cos(math.pi * (done - start) / (1 - start)))
 
     return factor
 

@@ -44,7 +44,7 @@ class Outcome:
     """Over the job's networks."""
     steps: int = 0
     step_seconds: float = 0.0
-    outside_seconds: float = 0.0
+    overhead_seconds: float = 0.0
     """Experts, networks trained between the steps, labels."""
     pretraining_seconds: float | None = None
     peak_memory_mib: float | None = None
@@ -54,7 +54,7 @@ class Outcome:
 
     @property
     def total_seconds(self) -> float:
-        return self.step_seconds + self.outside_seconds
+        return self.step_seconds + self.overhead_seconds
 
 
 class Folder:
@@ -166,7 +166,7 @@ def finished(job: Job, request: Request, run: Run, results: RunFacts) -> Outcome
         std=score.std,
         steps=spent.steps,
         step_seconds=spent.step_seconds,
-        outside_seconds=spent.outside_seconds,
+        overhead_seconds=spent.overhead_seconds,
         pretraining_seconds=facts.pretraining_seconds if entry_of(job.method).method.has_generator else None,
         peak_memory_mib=facts.peak_memory_mib,
         factor=entry_of(job.method).method.factor if facts.factor is None else facts.factor,

@@ -129,7 +129,7 @@ def quick_settings(method: str) -> Values:
     """Settings of a method that suit minutes, with the network that all methods have in common."""
     record = entry_of(method).method
     quick = dict(record.quick_settings)
-    return quick if record.has_generator else {"baseline": {"pyramid": True} | quick}
+    return quick if record.has_generator else {"baseline": {"doubling_widths": True} | quick}
 
 
 @dataclass(frozen=True)

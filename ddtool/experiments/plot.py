@@ -23,7 +23,7 @@ ALONE = 7.6
 """Inches of the width where one panel stands alone."""
 MOST_COLUMNS = 2
 DOTS_PER_INCH = 160
-"""Of a PNG."""
+"""Dots per inch of a PNG."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from ddtool.runs.files import write_atomically
 
 PAGE = "report.html"
 PLOT = "accuracy-over-seconds"
-AXES = ("seconds, in steps and outside them (logarithmic)", "test accuracy, %")
+AXES = ("seconds, overhead included (logarithmic)", "test accuracy, %")
 TEMPLATES = Path(__file__).parent / "templates"
 ROW = TypeAdapter(Row)
 TextRow = tuple[Row, Sequence[str]]

@@ -32,9 +32,9 @@ class Row:
     """Over seeds; over the networks of the one seed."""
     steps: float | None = None
     step_seconds: float | None = None
-    outside_seconds: float | None = None
+    overhead_seconds: float | None = None
     total_seconds: float | None = None
-    """In steps and outside; pre-training is not in it."""
+    """In steps and overhead; pre-training is not in it."""
     pretraining_seconds: float | None = None
     """The whole of it."""
     pretraining_share: float | None = None
@@ -59,7 +59,7 @@ class Speedup:
     mgdd: Row | None
     """The first of MGDD's budgets, by seconds, whose accuracy is at least the same; None: not reached."""
     speedup: float | None
-    """The baseline's seconds over MGDD's, in steps and outside."""
+    """The baseline's seconds over MGDD's, in steps and overhead."""
     at_least: bool
     """It is MGDD's smallest budget: a smaller one might do as well."""
     with_pretraining: float | None
@@ -155,7 +155,7 @@ def with_means(row: Row, done: Sequence[Outcome], adapting: int) -> Row:
         std=statistics.stdev(accuracies) if len(done) > 1 else done[0].std,
         steps=statistics.fmean(outcome.steps for outcome in done),
         step_seconds=statistics.fmean(outcome.step_seconds for outcome in done),
-        outside_seconds=statistics.fmean(outcome.outside_seconds for outcome in done),
+        overhead_seconds=statistics.fmean(outcome.overhead_seconds for outcome in done),
         total_seconds=statistics.fmean(outcome.total_seconds for outcome in done),
         pretraining_seconds=whole,
         pretraining_share=None if whole is None else whole / adapting,
@@ -195,5 +195,5 @@ def merit(row: Row) -> tuple[float, float]:
 
 
 def seconds_of(row: Row) -> float:
-    """Seconds in steps and outside of a row that has some."""
+    """Seconds in steps and overhead of a row that has some."""
     return row.total_seconds or 0.0

@@ -6,7 +6,17 @@ from pathlib import Path
 from ddtool.experiments.grid import Request, entry_of
 from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, Speedup, order
 
-HEADERS = ("method", "IPC", "budget", "accuracy, %", "steps", "s in steps", "s outside", "pre-training, s", "peak MiB")
+HEADERS = (
+    "method",
+    "IPC",
+    "budget",
+    "accuracy, %",
+    "steps",
+    "s in steps",
+    "s of overhead",
+    "pre-training, s",
+    "peak MiB",
+)
 SPEEDUP_HEADERS = ("IPC", "baseline", "its accuracy, %", "its s", "reached by", "accuracy, %", "s", "speedup")
 
 
@@ -64,7 +74,7 @@ def cells(row: Row) -> tuple[str, ...]:
     steps = "–" if row.steps is None else f"{row.steps:,.0f}"
     return (
         row.title, str(row.ipc), str(row.budget or "–"), accuracy(row), steps, number(row.step_seconds),
-        number(row.outside_seconds), number(row.pretraining_seconds) + share, number(row.peak_memory_mib),
+        number(row.overhead_seconds), number(row.pretraining_seconds) + share, number(row.peak_memory_mib),
     )  # fmt: skip
 
 
@@ -132,13 +142,13 @@ def of_columns(found: Comparison) -> Iterator[str]:
         "over the networks where there is one seed."
     )
     yield (
-        "s outside: work of the method that is not a step: experts, networks trained between the steps, labels. "
+        "s of overhead: work of the method that is not a step, such as experts, inner networks and labels. "
         "Data, scores and the start of the process are in no column."
     )
     for method in dict.fromkeys(row.method for row in found.rows if timed(row)):
         if (record := entry_of(method).method).unbudgeted:
             beside = f"{record.short_title}'s {record.unbudgeted} come on top of it."
-            yield f"A budget in seconds is for steps and the work between them: {beside}"
+            yield f"A budget in seconds is for steps and overhead: {beside}"
     if any(row.pretraining_seconds is not None for row in found.rows):
         yield (
             "Pre-training: the whole of it, once for all targets, and in brackets its share, divided by the MGDD jobs of "

@@ -17,7 +17,7 @@ from ddtool.config import AtLeastOne, Count, checked
 from ddtool.data.batches import Real
 from ddtool.events import Report, silent
 from ddtool.methods.record import Registered
-from ddtool.models.convnet import ConvNet, depth_for, initialise, known_norm, pyramid
+from ddtool.models.convnet import ConvNet, depth_for, doubling_widths, initialise, known_norm
 from ddtool.runtime.engine import Engine, frozen_random_state, seeded_generator
 from ddtool.runtime.loop import Loop, Saver
 
@@ -49,13 +49,13 @@ class Memory:
 class Task:
     """What every method is given: the target on the device, and the same real images to start from.
 
-    rows: indices of `ipc` distinct images per class, image-major;  mirror: whether classes survive a left-right mirror.
+    rows: indices of `ipc` distinct images per class, image-major;  flip: whether images keep their class when flipped left-right.
     """
 
     real: Real
     ipc: int
     rows: Tensor
-    mirror: bool
+    flip: bool
     engine: Engine
     seed: int
     store: Store = field(default_factory=Memory)
@@ -96,8 +96,8 @@ class Settings:
     steps: Count = 1000
     """Updates of the whole synthetic set."""
     width: AtLeastOne = 128
-    """Channels of the distillation network: in every block, or of the last one with `pyramid`."""
-    pyramid: bool = False
+    """Channels of the distillation network: in every block, or of the last one with `doubling_widths`."""
+    doubling_widths: bool = False
     """Half the channels in each earlier block (32-64-128), as MGDD's random networks have it. Ours: a third of the time."""
     norm: Norm = "instance"
     """Norm layer of the distillation network: none, instance or batch."""
@@ -133,7 +133,7 @@ class Method(Registered, ABC):
         to be viewable."""
         self.X.copy_(self.task.real.inputs.bound(self.X))
 
-    def between(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         """Work after the update of a step that is not the step: training of networks. Timed apart."""
 
     @abstractmethod
@@ -156,7 +156,9 @@ class Method(Registered, ABC):
         """A ConvNet of the settings' shape on the device; its weights are to be drawn."""
         data, config = self.task.real.data, self.config
         depth = depth_for(data.shape)
-        widths: Sequence[int] = pyramid(config.width, depth) if config.pyramid else (config.width,) * depth
+        widths: Sequence[int] = (
+            doubling_widths(config.width, depth) if config.doubling_widths else (config.width,) * depth
+        )
         with frozen_random_state():
             net = ConvNet(data.shape, data.num_classes, widths, norm or config.norm)
         net = self.task.engine.place(net)
@@ -169,7 +171,7 @@ class Method(Registered, ABC):
         return X.clone().requires_grad_()
 
 
-class Student:
+class InnerNetwork:
     """A network in training whose whole state are tensors that change in place, so that a checkpoint holds it.
 
     kind: 'sgd' (lr, momentum, weight_decay) or 'adam' (lr).
@@ -217,11 +219,11 @@ class Student:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a method took: its steps, seconds in them, and seconds outside them (networks trained between, experts before)."""
+    """What a method took: its steps, seconds in them, and seconds of overhead (inner networks, experts)."""
 
     steps: int
     step_seconds: float
-    outside_seconds: float
+    overhead_seconds: float
 
 
 def distil(
@@ -240,7 +242,7 @@ def distil(
         phase, method.config.steps, method.tensors(), method.optimiser, method.rng, report, saver,
         min_lr_ratio=method.record.min_lr_ratio, limit=seconds,
     )  # fmt: skip
-    synchronise, idle = method.task.engine.synchronise, type(method).between is Method.between
+    synchronise, idle = method.task.engine.synchronise, type(method).after_step is Method.after_step
     for step in loop:
         method.optimiser.zero_grad(set_to_none=True)
         loop.apply(method.gradient(step))
@@ -248,6 +250,6 @@ def distil(
             method.project()
         if idle:
             continue
-        with loop.aside(synchronise):
-            method.between(step)
-    return Spent(loop.step, loop.seconds - loop.outside, loop.outside + prepared)
+        with loop.untimed(synchronise):
+            method.after_step(step)
+    return Spent(loop.step, loop.seconds - loop.overhead, loop.overhead + prepared)

@@ -59,7 +59,7 @@ class DM(Method):
     def gradient(self, step: int) -> Tensor:
         task, C = self.task, self.task.num_classes
         initialise(self.net, self.rng, "torch")
-        augment = siamese("dsa", task.mirror, task.host_rng("augment", step), self.rng)
+        augment = siamese("dsa", task.flip, task.host_rng("augment", step), self.rng)
         rows = task.real.sampler(self.config.real_batch * C, self.rng).view(C, -1)
         loss = torch.zeros((), device=self.X.device)
         for classes in torch.arange(C).split(self.classes_a_pass()):

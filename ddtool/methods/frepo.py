@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddtool.config import AtLeastOne, Count, NotNegative, checked
-from ddtool.data.batches import balanced_part, mirrored
-from ddtool.methods.base import Method, Norm, Settings, Student, Task
+from ddtool.data.batches import balanced_part, with_flips
+from ddtool.methods.base import InnerNetwork, Method, Norm, Settings, Task
 from ddtool.methods.record import Record
 from ddtool.models.ridge import ridge_head
 
@@ -32,7 +32,7 @@ class FRePoSettings(Settings):
     real_batch: AtLeastOne = 1024
     """Real images a step, the same number of each class."""
     synthetic_batch: AtLeastOne = 1000
-    """Synthetic images a step at most, the same of every class (their mirror images come on top). Ours: it bounds memory."""
+    """Synthetic images a step at most, the same of every class (flipped ones come on top). Ours: it bounds memory."""
     ridge: NotNegative = 1e-6
     """λ, relative to the mean of K_ss's diagonal."""
     lr_images: NotNegative = 3e-4
@@ -67,9 +67,9 @@ class FRePo(Method):
         self.X, self.Y = self.initial_images(), (task.start()[1] / self.label_scale).requires_grad_()
         groups = [{"params": [self.X], "lr": settings.lr_images}, {"params": [self.Y], "lr": settings.lr_labels}]
         self.optimiser = torch.optim.Adam(groups)
-        self.pool = [self.student() for _ in range(settings.networks)]
-        self.features = [task.engine.wrap(student.net.features) for student in self.pool]
-        self.predict = [task.engine.wrap(student.net) for student in self.pool]
+        self.pool = [self.inner_network() for _ in range(settings.networks)]
+        self.features = [task.engine.wrap(inner.net.features) for inner in self.pool]
+        self.predict = [task.engine.wrap(inner.net) for inner in self.pool]
         self.ages = torch.arange(settings.networks) * settings.updates // settings.networks  # on the host, staggered
 
     @property
@@ -77,24 +77,24 @@ class FRePo(Method):
         """√(C/10): the synthetic labels are divided by it while they are learned."""
         return math.sqrt(self.task.num_classes / 10)
 
-    def student(self) -> Student:
+    def inner_network(self) -> InnerNetwork:
         """A fresh network of the pool."""
         net = self.network()
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.track_running_stats = False  # nothing is remembered from one batch to the next
-        student = Student(net, "adam", self.config.lr_network)
-        student.reset(self.rng, "lecun")
-        return student
+        inner = InnerNetwork(net, "adam", self.config.lr_network)
+        inner.reset(self.rng, "lecun")
+        return inner
 
     def drawn(self, step: int) -> int:
         """Which network of the pool a step takes."""
         return int(torch.randint(len(self.pool), (1,), generator=self.task.host_rng("frepo network", step)))
 
     def synthetic(self) -> tuple[Tensor, Tensor]:
-        """S as a step sees it: at most `synthetic_batch` images and their mirror images."""
+        """S as a step sees it: at most `synthetic_batch` images and the same ones flipped."""
         X, Y = balanced_part(self.X, self.Y, self.Y.shape[1], self.config.synthetic_batch, self.rng)
-        return mirrored(X, Y, self.task.mirror)
+        return with_flips(X, Y, self.task.flip)
 
     def gradient(self, step: int) -> Tensor:
         f = self.features[self.drawn(step)]
@@ -106,7 +106,7 @@ class FRePo(Method):
         loss.backward(inputs=[self.X, self.Y])
         return loss.detach()
 
-    def between(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         """One step of training of the network that the step took, on S; after `updates` of its own it starts afresh."""
         k = self.drawn(step)
         with torch.no_grad():
@@ -119,8 +119,8 @@ class FRePo(Method):
 
     def tensors(self) -> dict[str, Tensor]:
         out = {"X": self.X, "Y": self.Y, "ages": self.ages}
-        for k, student in enumerate(self.pool):
-            out |= student.tensors(f"network.{k}")
+        for k, inner in enumerate(self.pool):
+            out |= inner.tensors(f"network.{k}")
         return out
 
     def result(self) -> tuple[Tensor, Tensor]:

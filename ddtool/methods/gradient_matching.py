@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.augment import augmentation, siamese
-from ddtool.methods.base import Init, Method, Settings, Student, Task
+from ddtool.methods.base import Init, InnerNetwork, Method, Settings, Task
 from ddtool.methods.record import Record
 
 Together = Callable[[Sequence[Tensor]], list[Tensor]]
@@ -26,14 +26,14 @@ Together = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class GradientMatching(Method):
-    """One step for all methods of the kind. Subclasses set `optimiser` and `student`, and call `match`."""
+    """One step for all methods of the kind. Subclasses set `optimiser` and `inner_network`, and call `match`."""
 
-    student: Student
+    inner_network: InnerNetwork
     """The network whose gradients are compared."""
 
     def match(self, weights: list[Tensor]) -> None:
-        """Compare gradients of these weights of the student."""
-        self.weights, engine, net = weights, self.task.engine, self.student.net
+        """Compare gradients of these weights of the inner network."""
+        self.weights, engine, net = weights, self.task.engine, self.inner_network.net
         self.forward = engine.wrap(net)
         self.forward_twice = replace(engine, compile_networks=False).wrap(net)  # compiled: first derivatives only
 
@@ -64,13 +64,13 @@ class GradientMatching(Method):
         return total
 
     def weight_gradients(self, X: Tensor, label: int, differentiable: bool = False) -> tuple[Tensor, ...]:
-        """Of the mean cross-entropy on images X (n, c, h, w) of one class."""
+        """Gradients of the mean cross-entropy on images X (n, c, h, w) of one class."""
         scores = (self.forward_twice if differentiable else self.forward)(X)
         loss = F.cross_entropy(scores, torch.full((len(X),), label, device=X.device))
         return torch.autograd.grad(loss, self.weights, create_graph=differentiable)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"X": self.X} | self.student.tensors("student")
+        return {"X": self.X} | self.inner_network.tensors("inner")
 
 
 @checked
@@ -82,9 +82,9 @@ class DCSettings(Settings):
     init: Init = "noise"
     """The synthetic images at the start: real or noise."""
     lr: NotNegative = 0.1
-    """Of the images, by SGD, constant."""
+    """The learning rate of the images' SGD, constant."""
     momentum: NotNegative = 0.5
-    """Of the images' SGD."""
+    """The momentum of the images' SGD."""
     real_batch: AtLeastOne = 256
     """Real images of every class in a step."""
     outer: AtLeastOne | None = None
@@ -93,7 +93,7 @@ class DCSettings(Settings):
     """Epochs of that network on S after each of these steps but the last. By IPC: 50 at 10, 10 at 50 (none at 1); ours at
     others, 500 / IPC within 10 and 50."""
     net_lr: NotNegative = 0.01
-    """Of the network's plain SGD."""
+    """The learning rate of the network's plain SGD."""
     net_batch: AtLeastOne = 256
     """Synthetic images in one update of the network."""
 
@@ -140,8 +140,8 @@ class DC(GradientMatching):
         self.outer, self.inner = settings.outer or outer, inner if settings.inner is None else settings.inner
         self.X = self.initial_images()
         self.optimiser = torch.optim.SGD([self.X], settings.lr, settings.momentum)
-        self.student = Student(self.network(), "sgd", settings.net_lr)
-        self.match([p for p in self.student.net.parameters() if p.ndim > 1])
+        self.inner_network = InnerNetwork(self.network(), "sgd", settings.net_lr)
+        self.match([p for p in self.inner_network.net.parameters() if p.ndim > 1])
 
     def together(self, step: int) -> Together:
         return list
@@ -153,14 +153,14 @@ class DC(GradientMatching):
     def distance(self, real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
         return cosine_distance(real, synthetic)
 
-    def between(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         """A fresh network after `outer` steps, else `inner` epochs on S."""
         if (step + 1) % self.outer == 0:
-            return self.student.reset(self.rng)
+            return self.inner_network.reset(self.rng)
         X, classes, augment = self.X.detach(), self.task.classes(), self.alone(step)
         for _ in range(self.inner):
             for rows in torch.randperm(len(X), generator=self.rng, device=X.device).split(self.config.net_batch):
-                self.student.update(F.cross_entropy(self.forward(augment(X[rows])), classes[rows]))
+                self.inner_network.update(F.cross_entropy(self.forward(augment(X[rows])), classes[rows]))
 
     def facts(self) -> dict[str, Any]:
         return {"outer": self.outer, "inner": self.inner}
@@ -180,7 +180,7 @@ class DSA(DC):
     )
 
     def together(self, step: int) -> Together:
-        return siamese("dsa", self.task.mirror, self.task.host_rng("match", step), self.rng)
+        return siamese("dsa", self.task.flip, self.task.host_rng("match", step), self.rng)
 
     def alone(self, step: int) -> Callable[[Tensor], Tensor]:
-        return augmentation("dsa", self.task.mirror, self.task.host_rng("train", step), self.rng)
+        return augmentation("dsa", self.task.flip, self.task.host_rng("train", step), self.rng)

@@ -19,7 +19,7 @@ from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.augment import FAMILIES, Draw
 from ddtool.data.images import LARGEST_FACTOR, decode
 from ddtool.errors import UsageError
-from ddtool.methods.base import Settings, Student, Task
+from ddtool.methods.base import InnerNetwork, Settings, Task
 from ddtool.methods.gradient_matching import GradientMatching, Together
 from ddtool.methods.record import Record
 
@@ -33,11 +33,11 @@ class IDCSettings(Settings):
     factor: Annotated[int, Field(ge=1, le=LARGEST_FACTOR)] = 2
     """Each stored image holds factor x factor images that networks see at full size."""
     lr: NotNegative | None = None
-    """Of the images' SGD, for pixels in [0, 1]. By case: 5e-3 · IPC/10 on colour, 1e-4 · IPC/10 on grey."""
+    """The learning rate of the images' SGD, for pixels in [0, 1]. By case: 5e-3 · IPC/10 on colour, 1e-4 · IPC/10 on grey."""
     lr_times: NotNegative = 1.0
     """Ours: a factor on the rate by case, for short budgets."""
     momentum: NotNegative = 0.5
-    """Of the images' SGD."""
+    """The momentum of the images' SGD."""
     real_batch: AtLeastOne = 64
     """Real images of every class in a step."""
     synthetic_batch: AtLeastOne = 128
@@ -49,11 +49,11 @@ class IDCSettings(Settings):
     net_batch: AtLeastOne = 64
     """Real images in one update of the network."""
     net_lr: NotNegative = 0.01
-    """Of the network's SGD."""
+    """The learning rate of the network's SGD."""
     net_momentum: NotNegative = 0.9
-    """Of the network's SGD."""
+    """The momentum of the network's SGD."""
     weight_decay: NotNegative = 5e-4
-    """Of the network's SGD."""
+    """The weight decay of the network's SGD."""
     cutmix: NotNegative = 0.5
     """How often a batch of the network's is mixed by CutMix."""
 
@@ -89,8 +89,8 @@ class IDC(GradientMatching):
         self.X = self.initial_images()
         self.optimiser = torch.optim.SGD([self.X], self.lr, settings.momentum)
         sgd = (settings.net_lr, settings.net_momentum, settings.weight_decay)
-        self.student = Student(self.network(), "sgd", *sgd)
-        self.match([m.weight for m in self.student.net.modules() if isinstance(m, nn.Conv2d)])
+        self.inner_network = InnerNetwork(self.network(), "sgd", *sgd)
+        self.match([m.weight for m in self.inner_network.net.modules() if isinstance(m, nn.Conv2d)])
 
     def initial_images(self) -> Tensor:
         """With real images, the task's own come first in each stored image; the others are drawn."""
@@ -134,17 +134,17 @@ class IDC(GradientMatching):
         self.X.grad /= self.task.real.inputs.std.square()
         return loss
 
-    def between(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         """A fresh network after `inner` steps, else one pass over some real images, augmented and half of them mixed."""
         if (step + 1) % self.config.inner == 0:
-            return self.student.reset(self.rng)
+            return self.inner_network.reset(self.rng)
         real, host_rng = self.task.real, self.task.host_rng("cutmix", step)
         rows = torch.randperm(len(real.data), generator=self.rng, device=self.X.device)[: self.real_images]
         for part in rows.split(self.config.net_batch) if self.real_images else ():
             X = augmented(real.at(part)[0], Draw(self.rng), "colour", "crop")
             Y = F.one_hot(real.data.labels[part], self.task.num_classes).float()
             X, Y = cutmix(X, Y, self.config.cutmix, host_rng, self.rng)
-            self.student.update(F.cross_entropy(self.forward(X), Y))
+            self.inner_network.update(F.cross_entropy(self.forward(X), Y))
 
     def facts(self) -> dict[str, Any]:
         return {"factor": self.factor, "lr": self.lr, "real_images": self.real_images}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
-from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_chunks, in_passes, mirrored
+from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_chunks, in_passes, with_flips
 from ddtool.data.images import BalancedSampler, ImageData
 from ddtool.data.inputs import NetworkInput
 from ddtool.events import Report, silent
@@ -86,7 +86,7 @@ def fitted_labels(
 
 def predictor(f: Callable, X_t: Tensor, X_s: Tensor, config: FitConfig) -> Tensor:
     """A (n, m): what the best head on the features of S says of the real batch, per unit of each label."""
-    X_b, unit = mirrored(X_s, torch.eye(len(X_s), device=X_s.device), config.mirror)
+    X_b, unit = with_flips(X_s, torch.eye(len(X_s), device=X_s.device), config.flip)
     return in_chunks(f, X_t) @ ridge_head(in_chunks(f, X_b), unit, config.ridge)
 
 
@@ -100,7 +100,7 @@ def training_loss(
     X_t, Y_t = real.batch(config.real_batch, rng)
     X_s, Y_s = pool.batch(ipc, config.synthetic_batch, rng)
     X_s = real.inputs.bound(g(X_s))
-    return ridge_loss(f.draw(rng), X_t, Y_t, *mirrored(X_s, Y_s, config.mirror), config.ridge)
+    return ridge_loss(f.draw(rng), X_t, Y_t, *with_flips(X_s, Y_s, config.flip), config.ridge)
 
 
 def adapt(
@@ -175,7 +175,7 @@ def refine(
     for _ in loop:
         X_t, Y_t = real.batch(config.real_batch, rng)
         f.draw(rng)
-        X_b, Y_b = mirrored(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.mirror)
+        X_b, Y_b = with_flips(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.flip)
         loop.update(ridge_loss(f, X_t, Y_t, X_b, Y_b, config.ridge))
         with torch.no_grad():
             X.copy_(real.inputs.bound(X))

@@ -68,7 +68,7 @@ class MTTSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """What `MTTSettings` leaves to the dataset and the IPC. The defaults here are ours, for where nothing is published."""
 
     student_steps: int = 20
@@ -81,23 +81,23 @@ class Plan:
 
 
 PUBLISHED = {
-    (10, 1): Plan(50, 2, 2, 10, 100.0, 1e-7, 0.01),
-    (10, 10): Plan(30, 2, 20, 100, 100.0, 1e-5, 0.001),
-    (10, 50): Plan(30, 2, 40, 500, 1000.0, 1e-5, 0.001),
-    (100, 1): Plan(20, 3, 20, 100, 1000.0, 1e-5, 0.01),
-    (100, 10): Plan(20, 2, 20, 1000, 1000.0, 1e-5, 0.01),
-    (100, 50): Plan(80, 2, 40, 125, 1000.0, 1e-5, 0.01),
+    (10, 1): Schedule(50, 2, 2, 10, 100.0, 1e-7, 0.01),
+    (10, 10): Schedule(30, 2, 20, 100, 100.0, 1e-5, 0.001),
+    (10, 50): Schedule(30, 2, 40, 500, 1000.0, 1e-5, 0.001),
+    (100, 1): Schedule(20, 3, 20, 100, 1000.0, 1e-5, 0.01),
+    (100, 10): Schedule(20, 2, 20, 1000, 1000.0, 1e-5, 0.01),
+    (100, 50): Schedule(80, 2, 40, 125, 1000.0, 1e-5, 0.01),
 }
 """For CIFAR by (classes, IPC), from the paper's appendix. Four of the six are with ZCA there (10-50 and 100-10 are not)."""
 
 
-def plan_for(config: MTTSettings, num_classes: int, ipc: int) -> Plan:
+def schedule_for(config: MTTSettings, num_classes: int, ipc: int) -> Schedule:
     """What a run does: settings that were given, else the published plan, else ours.
 
     Raises UsageError for what cannot be used, such as experts that train for fewer than M epochs.
     """
-    usual = PUBLISHED.get((num_classes, ipc), Plan())
-    values = {f.name: getattr(config, f.name) for f in fields(Plan)}
+    usual = PUBLISHED.get((num_classes, ipc), Schedule())
+    values = {f.name: getattr(config, f.name) for f in fields(Schedule)}
     values = {name: getattr(usual, name) if value is None else value for name, value in values.items()}
     if config.expert_images is not None and config.expert_images < num_classes:
         raise UsageError(
@@ -110,7 +110,7 @@ def plan_for(config: MTTSettings, num_classes: int, ipc: int) -> Plan:
             f"Experts of {config.expert_epochs} epochs cannot be matched {values['match_epochs']} epochs on.",
             f"For example --set baseline.expert_epochs={values['match_epochs']}.",
         )
-    return Plan(**values | {"start_before": min(values["start_before"], longest)})
+    return Schedule(**values | {"start_before": min(values["start_before"], longest)})
 
 
 class MTT(Method):
@@ -132,7 +132,7 @@ class MTT(Method):
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)
-        self.plan = plan = plan_for(settings, task.num_classes, task.ipc)
+        self.plan = plan = schedule_for(settings, task.num_classes, task.ipc)
         self.X, self.labels = self.initial_images(), task.classes()
         self.lr = torch.tensor(plan.lr_student, device=task.engine.device, requires_grad=True)
         groups = [{"params": [self.X], "lr": plan.lr_images}, {"params": [self.lr], "lr": plan.lr_lr}]
@@ -147,7 +147,7 @@ class MTT(Method):
         host, plan = self.task.host_rng("student", step), self.plan
         expert, t = (int(torch.randint(n, (1,), generator=host)) for n in (self.config.experts, plan.start_before))
         start, target = self.experts.weights(expert, t), self.experts.weights(expert, t + plan.match_epochs)
-        augment = augmentation("dsa", self.task.mirror, host, self.rng)
+        augment = augmentation("dsa", self.task.flip, host, self.rng)
         batches = [(augment(self.X[rows]), self.labels[rows]) for rows in self.batches()]
         loss, d_batches, d_lr = match(self.loss, start, target, batches, self.lr.detach())
         torch.autograd.backward([x for x, _ in batches], d_batches)
@@ -260,8 +260,8 @@ class Experts:
         """The name of an entry: everything that decides on its weights is in it, but for the dataset, which has a store of
         its own."""
         c, task, data = self.config, self.task, self.task.real.data
-        source = (len(data), data.num_classes, data.shape, data.mean, data.std, task.mirror)
-        training = (c.expert_lr, c.expert_batch, c.expert_images, c.width, c.pyramid, c.norm)
+        source = (len(data), data.num_classes, data.shape, data.mean, data.std, task.flip)
+        training = (c.expert_lr, c.expert_batch, c.expert_images, c.width, c.doubling_widths, c.norm)
         digest = hashlib.sha256(repr((1, source, training, task.seed, task.engine.describe())).encode()).hexdigest()[
             :16
         ]
@@ -290,7 +290,7 @@ class Experts:
     def train(self, expert: int, epoch: int, rng: torch.Generator) -> float:
         """One epoch of the network; returns its mean loss."""
         task, labels, size = self.task, self.task.real.data.labels, self.config.expert_batch
-        augment = augmentation("dsa", task.mirror, task.host_rng("expert", expert, epoch), rng)
+        augment = augmentation("dsa", task.flip, task.host_rng("expert", expert, epoch), rng)
         rows, losses = self.images(expert), []
         for part in rows[torch.randperm(len(rows), generator=rng, device=rows.device)].split(size):
             loss = F.cross_entropy(self.run(augment(task.real.at(part)[0])), labels[part])

@@ -12,7 +12,7 @@ from ddtool.data.batches import in_chunks
 from ddtool.events import Report, silent
 from ddtool.methods.base import Method, Norm, Settings, Task
 from ddtool.methods.record import Record
-from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
+from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths
 
 
 @checked
@@ -23,7 +23,7 @@ class SelectionSettings(Settings):
     """There are none."""
     norm: Norm = "none"
     """Norm layer of the network whose features herding compares. Ours."""
-    pyramid: bool = True
+    doubling_widths: bool = True
     """As MGDD's random networks. Ours: the literature takes a network trained on the whole dataset."""
 
 
@@ -51,8 +51,8 @@ class Herding(Random):
     def prepare(self, report: Report = silent) -> float:
         started, task = time.perf_counter(), self.task
         data, shape = task.real.data, task.real.data.shape
-        widths = pyramid(self.config.width, depth_for(shape))
-        widths = widths if self.config.pyramid else (self.config.width,) * len(widths)
+        widths = doubling_widths(self.config.width, depth_for(shape))
+        widths = widths if self.config.doubling_widths else (self.config.width,) * len(widths)
         f = RandomFeatures(shape, widths, self.config.norm, task.engine, self.rng)
         chosen = []
         for label in range(task.num_classes):

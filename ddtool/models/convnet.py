@@ -95,7 +95,7 @@ def depth_for(shape: tuple[int, int, int]) -> int:
     return max(1, min(round(math.log2(max(shape[1:]) / 4)), math.floor(math.log2(min(shape[1:])))))
 
 
-def pyramid(width: int, depth: int) -> tuple[int, ...]:
+def doubling_widths(width: int, depth: int) -> tuple[int, ...]:
     """Widths that double while the resolution halves, ending at `width`: (32, 64, 128) for 128 and 3."""
     return tuple(max(1, width >> (depth - 1 - i)) for i in range(depth))
 

@@ -24,14 +24,14 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 """Types by the names that safetensors gives them."""
 GAIN, SHARPNESS = 32.0, 5.0
-"""Of the memory's output: a step of Adam at 1e-3 moves a pixel by up to 0.03, as a step of refinement does. Of the choice of
-slots: an image takes a handful of 512. Neither half nor twice as much makes a difference (docs/log.md)."""
+"""Factors on the memory's output (a step of Adam at 1e-3 then moves a pixel by up to 0.03, as a step of refinement does) and on
+the cosine similarity (an image then takes a handful of the 512 slots). Half or twice as much makes no difference (docs/log.md)."""
 
 Resampling = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
 class Generator(nn.Module):
-    """g_ω(X) = X + r_ω(X), r_ω an associative memory: an image takes a mixture of stored images, by its likeness to their keys.
+    """g_ω(X) = X + r_ω(X). r_ω, an associative memory, mixes stored images by the image's cosine similarity to their keys.
     Stored images are zero at the start, so that g begins as the identity.
 
     Ours: images that look different take different slots, so the steps of adaptation move each image by itself, as direct steps
@@ -57,13 +57,13 @@ class Generator(nn.Module):
         """What the generator adds, (n, c, h, w)."""
         grey, size = images.shape[1] == 1, images.shape[2:]
         x = images.expand(-1, 3, -1, -1) if grey else images
-        x = torch.softmax(SHARPNESS * self.likeness(x), 1) @ self.values
+        x = torch.softmax(SHARPNESS * self.cosine_similarity(x), 1) @ self.values
         x = GAIN * x.view(-1, 3, self.config.side, self.config.side).float()
         x = resampled(x, size, bilinear)
         return x.mean(1, keepdim=True) if grey else x
 
-    def likeness(self, images: Tensor) -> Tensor:
-        """Of images (n, 3, h, w) to the keys, (n, slots): their cosine at half the side without what is coarse, times √d, so
+    def cosine_similarity(self, images: Tensor) -> Tensor:
+        """Cosine similarity of images (n, 3, h, w) to the keys, (n, slots), at half the side without what is coarse, times √d, so
         that it is about N(0, 1) for random keys; near zero for an image without detail. float32 always: it is an exponent."""
         with torch.autocast(images.device.type, enabled=False):
             x = resampled(images, (self.config.side // 2,) * 2, averaged)

@@ -81,8 +81,8 @@ def record_spent(session: Session, ipc: int) -> None:
     timings, steps = session.run.results()["timings"], session.run.steps()
     stepping = (ADAPT, Phase("refine", ipc))
     inside = sum(timings.get(str(phase), 0.0) for phase in stepping)
-    outside = sum(timings.get(str(phase), 0.0) for phase in phases(ipc) if phase not in stepping)
-    session.run.record_spent(ipc, sum(steps.get(str(phase), 0) for phase in stepping), inside, outside)
+    overhead = sum(timings.get(str(phase), 0.0) for phase in phases(ipc) if phase not in stepping)
+    session.run.record_spent(ipc, sum(steps.get(str(phase), 0) for phase in stepping), inside, overhead)
 
 
 # -------------------------------------------------------------------------------------------------------------- stages
@@ -107,19 +107,19 @@ def prepare(session: Session, train: ImageData) -> None:
         "std": list(data.std),
         "shape": list(data.shape),
         "label_width": config.labels.width,
-        "mirror": problem.mirror,
+        "flip": problem.flip,
         "pool_ipc": pool_ipc,
         "source": data.source,
         "whitening": data.whitening,
     }
-    run.record(classes=data.num_classes, train_images=len(data), mirror=problem.mirror, pool_ipc=pool_ipc)
+    run.record(classes=data.num_classes, train_images=len(data), flip=problem.flip, pool_ipc=pool_ipc)
     run.save_label_head(dict(f.net.body.state_dict()), W, info)
 
 
 def adapt_generator(session: Session, problem: JudgedProblem) -> None:
     """The adaptation stage; leaves generator/ in the run."""
     config, run, data = session.config, session.run, problem.real.data
-    settings = replace(config.adapt, mirror=config.adapt.mirror and problem.mirror)
+    settings = replace(config.adapt, flip=config.adapt.flip and problem.flip)
     settings = feasible(settings, config.ipc, data, session.report)
     generator = session.engine.place(load_generator(config))
     pool = pool_of(session, problem, settings)
@@ -171,7 +171,7 @@ def labelled_pool(
     first = {ipc: X[: ipc * real.data.num_classes] for ipc in settings.seen_ipcs}
     if config.fit.networks == 0:
         return Pool(X, {ipc: mgdd.analytical_labels(*head, part) for ipc, part in first.items()})
-    fit, most = replace(config.fit, mirror=config.fit.mirror and settings.mirror), settings.synthetic_batch
+    fit, most = replace(config.fit, flip=config.fit.flip and settings.flip), settings.synthetic_batch
     rngs = {ipc: session.rng("pool labels", ipc) for ipc in first}
     fitted = {
         ipc: mgdd.fitted_labels(part, problem.features, real, fit, rngs[ipc], most) for ipc, part in first.items()
@@ -203,7 +203,7 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
         generated.labels,
         problem.features,
         real,
-        replace(config.refine, mirror=config.refine.mirror and problem.mirror, synthetic_batch=batch),
+        replace(config.refine, flip=config.refine.flip and problem.flip, synthetic_batch=batch),
         rng=session.rng(str(phase)),
         report=session.report,
         saver=session.saver(phase),

@@ -36,17 +36,17 @@ def distil(session: Session) -> None:
 
 
 def described_problem(session: Session, train: ImageData) -> Problem:
-    """The target as networks see it, and whether its classes survive a mirror: measured and recorded, or else, in a run that has
+    """The target as networks see it, and whether flipped images keep their class: measured and recorded, or else, in a run that has
     begun, checked against what was recorded."""
-    run, facts = session.run, session.run.results()["facts"]
-    if "target" in facts:
-        check_same_data(facts["target"], train, run)
+    run = session.run
+    if known := run.results()["facts"].get("target"):
+        check_same_data(known, train, run)
         seen = replace(train, whitening=run.load_whitening())
-        return Problem(Real.of(seen, session.engine), bool(facts["mirror"]))
+        return Problem(Real.of(seen, session.engine), bool(run.noted().facts.flip))
     problem = measured_problem(session, train)
     run.save_whitening(problem.real.data.whitening)
     described = {name: list(getattr(train, name)) for name in DESCRIBED}
-    run.record(classes=train.num_classes, train_images=len(train), mirror=problem.mirror, target=described)
+    run.record(classes=train.num_classes, train_images=len(train), flip=problem.flip, target=described)
     return problem
 
 
@@ -61,10 +61,10 @@ def make_set(session: Session, problem: Problem, ipc: int) -> None:
         session.rng(config.method, ipc),
     )
     spent = methods.distil(method, config.seconds, session.report, session.saver(phase), str(phase))
-    initial = real_images(data, rows, problem.mirror, "initial")
+    initial = real_images(data, rows, problem.flip, "initial")
     initial = replace(initial, method=config.method, label_method="hard")
     run.save_stage(initial.scaled(config.label_scale))
-    run.record_spent(ipc, spent.steps, spent.step_seconds, spent.outside_seconds)
+    run.record_spent(ipc, spent.steps, spent.step_seconds, spent.overhead_seconds)
     if method.record.factor > 1:
         run.record(factor=method.factor)
     if facts := method.facts():
@@ -80,7 +80,7 @@ def task_of(session: Session, problem: Problem, rows: Tensor) -> methods.Task:
         real=problem.real,
         ipc=len(rows) // data.num_classes,
         rows=rows.to(engine.device),
-        mirror=problem.mirror,
+        flip=problem.flip,
         engine=engine,
         seed=session.config.seed,
         store=ExpertStore(data),

@@ -76,7 +76,7 @@ class Adapted:
             mean=tuple(self.info["mean"]),
             std=tuple(self.info["std"]),
             whitening=self.info["whitening"],
-            mirror=self.info["mirror"],
+            flip=self.info["flip"],
             stage="initial",
             source=self.info["source"],
         )
@@ -124,7 +124,7 @@ def fit_labels(session: Session, problem: JudgedProblem, synthetic: SyntheticSet
         return synthetic
     with session.timed(Phase("fit labels", ipc)):
         check_fit(config, synthetic.num_classes, ipc)
-        settings = replace(config.fit, mirror=config.fit.mirror and problem.mirror)
+        settings = replace(config.fit, flip=config.fit.flip and problem.flip)
         X = problem.real.inputs(synthetic.images.to(session.engine.device))
         labels = mgdd.fitted_labels(X, problem.features, problem.real, settings, session.rng("fit", ipc))
     return replace(synthetic, labels=labels, label_method="fitted")
@@ -202,7 +202,7 @@ def problem_at_hand(session: Session, adapted: Adapted, needed: bool) -> JudgedP
 def problem_of(session: Session, train: ImageData, info: dict[str, Any]) -> JudgedProblem:
     """The problem of a run that has begun: the target as the run's information (`Run.load_label_head`) says that it is seen."""
     real = Real.of(replace(train, whitening=info["whitening"]), session.engine)
-    return JudgedProblem(real, info["mirror"], feature_network(session, tuple(info["shape"])))
+    return JudgedProblem(real, info["flip"], feature_network(session, tuple(info["shape"])))
 
 
 def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:

@@ -11,7 +11,7 @@ from ddtool.config import RunConfig
 from ddtool.errors import HubError, RunError
 from ddtool.events import Note, Report, silent
 from ddtool.hub import generators
-from ddtool.models.convnet import ConvNet, RandomFeatures, depth_for, pyramid
+from ddtool.models.convnet import ConvNet, RandomFeatures, depth_for, doubling_widths
 from ddtool.models.generator import Generator, GeneratorConfig
 from ddtool.pipeline.session import Session
 from ddtool.runs.files import RESTORE
@@ -48,7 +48,7 @@ def pretraining_seconds(config: RunConfig) -> float | None:
 def feature_network(session: Session, shape: tuple[int, int, int]) -> RandomFeatures:
     """The network that f_θ* is drawn into, for images of `shape` (c, h, w)."""
     settings = session.config.features
-    widths = pyramid(settings.width, depth_for(shape))
+    widths = doubling_widths(settings.width, depth_for(shape))
     return RandomFeatures(shape, widths, settings.norm, session.engine, session.rng("features"))
 
 

@@ -172,7 +172,7 @@ def memory(config: RunConfig, train: ImageData) -> float:
     else:
         settings = methods.settings_of(config.method, config.baseline)
         widest = getattr(settings, "real_batch", 0) + max(config.ipc) * train.num_classes
-        channels, pool, fitting = settings.width // (4 if settings.pyramid else 1), 0, 0
+        channels, pool, fitting = settings.width // (4 if settings.doubling_widths else 1), 0, 0
     activations = widest * channels * h * w * 4 * 4
     return train.images.numel() + pool * train.num_classes * c * h * w * 4 + max(activations, fitting)
 

@@ -55,7 +55,7 @@ def score_run(session: Session, target: Target) -> None:
 def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
     """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale."""
     seen_alike = replace(train, whitening=beside.whitening)
-    return real_images(seen_alike, draw_pool(train, beside.ipc, seed), beside.mirror).scaled(beside.label_scale)
+    return real_images(seen_alike, draw_pool(train, beside.ipc, seed), beside.flip).scaled(beside.label_scale)
 
 
 @dataclass(frozen=True)

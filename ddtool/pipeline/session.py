@@ -55,10 +55,10 @@ class Session:
 
 @dataclass(frozen=True)
 class Problem:
-    """What every method is given: the target as networks see it, on the device, and whether its classes survive a mirror."""
+    """What every method is given: the target as networks see it, on the device, and whether flipped images keep their class."""
 
     real: Real
-    mirror: bool
+    flip: bool
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is measured on a target before anything is made: whether classes survive a mirror, and whether whitening helps."""
+"""What is measured on a target first: whether images flipped left-right keep their class, and whether whitening helps."""
 
 import math
 from dataclasses import replace
@@ -8,66 +8,74 @@ from torch import Tensor
 
 from ddtool.config import FitConfig
 from ddtool.data import whitening
-from ddtool.data.batches import Real, in_chunks, mirrored
+from ddtool.data.batches import Real, in_chunks, with_flips
 from ddtool.data.images import ImageData, accuracy, draw_per_class
 from ddtool.data.whitening import Whitening
 from ddtool.events import Note, Phase
 from ddtool.methods import mgdd
-from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
+from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths
 from ddtool.models.ridge import ridge_head
 from ddtool.pipeline.session import Problem, Session
 from ddtool.runtime.engine import seeded_generator
 
-MIRROR_KEEPS = 0.9
-"""Classes survive a mirror when a head scores at least this share of its accuracy on mirrored images."""
+FLIP_KEEPS = 0.9
+"""Images keep their class when flipped if a head keeps at least this share of its accuracy on flipped ones."""
 
 TRIAL_IMAGES, TRIAL_HELD_OUT, TRIAL_NETWORKS = 100, 2000, 4
-"""Of the trial that decides about whitening: images whose labels are fitted (at least one a class), held-out images that are
-classified, networks that classify."""
+"""What the trial that decides about whitening takes: images whose labels are fitted (at least one a class), held-out images that
+are classified, networks that classify."""
 GAIN = 1.0
 """Percentage points that whitening has to gain in the trial: less is not worth asking users of a set to whiten."""
 
 
 def measured_problem(session: Session, train: ImageData) -> Problem:
-    """The target as networks will see it, and whether its classes survive a mirror; both said aloud and recorded."""
+    """The target as networks will see it, and whether flipped images keep their class; both said aloud and recorded."""
     plain = Real.of(train, session.engine)
-    problem = Problem(plain, measured_mirror(session, plain))
+    problem = Problem(plain, measured_flip(session, plain))
     with session.timed(Phase("whitening")):
         fitted = chosen_whitening(session, problem)
     session.run.record(whitening="none" if fitted is None else fitted.kind)
     return replace(problem, real=Real.of(replace(plain.data, whitening=fitted), session.engine))
 
 
-def measured_mirror(session: Session, real: Real) -> bool:
-    """Whether classes survive a mirror: what the configuration says, or what is measured, said aloud."""
-    if session.config.mirror is not None:
-        return session.config.mirror
-    mirror, kept = mirror_keeps_classes(session, real)
-    said = f"Mirror images {'keep' if mirror else 'do not keep'} their class here ({kept:.0%} of accuracy left)."
+def measured_flip(session: Session, real: Real) -> bool:
+    """Whether flipped images keep their class: what the configuration says, or what is measured, said aloud."""
+    if session.config.flip is not None:
+        return session.config.flip
+    flip, kept = flip_keeps_classes(session, real)
+    session.report(Note(_flips_in_words(flip, kept)))
+    return flip
+
+
+def _flips_in_words(flip: bool, kept: float) -> str:
+    """What was found about flipped images, for people; kept: the share of accuracy left on them, nan where it says nothing."""
     if math.isnan(kept):
-        said = "Mirror images are not made: too few images to tell whether they keep their class (--set mirror=true has them)."
-    session.report(Note(said))
-    return mirror
+        return "There are too few images to tell whether flipping them left-right keeps their class, so it is off (--flip: on)."
+    if flip:
+        return (
+            f"Images flipped left-right show the same here ({kept:.0%} of accuracy left on them), so they are used too."
+        )
+    return f"Flipping images left-right changes what they show here ({kept:.0%} of accuracy left), so it is off."
 
 
 @torch.no_grad()
-def mirror_keeps_classes(session: Session, real: Real) -> tuple[bool, float]:
-    """Whether a ridge head solved on real images (at most 4,000) classifies mirrored ones about as well as upright ones, and
+def flip_keeps_classes(session: Session, real: Real) -> tuple[bool, float]:
+    """Whether a ridge head solved on real images (at most 4,000) classifies flipped ones about as well as upright ones, and
     the share of accuracy left; (False, nan) where the head does too little on the others to tell."""
     rng = session.rng("mirror")
     rows = torch.randperm(len(real.data), generator=rng, device=rng.device)[:6000]
     fit, held = rows[: len(rows) * 2 // 3], rows[len(rows) * 2 // 3 :]
-    f = RandomFeatures(real.data.shape, pyramid(64, depth_for(real.data.shape)), "none", session.engine, rng)
+    f = RandomFeatures(real.data.shape, doubling_widths(64, depth_for(real.data.shape)), "none", session.engine, rng)
     W = mgdd.label_head(f, real, fit, session.config.labels.ridge)
     X, _ = real.at(held)
     y = real.data.labels[held]
-    upright, mirrored = (accuracy(mgdd.analytical_labels(f, W, x), y) for x in (X, X.flip(3)))
+    upright, flipped = (accuracy(mgdd.analytical_labels(f, W, x), y) for x in (X, X.flip(3)))
     chance = 100 / real.data.num_classes
     noise = math.sqrt(chance * (100 - chance) / max(len(held), 1))
     if upright < chance + 3 * noise:
         return False, math.nan
-    kept = mirrored / upright
-    return kept >= MIRROR_KEEPS, kept
+    kept = flipped / upright
+    return kept >= FLIP_KEEPS, kept
 
 
 def chosen_whitening(session: Session, plain: Problem) -> Whitening | None:
@@ -108,25 +116,25 @@ def whitening_accuracy(session: Session, plain: Problem, fitted: Whitening | Non
     held = order[: min(TRIAL_HELD_OUT, len(order) // 5)]
     rest = order[len(held) :]
     seen = replace(data, images=data.images[rest], labels=data.labels[rest], whitening=fitted)
-    problem = Problem(Real.of(seen, session.engine), plain.mirror)
+    problem = Problem(Real.of(seen, session.engine), plain.flip)
     return trial_accuracy(session, problem, (data.images[held], data.labels[held]))
 
 
 @torch.no_grad()
 def trial_accuracy(session: Session, problem: Problem, tests: tuple[Tensor, Tensor]) -> float:
     """Mean accuracy in percent on `tests` (images, labels) of heads on a few images of the problem, as networks see them."""
-    real, mirror, seen = problem.real, problem.mirror, problem.real.data
+    real, flip, seen = problem.real, problem.flip, problem.real.data
     rng = session.rng("whitening trial", "networks")
     ipc = min(max(1, TRIAL_IMAGES // seen.num_classes), int(seen.class_counts().min()))
     if ipc < 1:  # all images of a class are held out: there is nothing to try
         return math.nan
-    widths = pyramid(session.config.features.width, depth_for(seen.shape))
+    widths = doubling_widths(session.config.features.width, depth_for(seen.shape))
     f = RandomFeatures(seen.shape, widths, "none", session.engine, rng)
     X, _ = real.at(draw_per_class(seen, ipc, rng))
-    fit = FitConfig(networks=2 * TRIAL_NETWORKS, mirror=mirror)
+    fit = FitConfig(networks=2 * TRIAL_NETWORKS, flip=flip)
     Y = mgdd.fitted_labels(X, f, real, fit, rng)
     scores = []
     for _ in range(TRIAL_NETWORKS):
-        W = ridge_head(in_chunks(f.draw(rng), (S := mirrored(X, Y, mirror))[0]), S[1], fit.ridge)
+        W = ridge_head(in_chunks(f.draw(rng), (S := with_flips(X, Y, flip))[0]), S[1], fit.ridge)
         scores.append(accuracy(in_chunks(lambda part: f(real.inputs(part)), tests[0]) @ W, tests[1]))
     return sum(scores) / len(scores)

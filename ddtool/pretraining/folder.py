@@ -25,7 +25,7 @@ from ddtool.runtime.engine import Engine
 from ddtool.runtime.loop import Checkpoint
 
 FIGURES = ("loss before", "loss after", "accuracy", "seconds")
-"""Of a validation: Eq. 1 on held-out classes before and after τ steps, kernel-ridge accuracy in percent, time so far."""
+"""Figures of a validation: Eq. 1 on held-out classes before and after τ steps, kernel-ridge accuracy in percent, time so far."""
 PHASES = ("pretrain", "validate")
 RESTORE = "Restore the file, or start a new pre-training."
 

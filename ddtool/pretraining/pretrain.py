@@ -20,7 +20,7 @@ from ddtool.data.images import ImageData
 from ddtool.errors import UsageError
 from ddtool.events import Note, Report, silent
 from ddtool.methods import mgdd
-from ddtool.models.convnet import RandomFeatures, depth_for, known_norm, pyramid
+from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths, known_norm
 from ddtool.models.generator import Generator
 from ddtool.pretraining.folder import Pretraining, RankSaver, check_free
 from ddtool.pretraining.tasks import LargeSet, task_source
@@ -130,7 +130,7 @@ def load_first(config: PretrainConfig, ranks: Ranks, report: Report) -> list[Lar
 def feature_networks(config: PretrainConfig, sets: Sequence[LargeSet], engine: Engine) -> dict[int, RandomFeatures]:
     """The network that f_θ* is drawn into, by the number of channels; tasks may be grey."""
     _, h, w = sets[0].data.shape
-    widths, norm = pyramid(config.features.width, depth_for((1, h, w))), config.features.norm
+    widths, norm = doubling_widths(config.features.width, depth_for((1, h, w))), config.features.norm
     channels = {1, *(large.data.shape[0] for large in sets)}
     return {
         c: RandomFeatures((c, h, w), widths, norm, engine, engine.rng(config.seed, "features", c)) for c in channels

@@ -1,4 +1,4 @@
-"""Tasks of large image sets: which classes and images, grey or not, mirrored, recoloured. Decided on the host.
+"""Tasks of large image sets: which classes and images, grey or not, flipped, recoloured. Decided on the host.
 
 The images of a large set stay where they are, memory-mapped when they were read from the cache; a task takes its rows only.
 """
@@ -75,7 +75,7 @@ class LargeSet:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TaskPlan:
     """What a task is made of, decided from its host stream alone, so that nothing is asked of the device."""
 
     large: LargeSet
@@ -87,7 +87,7 @@ class Plan:
     colour: Tensor | None  # (4, 3): rows 0-2 mix the channels of pixels in [0, 1], row 3 is added
 
 
-def plan_task(sets: Sequence[LargeSet], config: MetaConfig, rng: torch.Generator) -> Plan:
+def plan_task(sets: Sequence[LargeSet], config: MetaConfig, rng: torch.Generator) -> TaskPlan:
     """A random task of one of `sets`, chosen in proportion to its classes; rng is on the host."""
     sizes = torch.tensor([float(len(large.train)) for large in sets])
     large = sets[int(torch.multinomial(sizes, 1, generator=rng))]
@@ -95,7 +95,7 @@ def plan_task(sets: Sequence[LargeSet], config: MetaConfig, rng: torch.Generator
     order = torch.randperm(len(large.train), generator=rng)[:ways].tolist()
     grey, flip = chance(config.grey, rng), chance(0.5, rng) and config.flip
     colour = recolouring(config.jitter, rng) if config.jitter else None
-    return Plan(large, [large.train[i] for i in order], ipc, config.label_images, grey, flip, colour)
+    return TaskPlan(large, [large.train[i] for i in order], ipc, config.label_images, grey, flip, colour)
 
 
 def task_source(
@@ -121,7 +121,7 @@ def whitened(data: ImageData, config: MetaConfig) -> ImageData:
     return replace(data, whitening=fitted)
 
 
-def task_images(plan: Plan, rng: torch.Generator, device: torch.device) -> ImageData:
+def task_images(plan: TaskPlan, rng: torch.Generator, device: torch.device) -> ImageData:
     """The images of a task on `device`, image-major, labels 0 … C−1 in the order of its classes; rng is on the host.
 
     Mean and std are those of the large set, or of the task's own brightness where it is grey.

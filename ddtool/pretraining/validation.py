@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ddtool.config import FitConfig, PretrainConfig, to_dict
-from ddtool.data.batches import mirrored
+from ddtool.data.batches import with_flips
 from ddtool.data.images import ImageData, SyntheticSet, accuracy
 from ddtool.errors import DivergedError
 from ddtool.events import Event, Report, Step
@@ -19,7 +19,7 @@ from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
 from ddtool.models.ridge import ridge_head
 from ddtool.pretraining.folder import FIGURES, Pretraining, describe
-from ddtool.pretraining.tasks import LargeSet, Plan, task_images, whitened
+from ddtool.pretraining.tasks import LargeSet, TaskPlan, task_images, whitened
 from ddtool.runs.files import staged_folder, write_json
 from ddtool.runs.preview import preview
 from ddtool.runtime.distributed import Ranks
@@ -27,7 +27,7 @@ from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.runtime.loop import Loop
 
 WAYS, IPC = 10, 10
-"""Of a validation task, or as many as there are."""
+"""Classes of a validation task, or as many as there are."""
 
 FIT = FitConfig(networks=16)
 """How the labels of a validated set are fitted before its accuracy is taken."""
@@ -136,9 +136,9 @@ class Validation:
             "adapted": mgdd.generate(final, pool.X_s, real.inputs, engine),
         }
         X, y = real.inputs(data.images[fit:]), data.labels[fit:]
-        fit_labels = replace(FIT, ridge=task.ridge, mirror=task.mirror)
+        fit_labels = replace(FIT, ridge=task.ridge, flip=task.flip)
         Y_s = mgdd.fitted_labels(made["adapted"], f, real, fit_labels, engine.rng(seed, "validate labels", k))
-        S = mirrored(made["adapted"], Y_s, task.mirror)
+        S = with_flips(made["adapted"], Y_s, task.flip)
         rng, scores = engine.rng(seed, "validate accuracy", k), []
         with torch.no_grad():
             for _ in range(4):
@@ -153,11 +153,11 @@ class Validation:
         }  # fmt: skip
         return [before, after, sum(scores) / len(scores)], shown
 
-    def held_out_task(self, k: int) -> tuple[ImageData, Plan]:
+    def held_out_task(self, k: int) -> tuple[ImageData, TaskPlan]:
         """Images of one task of held-out classes as they are, a quarter more than a task has, and what it is made of."""
         large, meta = self.sets[k % len(self.sets)], self.config.meta
         rng = seeded_generator("cpu", self.config.seed, "validate", k)
         order = torch.randperm(len(large.held), generator=rng)[:WAYS].tolist()
         classes, per_class = [large.held[i] for i in order], meta.label_images * 5 // 4
-        plan = Plan(large, classes, min(IPC, meta.ipc[1]), per_class, grey=False, flip=False, colour=None)
+        plan = TaskPlan(large, classes, min(IPC, meta.ipc[1]), per_class, grey=False, flip=False, colour=None)
         return task_images(plan, rng, self.engine.device), plan

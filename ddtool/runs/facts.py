@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,7 +25,7 @@ from ddtool.events import Phase
 from ddtool.text import one_line
 
 MOST_DIGITS = 20
-"""Of a number in JSON: nothing is counted by more."""
+"""The most digits of a number in JSON: nothing is counted by more."""
 
 NOTED_APART = {"source", "pulled", "target", "spent", "finished"}
 """Facts of a run that are said elsewhere, or are of the run and not of a set."""
@@ -95,7 +96,7 @@ class Spent(Record):
 
     steps: int
     step_seconds: float
-    outside_seconds: float
+    overhead_seconds: float = Field(validation_alias=AliasChoices("overhead_seconds", "outside_seconds"))
 
 
 class Environment(Record):
@@ -117,7 +118,8 @@ class Noted(Record):
     __pydantic_extra__: dict[str, JsonValue]
 
     train_images: int | None = None
-    mirror: bool | None = None
+    flip: bool | None = Field(None, validation_alias=AliasChoices("flip", "mirror"))
+    """Whether flipped images keep their class; `mirror` in files of version 0.1."""
     pool_ipc: int | None = None
 
 
@@ -146,7 +148,7 @@ class RunNotes(Noted):
     pulled: str | None = None
     """The repo at its commit, where the run came from one."""
     pretraining_seconds: float | None = None
-    """Of the generator that it began with."""
+    """Seconds of pre-training of the generator that it began with."""
     peak_memory_mib: float | None = None
     factor: int | None = None
     """Images a side that each image of a set holds, where its method has more than one."""

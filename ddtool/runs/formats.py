@@ -30,7 +30,7 @@ Header = dict[str, tuple[str, tuple[int, ...]]]
 LARGEST_SIDE, MOST_PICTURES, MOST_BYTES = 4096, 10**7, 2**32
 """Bounds on what a file may claim to hold: pixels a side, pictures, and bytes in memory."""
 LABEL_METHODS = ("hard", "analytical", "fitted", "learned")
-LABEL_INFO = ("class_names", "mean", "std", "shape", "label_width", "mirror", "source")
+LABEL_INFO = ("class_names", "mean", "std", "shape", "label_width", "flip", "source")
 """What is kept beside θ and W_θ: all that is needed to use them."""
 SET_TENSORS = ("images", "labels", "hard")
 SET_HINT = "Make the set again: `ddtool generate RUN --ipc N --force`."
@@ -55,6 +55,8 @@ def read_tensors(
             info = json.loads((file.metadata() or {})["ddtool"])
             if not isinstance(info, dict):
                 raise RunError(f"{path} is not a file of ddtool.", RESTORE)
+            if "mirror" in info:  # as files of version 0.1 call it
+                info.setdefault("flip", info.pop("mirror"))
             if check:
                 slices = {name: file.get_slice(name) for name in list(file.keys())}
                 check({name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}, info)
@@ -135,8 +137,8 @@ def description_fault(info: dict[str, Any], shape: Sequence[Any]) -> str:
         sound = isinstance(values, list) and all(type(v) in (int, float) and least < v < math.inf for v in values)
         if not sound or len(values) != shape[0]:
             return f"'{name}' is not {shape[0]} usable numbers"
-    if type(info["mirror"]) is not bool or not isinstance(info["source"], dict):
-        return "'mirror' or 'source' is of another type"
+    if type(info["flip"]) is not bool or not isinstance(info["source"], dict):
+        return "'flip' or 'source' is of another type"
     return ""
 
 

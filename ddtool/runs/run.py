@@ -117,9 +117,9 @@ class Run:
         results["facts"] |= facts
         self.write_json(files.RESULTS, results)
 
-    def record_spent(self, ipc: int, steps: int, step_seconds: float, outside_seconds: float) -> None:
-        """What a set took: steps, seconds in them, and seconds outside them."""
-        spent = Spent(steps=steps, step_seconds=round(step_seconds, 2), outside_seconds=round(outside_seconds, 2))
+    def record_spent(self, ipc: int, steps: int, step_seconds: float, overhead_seconds: float) -> None:
+        """What a set took: steps, seconds in them, and seconds of overhead."""
+        spent = Spent(steps=steps, step_seconds=round(step_seconds, 2), overhead_seconds=round(overhead_seconds, 2))
         self.record(spent=self.results()["facts"].get("spent", {}) | {f"ipc{ipc}": spent.stated()})
 
     def steps(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ from ddtool.errors import DivergedError, RunError
 from ddtool.events import Done, Report, Step
 
 STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
-"""Ctrl-C, a polite kill, a terminal that closes (not on Windows), and Ctrl-Break (only there)."""
+"""The signals that ask a run to stop: Ctrl-C, SIGTERM, a closed terminal (not on Windows), and Ctrl-Break (only there)."""
 Checkpoint = dict[str, Tensor]
 """Everything a loop needs to go on, flat: name → tensor (CPU)."""
 
@@ -80,7 +80,7 @@ class Loop:
         self._base_lrs = [group["lr"] for group in optimiser.param_groups]
         self._asked, self.stopping = threading.Event(), None  # type: tuple[threading.Event, bool | None]
         self._before, self._started = 0.0, time.perf_counter()
-        self.outside = 0.0
+        self.overhead = 0.0
 
     @property
     def asked(self) -> bool:
@@ -100,13 +100,13 @@ class Loop:
         return min(1.0, self.seconds / self.limit) if self.limit > 0 else 1.0
 
     @contextlib.contextmanager
-    def aside(self, synchronise: Callable[[], None]) -> Iterator[None]:
-        """Work inside a step that is not part of it; its seconds are added to `outside` as well."""
+    def untimed(self, synchronise: Callable[[], None]) -> Iterator[None]:
+        """Work between steps that is not part of one; its seconds are added to `overhead` as well."""
         synchronise()
         started = time.perf_counter()
         yield
         synchronise()
-        self.outside += time.perf_counter() - started
+        self.overhead += time.perf_counter() - started
 
     def __iter__(self) -> Iterator[int]:
         """The steps still to do, from a checkpoint where there is one."""
@@ -178,7 +178,7 @@ class Loop:
             out |= {f"optimiser.{i}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
         if self.rng is not None:
             out["rng"] = self.rng.get_state()
-        clocks = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("seconds", "outside")}
+        clocks = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in ("seconds", "overhead")}
         return out | {"step": torch.tensor(self.step)} | clocks
 
     @torch.no_grad()
@@ -193,7 +193,7 @@ class Loop:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.step = int(saved["step"])
-        self._before, self.outside = (float(saved.get(name, 0.0)) for name in ("seconds", "outside"))  # 0.1 has none
+        self._before, self.overhead = (float(saved.get(name, 0.0)) for name in ("seconds", "overhead"))  # 0.1 has none
         if self.rng is not None:
             if saved["rng"].shape != self.rng.get_state().shape:
                 raise RunError(

@@ -124,7 +124,7 @@ def _set_view(ipc: int, made: SetFacts) -> View:
         "steps": counted(settings.adapt_steps) if counts else "",
         "refine_steps": counted(settings.refine_steps) if refined and counts else "",
         "label_scale": "" if scale is None else f"{scale:g}",
-        "mirror": "" if made.facts.mirror is None else "yes" if made.facts.mirror else "no",
+        "flip": "" if made.facts.flip is None else "yes" if made.facts.flip else "no",
         "train_images": counted(made.facts.train_images or None),
         "seconds": [seconds(value) for value in taken] + ["–"] * (not refined),
         "total": seconds(_sum(taken)),
@@ -139,12 +139,12 @@ def _set_view(ipc: int, made: SetFacts) -> View:
 
 def _spent_view(spent: Spent | None) -> View:
     """What the set of a method without a generator took: its steps, seconds in them and beside them, and the sum."""
-    inside, outside = (spent.step_seconds, spent.outside_seconds) if spent else (None, None)
+    inside, overhead = (spent.step_seconds, spent.overhead_seconds) if spent else (None, None)
     return {
         "spent_steps": number(spent.steps if spent else None, 0),
         "inside": seconds(inside),
-        "outside": seconds(outside),
-        "spent": seconds(_sum((inside, outside))),
+        "overhead": seconds(overhead),
+        "spent": seconds(_sum((inside, overhead))),
     }
 
 

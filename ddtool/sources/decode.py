@@ -82,7 +82,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Layout:
     """What every image becomes: (channels, height, width), by which rules."""
 
     channels: int
@@ -95,7 +95,7 @@ class Plan:
 class Written:
     """What decoding a dataset found out."""
 
-    plan: Plan
+    plan: Layout
     kept: list[np.ndarray]
     """For each split, bool (n,): the rows that are in the arrays."""
 
@@ -124,7 +124,7 @@ class _Block:
 # --- before decoding ------------------------------------------------------------------------------------------------
 
 
-def first_look(splits: Sequence[Split], rules: Rules, allowed: int = 0) -> Plan:
+def first_look(splits: Sequence[Split], rules: Rules, allowed: int = 0) -> Layout:
     """The plan that the first sound image suggests. Raises SizesError when it is too large to be taken as it is, and
     DataError when more than `allowed` images before it are broken."""
     trial = replace(rules, background=rules.background or "black", scales=())
@@ -144,7 +144,7 @@ def first_look(splits: Sequence[Split], rules: Rules, allowed: int = 0) -> Plan:
             f"Images of {w}x{h} pixels are too large to be distilled as they are (at most {MAX_NATIVE}).",
             "Name a smaller size, for example --resolution 32.",
         )
-    return Plan(3 if found.ndim == 3 else 1, h, w, rules)
+    return Layout(3 if found.ndim == 3 else 1, h, w, rules)
 
 
 def every_image(splits: Sequence[Split]) -> Iterator[Encoded]:
@@ -191,7 +191,7 @@ def write_images(
 
 
 def _write_planned(
-    splits: Sequence[Split], folder: Path, plan: Plan, allowed: int, workers: int, report: Report
+    splits: Sequence[Split], folder: Path, plan: Layout, allowed: int, workers: int, report: Report
 ) -> Written:
     shape = (plan.channels, plan.height, plan.width)
     written, seen = Written(plan, []), (set[bytes](), list[bytes]())
@@ -236,7 +236,7 @@ def _doubts(split: str, images: int, plain: int, dark: int) -> list[str]:
     ][:1]
 
 
-def _blocks(split: Split, plan: Plan, workers: int) -> Iterator[tuple[int, _Block]]:
+def _blocks(split: Split, plan: Layout, workers: int) -> Iterator[tuple[int, _Block]]:
     """(first row, block) of all rows in order. Raises DataError when the number of rows is not that of the labels."""
     n, row = len(split.labels), 0
 
@@ -270,7 +270,7 @@ def in_threads(workers: int, work: Callable[[A], B], tasks: Iterator[A]) -> Iter
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode_chunk(split: Split, plan: Plan, first: int, chunk: list[Encoded]) -> _Block:
+def _decode_chunk(split: Split, plan: Layout, first: int, chunk: list[Encoded]) -> _Block:
     """Decode consecutive rows. Raises ColourFoundError when one channel is not enough, SizesError for another size."""
     images = np.empty((len(chunk), plan.channels, plan.height, plan.width), np.uint8)
     kept, broken = split.labels[first : first + len(chunk)] >= 0, list[dict[str, Any]]()
@@ -295,7 +295,7 @@ def _decode_chunk(split: Split, plan: Plan, first: int, chunk: list[Encoded]) ->
     )
 
 
-def _size_error(found: np.ndarray, plan: Plan, where: str) -> SizesError:
+def _size_error(found: np.ndarray, plan: Layout, where: str) -> SizesError:
     h, w = found.shape[:2]
     return SizesError(
         f"Images differ in size: the one {where} is {w}x{h}, the first image is {plan.width}x{plan.height}.",

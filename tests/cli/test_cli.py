@@ -112,9 +112,9 @@ def test_adapt_leaves_a_whole_run(adapted: tuple[Path, Any], tmp_path: Path) -> 
 def test_adapt_talks_on_stderr(adapted: tuple[Path, Any]) -> None:
     run, result = adapted
     assert "Device: cpu" in result.stderr
-    assert "Mirror images" in result.stderr
-    assert result.stderr.count("Mirror images") == 1
-    assert next_command(result) == f"ddtool evaluate {run} --protocol frepo-mse --seeds 3"
+    assert "left-right" in result.stderr
+    assert result.stderr.count("left-right") == 1
+    assert next_command(result) == f"ddtool evaluate {run} --protocol frepo-mse --eval-seeds 3"
 
 
 def test_the_token_is_nowhere(adapted: tuple[Path, Any]) -> None:
@@ -142,7 +142,7 @@ def test_people_get_a_table(dataset: Path) -> None:
     result = done("adapt", dataset, "--ipc", 1, "--out", "a run", *tiny.OPTIONS)
     assert "generator alone" in result.stdout
     assert "random real" in result.stdout
-    assert next_command(result) == "ddtool evaluate 'a run' --protocol frepo-mse --seeds 3"
+    assert next_command(result) == "ddtool evaluate 'a run' --protocol frepo-mse --eval-seeds 3"
 
 
 def test_the_run_is_named_after_the_dataset(dataset: Path) -> None:
@@ -217,11 +217,11 @@ def test_a_run_can_be_repeated_from_its_own_configuration(adapted: tuple[Path, A
 
 def test_every_option_arrives(dataset: Path) -> None:
     config = planned(
-        dataset, *tiny.OPTIONS, "--ipc", 1, "--no-mirror", "--protocol", "dsa-ce", "--eval-seeds", 4,
+        dataset, *tiny.OPTIONS, "--ipc", 1, "--no-flip", "--protocol", "dsa-ce", "--eval-seeds", 4,
         "--image-column", "image", "--label-column", "label", "--train-split", "train", "--test-split", "test",
         "--resolution", 16, "--preset", "gpu",
     )  # fmt: skip
-    assert config.mirror is False
+    assert config.flip is False
     assert (config.evaluate.protocol, config.evaluate.seeds) == ("dsa-ce", 4)
     assert config.data == {
         "image_column": "image", "label_column": "label", "train_split": "train", "test_split": "test", "resolution": 16,
@@ -532,21 +532,21 @@ def test_generate_explains_what_it_cannot_do(code: int, words: list, expected: s
 
 
 def test_evaluate_records_the_scores_of_a_run(run: Path) -> None:
-    result = done("evaluate", run, "--protocol", "dsa-ce", "--seeds", 2, "--json")
+    result = done("evaluate", run, "--protocol", "dsa-ce", "--eval-seeds", 2, "--json")
     scores = only_json(result.stdout)["scores"]
     assert [(s["stage"], s["ipc"]) for s in scores] == [("refined", 2), ("refined", 3), ("random", 2), ("random", 3)]
     assert {(s["protocol"], s["seeds"]) for s in scores} == {("dsa-ce", 2)}
     assert Run.open(run).results()["scores"][-4:] == scores
-    assert next_command(result) == "ddtool evaluate run --protocol frepo-mse --seeds 3"
+    assert next_command(result) == "ddtool evaluate run --protocol frepo-mse --eval-seeds 3"
 
 
 def test_evaluate_several_networks_by_several_protocols(run: Path) -> None:
-    words = ("--arch", "convnet,mlp", "--arch", "convnet-batch", "--protocol", "quick, kernel-ridge", "--seeds", 1)
+    words = ("--arch", "convnet,mlp", "--arch", "convnet-batch", "--protocol", "quick, kernel-ridge", "--eval-seeds", 1)
     result = done("evaluate", run, "--ipc", 2, "--no-baseline", *words, "--json")
     scores = only_json(result.stdout)["scores"]
     assert [(s["protocol"], s["arch"]) for s in scores] == [
         ("quick", "convnet2-w8-none"), ("quick", "mlp-w128-none"), ("quick", "convnet2-w8-batch"),
-        ("kernel-ridge", "convnet2-pyramid128-none"),
+        ("kernel-ridge", "convnet2-doubling128-none"),
     ]  # fmt: skip
     kept = [s for s in Run.open(run).results()["scores"] if (s["ipc"], s["stage"]) == (2, "refined")]
     assert [s for s in kept if s in scores] == scores
@@ -562,7 +562,7 @@ def test_networks_that_cannot_be_scored_are_refused_before_any_work(run: Path) -
 
 
 def test_evaluate_one_stage_of_one_set(run: Path) -> None:
-    words = ("--ipc", 3, "--stage", "initial", "--protocol", "quick", "--seeds", 1, "--no-baseline")
+    words = ("--ipc", 3, "--stage", "initial", "--protocol", "quick", "--eval-seeds", 1, "--no-baseline")
     result = done("evaluate", run, *words)
     assert "initial" in result.stdout
     assert "random" not in result.stdout
@@ -589,7 +589,7 @@ def test_evaluate_on_other_classes(run: Path, tmp_path: Path) -> None:
     [
         (2, ["run", "--protocol", "frepo"], "Did you mean 'frepo-mse'?"),
         (2, ["run", "--stage", "refind"], "Did you mean 'refined'?"),
-        (2, ["run", "--seeds", 0], "'--seeds'"),
+        (2, ["run", "--eval-seeds", 0], "'--eval-seeds'"),
         (1, ["run", "--ipc", 7], "no synthetic set of ipc 7"),
         (1, ["absent"], "No run and no synthetic set at absent"),
         (1, ["run/generator"], "No run and no synthetic set"),
@@ -746,8 +746,8 @@ def shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch, events: list[Event], qu
     with Output(json_=False, quiet=quiet) as output:
         for event in events:
             output.listener(event)
-        if output._progress:
-            output._progress.refresh()
+        if output.progress._bars:
+            output.progress._bars.refresh()
     return screen.getvalue()
 
 

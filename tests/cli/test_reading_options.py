@@ -47,7 +47,7 @@ def test_a_run_keeps_how_its_data_was_read_and_what_was_set_aside(deep: Path) ->
         ("train", "'train/clothes/boot/empty.png'"), ("test", "'test/clothes/coat/cut.png'"),
     ]  # fmt: skip
     for what in ("run", "run/synthetic/ipc2"):  # the set alone says how to read the data that it is tested on
-        done("evaluate", what, "--protocol", "quick", "--seeds", 1)
+        done("evaluate", what, "--protocol", "quick", "--eval-seeds", 1)
     assert "class_level" in refused(2, "evaluate", "run/synthetic/ipc2", "--class-level", 99)
 
 
@@ -68,10 +68,10 @@ def test_another_dataset_to_test_on_is_read_by_the_options(deep: Path) -> None:
         *READ,
     )
     shutil.copytree("deep", "other")
-    failed = ddtool("evaluate", "run", "--on", "./other", "--protocol", "quick", "--seeds", 1)
+    failed = ddtool("evaluate", "run", "--on", "./other", "--protocol", "quick", "--eval-seeds", 1)
     assert failed.exit_code == 1
     assert "--class-level" in failed.stderr
-    done("evaluate", "run", "--on", "./other", "--protocol", "quick", "--seeds", 1, *READ)
+    done("evaluate", "run", "--on", "./other", "--protocol", "quick", "--eval-seeds", 1, *READ)
 
 
 def test_info_says_what_was_found_used_and_skipped(deep: Path) -> None:

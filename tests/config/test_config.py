@@ -157,7 +157,7 @@ def test_every_setting_is_explained() -> None:
         ({"adapt": {"betas": 0.9}}, "'adapt.betas' must be a list", ""),
         ({"adapt": {"seen_ipcs": ["ten"]}}, "'adapt.seen_ipcs' must be of type int", ""),
         ({"ipc": [1, None]}, "'ipc' must be of type int", ""),
-        ({"mirror": "yes"}, "'mirror' must be of type bool", ""),
+        ({"flip": "yes"}, "'flip' must be of type bool", ""),
         ({"data": ["a"]}, "'data' must be of type dict", ""),
         ({"architecture": {"side": 13}}, "'architecture.side' must be a multiple of 2", "architecture.side=32"),
         ({"architecture": {"slots": 9999}}, "'architecture.slots' must be at most 8192", "architecture.slots=512"),
@@ -244,8 +244,9 @@ def test_what_takes_memory_declares_the_most_that_a_repo_may_ask_for() -> None:
 def test_an_earlier_name_is_read_with_a_note(old: str) -> None:
     new, notes = EARLIER[old], []
     cls = PretrainConfig if old.startswith("meta.") else RunConfig
-    config = from_dict(cls, parse_settings([f"{old}=0.5"]), note=notes.append)
-    assert config == from_dict(cls, parse_settings([f"{new}=0.5"]))
+    value = "0.5" if old.endswith("lr_floor") else "false"
+    config = from_dict(cls, parse_settings([f"{old}={value}"]), note=notes.append)
+    assert config == from_dict(cls, parse_settings([f"{new}={value}"]))
     assert config != cls()
     assert notes == [f"Setting '{old}' is now called '{new}'."]
 

@@ -73,9 +73,9 @@ def test_flip_mirrors_about_half() -> None:
     x = noise(1000, 1, 3, 4)
     out = flip(x, Draw(rng()))
     kept = (out == x).flatten(1).all(1)
-    mirrored = (out == x[:, :, :, [3, 2, 1, 0]]).flatten(1).all(1)
-    assert (kept ^ mirrored).all()
-    assert 430 < int(mirrored.sum()) < 570
+    flipped = (out == x[:, :, :, [3, 2, 1, 0]]).flatten(1).all(1)
+    assert (kept ^ flipped).all()
+    assert 430 < int(flipped.sum()) < 570
 
 
 def shifted(image: Tensor, dy: int, dx: int) -> Tensor:
@@ -238,16 +238,16 @@ class Spies:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("flip", [True, False])
 def test_one_operation_a_batch_and_no_flip_without_mirror(
-    family: str, mirror: bool, monkeypatch: pytest.MonkeyPatch
+    family: str, flip: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spies = Spies(monkeypatch, family)
-    apply, x = augmentation(family, mirror, rng(), rng()), noise(2)
+    apply, x = augmentation(family, flip, rng(), rng()), noise(2)
     for _ in range(300):
         apply(x)
     assert len(spies.calls) == 300
-    expected = set(FAMILIES[family]) - (set() if mirror else {"flip"})
+    expected = set(FAMILIES[family]) - (set() if flip else {"flip"})
     assert set(spies.calls) == expected
     assert min(spies.calls.count(name) for name in expected) > 0.5 * 300 / len(expected)
 

@@ -251,21 +251,21 @@ def test_probabilities_are_distributions(seed: int, scale: float) -> None:
 
 def test_real_images_as_a_set(toy: ImageData) -> None:
     indices = draw_per_class(toy, 3, rng())
-    plain = real_images(toy, indices, mirror=False)
+    plain = real_images(toy, indices, flip=False)
     assert torch.equal((plain.images * 255).round().to(torch.uint8), toy.images[indices])
     assert plain.images.max() <= 1
     assert torch.equal(plain.hard, toy.labels[indices])
     assert torch.equal(plain.labels, one_hot(toy.labels[indices], 4))
-    assert (plain.ipc, plain.stage, plain.method, plain.mirror) == (3, "random", "random", False)
+    assert (plain.ipc, plain.stage, plain.method, plain.flip) == (3, "random", "random", False)
     assert (plain.mean, plain.std, plain.class_names, plain.source) == (toy.mean, toy.std, toy.class_names, toy.source)
     solved = torch.randn(12, 4, generator=rng())
-    initial = real_images(toy, indices, mirror=True, stage="initial", labels=solved)
-    assert (initial.stage, initial.method, initial.mirror) == ("initial", "mgdd", True)
+    initial = real_images(toy, indices, flip=True, stage="initial", labels=solved)
+    assert (initial.stage, initial.method, initial.flip) == ("initial", "mgdd", True)
     assert torch.equal(initial.labels, solved)
     assert torch.equal(initial.hard, toy.labels[indices])
 
 
 def test_sets_describe_themselves_in_a_line(toy: ImageData) -> None:
     assert repr(toy) == "<ImageData toy: 160 images 3x16x16, 4 classes>"
-    synthetic = real_images(toy, draw_pool(toy, 2, 0), mirror=True)
+    synthetic = real_images(toy, draw_pool(toy, 2, 0), flip=True)
     assert repr(synthetic) == "<SyntheticSet random: 8 images 3x16x16, 2 per class, 4 classes, hard labels>"

@@ -45,8 +45,8 @@ def _short_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def subset(toy: ImageData) -> SyntheticSet:
-    """5 real images per class, as a synthetic set without mirror."""
-    return real_images(toy, draw_per_class(toy, 5, rng()), mirror=False)
+    """5 real images per class, as a synthetic set without flips."""
+    return real_images(toy, draw_per_class(toy, 5, rng()), flip=False)
 
 
 def flat(net: nn.Module) -> Tensor:
@@ -251,16 +251,16 @@ def test_damaged_labels_are_reported(subset: SyntheticSet, engine: Engine) -> No
         )
 
 
-@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("flip", [True, False])
 def test_training_flips_only_where_classes_do_not_mind(
-    subset: SyntheticSet, engine: Engine, monkeypatch: pytest.MonkeyPatch, mirror: bool
+    subset: SyntheticSet, engine: Engine, monkeypatch: pytest.MonkeyPatch, flip: bool
 ) -> None:
     flips: list[int] = []
     monkeypatch.setitem(
         evaluation.augmentation.__globals__["FAMILIES"]["frepo"], "flip", lambda x, _: flips.append(1) or x
     )
-    train_network(replace(subset, mirror=mirror), "tiny-mse", engine, (0, 0), "p", silent)
-    assert bool(flips) == mirror
+    train_network(replace(subset, flip=flip), "tiny-mse", engine, (0, 0), "p", silent)
+    assert bool(flips) == flip
 
 
 def test_normalisation_is_the_sets_own(subset: SyntheticSet, toy_test: ImageData, engine: Engine) -> None:
@@ -364,17 +364,17 @@ class Projections:
         return (x.flatten(1) @ self.matrix(self.draws)).relu()
 
 
-@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("flip", [True, False])
 def test_kernel_ridge_is_the_best_linear_head(
     toy: ImageData,
     toy_test: ImageData,
     engine: Engine,
     svd_head: Callable,
-    mirror: bool,
+    flip: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evaluation, "RandomFeatures", Projections)
-    synthetic = real_images(toy, draw_per_class(toy, 3, rng()), mirror=mirror)
+    synthetic = real_images(toy, draw_per_class(toy, 3, rng()), flip=flip)
     synthetic = replace(synthetic, labels=torch.randn(12, 4, generator=rng(4)) / 5 + synthetic.labels)
     score = kernel_ridge(synthetic, toy_test, engine, seeds=4, ridge=0.05)
 
@@ -382,7 +382,7 @@ def test_kernel_ridge_is_the_best_linear_head(
         return (images.double() - torch.tensor(toy.mean).view(3, 1, 1)) / torch.tensor(toy.std).view(3, 1, 1)
 
     X, Y, X_test = pixels(synthetic.images), synthetic.labels.double(), pixels(toy_test.images.double() / 255)
-    if mirror:
+    if flip:
         X, Y = torch.cat([X, X[:, :, :, torch.arange(15, -1, -1)]]), torch.cat([Y, Y])
     percents = []
     for k in range(1, 5):
@@ -397,11 +397,11 @@ def test_kernel_ridge_is_the_best_linear_head(
 
 
 def test_kernel_ridge_of_real_features(toy: ImageData, toy_test: ImageData, engine: Engine) -> None:
-    few, many = (real_images(toy, draw_per_class(toy, ipc, rng()), mirror=False) for ipc in (1, 20))
+    few, many = (real_images(toy, draw_per_class(toy, ipc, rng()), flip=False) for ipc in (1, 20))
     a, b = (kernel_ridge(s, toy_test, engine, seeds=2, seed=3) for s in (few, many))
     assert b.mean > a.mean + 15 > 50
     assert b.mean > 85
-    assert b.arch == "convnet2-pyramid128-none"
+    assert b.arch == "convnet2-doubling128-none"
     again = kernel_ridge(many, toy_test, engine, seeds=2, seed=3)
     assert (again.mean, again.std) == (b.mean, b.std)
     assert (kernel_ridge(few, toy_test, engine, seeds=2, seed=4).mean) != a.mean

@@ -44,9 +44,9 @@ def full(folder: Folder) -> Folder:
     jobs = [job(method, steps, seed) for (method, steps) in figures for seed in (0, 1)]
     folder.add(REQUEST, [*jobs, job("idc", 100), job("herding")], False)
     for one in jobs:
-        accuracy, inside, outside = figures[one.method, one.steps]
+        accuracy, inside, overhead = figures[one.method, one.steps]
         more: dict[str, Any] = {"pretraining_seconds": 800.0} if entry_of(one.method).method.has_generator else {}
         more |= {"peak_memory_mib": 100 + one.seed}
-        finish(folder, one, accuracy + (2 * one.seed - 1), inside, outside, **more)
+        finish(folder, one, accuracy + (2 * one.seed - 1), inside, overhead, **more)
     folder.fail(job("idc", 100), "Out of <b>memory</b> | or `worse`.")
     return folder

@@ -56,7 +56,7 @@ def test_a_folder_of_version_0_1_is_read(folder: Folder) -> None:
     request = {
         "dataset": "cifar10", "protocol": "quick", "networks": 1, "published": False, "generator": "bundled",
         "preset": "auto", "precision": "auto", "compiled": False, "data": {"revision": "abc"},
-        "settings": {"mirror": True}, "own": {"dm": {"baseline": {"lr": 10}}},
+        "settings": {"flip": True}, "own": {"dm": {"baseline": {"lr": 10}}},
     }  # fmt: skip
     jobs = [
         {"method": "dm", "ipc": 1, "steps": None, "seconds": 15.0, "seed": 0},
@@ -116,8 +116,8 @@ def test_states_of_a_job(folder: Folder) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"spent": {}}, {"spent": 3}, {"spent": {"ipc1": {"steps": 1, "step_seconds": None, "outside_seconds": 0}}},
-        {"spent": {"ipc2": {"steps": 1, "step_seconds": 1.0, "outside_seconds": 0}}}, {"factor": []},
+        {"spent": {}}, {"spent": 3}, {"spent": {"ipc1": {"steps": 1, "step_seconds": None, "overhead_seconds": 0}}},
+        {"spent": {"ipc2": {"steps": 1, "step_seconds": 1.0, "overhead_seconds": 0}}}, {"factor": []},
         {"peak_memory_mib": "much"}, {"peak_memory_mib": float("nan")},
     ],
 )  # fmt: skip

@@ -59,7 +59,7 @@ def options_of(request: Request, wanted: Job) -> dict[str, Any]:
 def test_each_method_gets_its_budget_and_the_same_network() -> None:
     dm = options_of(REQUEST, job("dm", 1003))
     assert (dm["--method"], dm["--steps"], dm["--ipc"], dm["--seed"]) == ("dm", "1003", "10", "0")
-    assert dm["--set"] == {"baseline.pyramid": "true"} | FORCED
+    assert dm["--set"] == {"baseline.doubling_widths": "true"} | FORCED
     assert "--refine-steps" not in dm
     assert dm["--device"] == "cpu"
     assert (dm["--protocol"], dm["--eval-seeds"], dm["--precision"]) == ("quick", "1", "auto")
@@ -74,7 +74,7 @@ def test_each_method_gets_its_budget_and_the_same_network() -> None:
 def test_settings_for_minutes_unless_the_published_ones_are_asked_for() -> None:
     ours = {f"baseline.{name}": json.dumps(value) for name, value in METHODS["dsa"].record.quick_settings.items()}
     assert ours
-    assert options_of(REQUEST, job("dsa"))["--set"] == {"baseline.pyramid": "true"} | ours | FORCED
+    assert options_of(REQUEST, job("dsa"))["--set"] == {"baseline.doubling_widths": "true"} | ours | FORCED
     assert options_of(replace(REQUEST, published=True), job("dsa"))["--set"] == FORCED
     assert options_of(replace(REQUEST, published=True), job("mgdd"))["--set"] == FORCED
 

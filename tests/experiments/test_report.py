@@ -88,9 +88,9 @@ def test_nothing_in_a_report_is_taken_for_markup(folder: Folder) -> None:
 def test_a_budget_in_seconds_is_shown_beside_the_steps_taken(folder: Folder) -> None:
     timed = Job("dm", 10, None, 60.0, 0)
     folder.add(REQUEST, [timed, replace(timed, seconds=2.5)], False)
-    finish(folder, timed, 50.0, 55.0, 5.0, spent={"ipc10": {"steps": 1234, "step_seconds": 55, "outside_seconds": 5}})
+    finish(folder, timed, 50.0, 55.0, 5.0, spent={"ipc10": {"steps": 1234, "step_seconds": 55, "overhead_seconds": 5}})
     text = files(gather(folder))["results.md"].decode()
-    assert "| method | budget | accuracy, % | steps | s in steps | s outside | peak MiB |" in text
+    assert "| method | budget | accuracy, % | steps | s in steps | s of overhead | peak MiB |" in text
     assert "| DM | 60 s | 50.0 (n=1) | 1,234 | 55 | 5.0 | 100 |" in text
     assert "| DM | 2.5 s | to go | – | – | – | – |" in text
 

@@ -216,7 +216,7 @@ def test_pull_a_generator_adapt_push_and_use_from_the_hub(server: HubServer) -> 
     )
 
     done("generate", "ann/c10", "--ipc", 2)
-    done("evaluate", "ann/c10-ddtool", "--on", "cifar10", "--protocol", "quick", "--seeds", 1)
+    done("evaluate", "ann/c10-ddtool", "--on", "cifar10", "--protocol", "quick", "--eval-seeds", 1)
     assert Path("runs/c10/synthetic/ipc2/exact.safetensors").is_file()
 
 
@@ -321,13 +321,13 @@ def test_the_bundled_sample_goes_round(server: HubServer) -> None:
 
 def test_a_repo_of_the_other_kind_with_the_same_name_is_no_hindrance(pushed: HubServer) -> None:
     pushed.seed("dataset", "ann/c10", {"notes.txt": b"of something else"})
-    assert "in the dataset repo" in done("evaluate", "ann/c10", "--protocol", "kernel-ridge", "--seeds", 1).stderr
+    assert "in the dataset repo" in done("evaluate", "ann/c10", "--protocol", "kernel-ridge", "--eval-seeds", 1).stderr
     pushed.seed("model", "uoft-cs/cifar10", {"notes.txt": b"of something else"})
     assert "train images" in done("info", "cifar10").stdout + done("info", "uoft-cs/cifar10").stdout
 
 
 def test_evaluate_a_generator_goes_to_its_sets(pushed: HubServer) -> None:
-    result = done("evaluate", "ann/c10", "--protocol", "kernel-ridge", "--seeds", 1)
+    result = done("evaluate", "ann/c10", "--protocol", "kernel-ridge", "--eval-seeds", 1)
     assert "are in the dataset repo ann/c10-ddtool" in result.stderr
     assert "of ipc 7" in refused(1, "evaluate", "ann/c10-ddtool", "--ipc", 7)
     assert "are refined" in refused(2, "evaluate", "ann/c10-ddtool", "--stage", "initial")
@@ -335,7 +335,7 @@ def test_evaluate_a_generator_goes_to_its_sets(pushed: HubServer) -> None:
 
 def test_a_pulled_folder_of_sets_is_evaluated(pushed: HubServer) -> None:
     assert done("pull", "ann/c10-ddtool", "-q").stdout == "sets/c10-ddtool\n"
-    assert "refined" in done("evaluate", "sets/c10-ddtool", "--protocol", "kernel-ridge", "--seeds", 1).stdout
+    assert "refined" in done("evaluate", "sets/c10-ddtool", "--protocol", "kernel-ridge", "--eval-seeds", 1).stdout
     table = datasets.load_dataset("sets/c10-ddtool/ipc1", split="train")
     assert len(table) == 3
 
@@ -515,7 +515,7 @@ def test_local_data_goes_without_its_place(server: HubServer, tmp_path: Path) ->
     assert "--on DATASET" in refused(2, "evaluate", "ann/clothes-ddtool")
     assert (
         "refined"
-        in done("evaluate", "ann/clothes-ddtool", "--on", "clothes/", "--protocol", "quick", "--seeds", 1).stdout
+        in done("evaluate", "ann/clothes-ddtool", "--on", "clothes/", "--protocol", "quick", "--eval-seeds", 1).stdout
     )
 
 
@@ -1171,8 +1171,8 @@ def test_offline_after_one_pull(pushed: HubServer, tmp_path: Path) -> None:
     offline: list[list[object]] = [
         ["adapt", "cifar10", "--ipc", 1, "--out", "new", *SCRATCH, "--generator", "ann/meta"],
         ["generate", "ann/c10", "--ipc", 2], ["generate", "new", "--ipc", 5],
-        ["evaluate", "ann/c10-ddtool", "--on", "cifar10", "--protocol", "kernel-ridge", "--seeds", 1],
-        ["evaluate", "ann/c10", "--protocol", "kernel-ridge", "--seeds", 1], ["info", "ann/c10"],
+        ["evaluate", "ann/c10-ddtool", "--on", "cifar10", "--protocol", "kernel-ridge", "--eval-seeds", 1],
+        ["evaluate", "ann/c10", "--protocol", "kernel-ridge", "--eval-seeds", 1], ["info", "ann/c10"],
         ["pull", "ann/c10", "--out", "second"],
         ["pull", "ann/never"], ["push", "new", "ann/c10"],
     ]  # fmt: skip

@@ -22,7 +22,7 @@ class Bystander:
     def __init__(self) -> None:
         self.seen: list[list[Tensor]] = []
 
-    def __call__(self, family: str, mirror: bool, host_rng: torch.Generator, rng: torch.Generator) -> Callable:
+    def __call__(self, family: str, flip: bool, host_rng: torch.Generator, rng: torch.Generator) -> Callable:
         def augment(batches: Sequence[Tensor]) -> list[Tensor]:
             self.seen.append([x.detach().clone() for x in batches])
             return list(batches)
@@ -89,24 +89,24 @@ def test_dsa_moves_the_images_and_mirrors_only_where_classes_allow_it(
 ) -> None:
     told, original = [], dm.siamese
 
-    def watched(family: str, mirror: bool, *generators: torch.Generator) -> Callable:
-        augment = original(family, mirror, *generators)
+    def watched(family: str, flip: bool, *generators: torch.Generator) -> Callable:
+        augment = original(family, flip, *generators)
 
         def call(batches: Sequence[Tensor]) -> list[Tensor]:
             moved = augment(batches)
-            told.append((family, mirror, all(not torch.equal(a, b) for a, b in zip(batches, moved, strict=True))))
+            told.append((family, flip, all(not torch.equal(a, b) for a, b in zip(batches, moved, strict=True))))
             return moved
 
         return call
 
     monkeypatch.setattr(dm, "siamese", watched)
-    for mirror in (True, False):
+    for flip in (True, False):
         told.clear()
-        method = method_of("dm", task_of(toy, mirror=mirror))
+        method = method_of("dm", task_of(toy, flip=flip))
         for step in range(5):
             method.gradient(step)
-        assert {(family, allowed) for family, allowed, _ in told} == {("dsa", mirror)}
-        assert sum(moved for _, _, moved in told) > 10  # of 20: a mirror, a shift of zero leave images alone
+        assert {(family, allowed) for family, allowed, _ in told} == {("dsa", flip)}
+        assert sum(moved for _, _, moved in told) > 10  # of 20: a flip, a shift of zero leave images alone
 
 
 def test_passes_of_a_few_classes_sum_up_to_the_whole(

@@ -15,8 +15,8 @@ from ddtool.methods import distil, settings_of
 from ddtool.methods.frepo import FRePo, margin, regression_loss
 
 
-def frepo(data: ImageData, ipc: int = 2, mirror: bool = True, **settings: object) -> FRePo:
-    method = method_of("frepo", task_of(data, ipc, mirror=mirror), **settings)
+def frepo(data: ImageData, ipc: int = 2, flip: bool = True, **settings: object) -> FRePo:
+    method = method_of("frepo", task_of(data, ipc, flip=flip), **settings)
     assert isinstance(method, FRePo)
     return method
 
@@ -41,7 +41,7 @@ def features(net: nn.Module, X: Tensor) -> Tensor:
 def brute_force(method: FRePo, net: nn.Module, X: Tensor, Y: Tensor, real: tuple[Tensor, Tensor]) -> float:
     """The loss as the module's docstring has it: every kernel entry, the inverse, and every sum."""
     X, Y, X_t, Y_t = X.double(), Y.double(), real[0].double(), real[1].double()
-    if method.task.mirror:
+    if method.task.flip:
         X, Y = torch.cat([X, X.flip(3)]), torch.cat([Y, Y])
     m, n, C = len(X), len(X_t), Y.shape[1]
     f_s, f_t = features(net, X), features(net, X_t)
@@ -58,14 +58,12 @@ def brute_force(method: FRePo, net: nn.Module, X: Tensor, Y: Tensor, real: tuple
     return loss
 
 
-@pytest.mark.parametrize(
-    ("width", "ipc", "mirror", "ridge"), [(8, 2, True, 1e-6), (8, 1, False, 0.1), (1, 4, True, 0.1)]
-)
-def test_loss_and_gradients(toy: ImageData, width: int, ipc: int, mirror: bool, ridge: float) -> None:
+@pytest.mark.parametrize(("width", "ipc", "flip", "ridge"), [(8, 2, True, 1e-6), (8, 1, False, 0.1), (1, 4, True, 0.1)])
+def test_loss_and_gradients(toy: ImageData, width: int, ipc: int, flip: bool, ridge: float) -> None:
     """In feature dimensions above and below m, on networks that have trained, with labels on both sides of 1/C."""
-    method = frepo(toy, ipc, mirror, width=width, ridge=ridge, real_batch=8, networks=3, updates=50)
+    method = frepo(toy, ipc, flip, width=width, ridge=ridge, real_batch=8, networks=3, updates=50)
     for step in range(6):
-        method.between(step)
+        method.after_step(step)
     stream = torch.Generator().manual_seed(5)
     with torch.no_grad():
         method.Y.copy_(0.3 * torch.randn(method.Y.shape, generator=stream))
@@ -123,17 +121,17 @@ def test_the_pool_ages_and_starts_afresh_as_simulated(toy: ImageData) -> None:
     ages, updates, resets = [0, 1, 3, 4], [0, 0, 0, 0], 0
     assert method.ages.tolist() == ages
     for step in range(40):
-        before = [[p.clone() for p in student.net.parameters()] for student in method.pool]
-        method.between(step)
+        before = [[p.clone() for p in inner.net.parameters()] for inner in method.pool]
+        method.after_step(step)
         k = method.drawn(step)
         ages[k], updates[k] = ages[k] + 1, updates[k] + 1
         if fresh := ages[k] == 6:
             ages[k], updates[k], resets = 0, 0, resets + 1
         assert method.ages.tolist() == ages
-        for i, student in enumerate(method.pool):
-            same = [torch.equal(a, b) for a, b in zip(before[i], student.net.parameters(), strict=True)]
+        for i, inner in enumerate(method.pool):
+            same = [torch.equal(a, b) for a, b in zip(before[i], inner.net.parameters(), strict=True)]
             assert all(same) == (i != k)
-            states = student.optimiser.state.values()
+            states = inner.optimiser.state.values()
             assert {int(state["step"]) for state in states} == {updates[i]}
             assert i != k or all(not state["exp_avg"].any() for state in states) == fresh
         assert not fresh or not method.pool[k].net.body[0].bias.any()  # LeCun's biases are zero
@@ -162,15 +160,15 @@ def test_weights_are_lecuns_and_statistics_are_the_batchs_own(toy: ImageData) ->
     assert sum("running_mean" in name for name in before) == 2
 
 
-@pytest.mark.parametrize("mirror", [True, False])
-def test_a_network_trains_by_adam_on_the_whole_set(toy: ImageData, mirror: bool) -> None:
-    method = frepo(toy, mirror=mirror, networks=1, updates=9, lr_network=0.01)
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_network_trains_by_adam_on_the_whole_set(toy: ImageData, flip: bool) -> None:
+    method = frepo(toy, flip=flip, networks=1, updates=9, lr_network=0.01)
     net = copy.deepcopy(method.pool[0].net)
     adam = torch.optim.Adam(net.parameters(), lr=0.01)
     for step in range(3):
-        method.between(step)
+        method.after_step(step)
         X, Y = method.X.detach(), method.Y.detach()
-        if mirror:
+        if flip:
             X, Y = torch.cat([X, X.flip(3)]), torch.cat([Y, Y])
         adam.zero_grad()
         (net(X) - Y).square().mean().backward()
@@ -194,7 +192,7 @@ def test_labels_start_hard_and_are_learned(toy: ImageData) -> None:
 def test_a_large_set_is_seen_in_balanced_parts(toy: ImageData) -> None:
     method = frepo(toy, ipc=5, synthetic_batch=8)
     X, Y = method.synthetic()
-    assert len(X) == 16  # with mirror images
+    assert len(X) == 16  # with flipped images
     assert torch.equal(X[8:], X[:8].flip(3))
     assert Y.argmax(1).tolist() == [0, 1, 2, 3] * 4
     method.gradient(0)
@@ -204,7 +202,7 @@ def test_a_large_set_is_seen_in_balanced_parts(toy: ImageData) -> None:
 
 def test_the_set_becomes_better_for_a_network_it_has_not_met(toy: ImageData, toy_test: ImageData) -> None:
     method = frepo(toy, steps=60, real_batch=64, lr_images=0.03, lr_labels=0.01)
-    judge, test = method.student().net, task_of(toy_test, ipc=50)
+    judge, test = method.inner_network().net, task_of(toy_test, ipc=50)
 
     @torch.no_grad()
     def loss() -> float:

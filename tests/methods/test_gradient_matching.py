@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ddtool.data.images import ImageData
 from ddtool.errors import UsageError
 from ddtool.methods import Method, distil
-from ddtool.methods.base import Student
+from ddtool.methods.base import InnerNetwork
 from ddtool.methods.gradient_matching import DC, DSA, GradientMatching, cosine_distance, schedule
 from ddtool.runtime.engine import Engine
 
@@ -65,7 +65,7 @@ def test_a_dead_filter_has_a_finite_gradient() -> None:
 
 def test_loss_and_image_gradient_by_brute_force(toy: ImageData) -> None:
     method = matching("dc", toy, width=3, real_batch=5, init="real")
-    task, net = method.task, copy.deepcopy(method.student.net).double()
+    task, net = method.task, copy.deepcopy(method.inner_network.net).double()
     state = torch.Generator()
     state.set_state(method.rng.get_state())
     rows = task.real.sampler(5 * 4, state).view(4, 5)
@@ -131,7 +131,7 @@ def test_operations_change_from_class_to_class_and_step_to_step(toy: ImageData) 
 def test_without_mirror_nothing_is_flipped(toy: ImageData) -> None:
     left = torch.zeros(1, 1, 16, 16)
     left[..., :6] = 1
-    method = method_of("dsa", task_of(toy, mirror=False))
+    method = method_of("dsa", task_of(toy, flip=False))
     assert isinstance(method, DSA)
     outs = [out for step in range(60) for out in method.together(step)([left])]
     outs += [method.alone(step)(left) for step in range(60)]
@@ -162,11 +162,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
 
     def spied(name: str) -> Callable:
-        original = getattr(Student, name)
+        original = getattr(InnerNetwork, name)
         return lambda *args: seen.append(name) or original(*args)  # type: ignore[func-returns-value]
 
     for name in ("update", "reset"):
-        monkeypatch.setattr(Student, name, spied(name))
+        monkeypatch.setattr(InnerNetwork, name, spied(name))
     return seen
 
 
@@ -179,10 +179,10 @@ def test_a_network_is_trained_between_steps_and_then_replaced(toy: ImageData, mo
 
 def test_the_network_learns_from_the_set_by_plain_sgd(toy: ImageData) -> None:
     method = matching("dc", toy, outer=2, inner=1, net_lr=0.5)
-    net = copy.deepcopy(method.student.net).double()
+    net = copy.deepcopy(method.inner_network.net).double()
     F.cross_entropy(net(method.X.detach().double()), method.task.classes()).backward()
-    method.between(0)
-    for p, q in zip(net.parameters(), method.student.net.parameters(), strict=True):
+    method.after_step(0)
+    for p, q in zip(net.parameters(), method.inner_network.net.parameters(), strict=True):
         assert p.grad is not None
         assert torch.allclose((p - 0.5 * p.grad).float(), q, atol=1e-5)
 
@@ -192,7 +192,7 @@ def test_dsa_augments_this_training_too(name: str, plain: bool, toy: ImageData) 
     method, inputs = matching(name, toy, inner=3), []
     forward = method.forward
     method.forward = lambda X: inputs.append(X) or forward(X)  # type: ignore[func-returns-value]
-    method.between(0)
+    method.after_step(0)
     known = {tuple(x.flatten().tolist()) for x in method.X.detach()}
     seen = [tuple(x.flatten().tolist()) for X in inputs for x in X]
     assert len(seen) == 24
@@ -228,7 +228,7 @@ def test_images_are_updated_by_sgd_with_momentum_within_pixels(toy: ImageData) -
         expected = bound(expected - 0.3 * velocity)
         with torch.no_grad():
             twin.X.copy_(expected)
-        twin.between(step)
+        twin.after_step(step)
     distil(matching_steps := matching("dsa", toy, lr=0.3, steps=3))
     assert torch.allclose(matching_steps.X, expected, atol=1e-5)
     assert not torch.allclose(expected, method.X)

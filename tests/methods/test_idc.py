@@ -128,7 +128,7 @@ def test_loss_and_image_gradient_by_brute_force(channels: int) -> None:
     data = toy_images(10, seed=2, channels=channels)
     method = idc_of(data, width=3, real_batch=5)
     method.together = lambda step: list  # type: ignore[method-assign, assignment, return-value]
-    task, net = method.task, copy.deepcopy(method.student.net).double()
+    task, net = method.task, copy.deepcopy(method.inner_network.net).double()
     rows = task.real.sampler(5 * 4, rng_like(method.rng)).view(4, 5)
     convolutions = [i for i, p in enumerate(net.parameters()) if p.ndim == 4]
     assert len(convolutions) == 2
@@ -221,18 +221,18 @@ def test_the_network_learns_the_classes_of_real_images(toy: ImageData, toy_test:
 
     before = right()
     for step in range(8):
-        method.between(step)
+        method.after_step(step)
     assert before < 0.5 < 0.6 < right()
 
 
 def test_sgd_of_the_network_is_the_published_one(toy: ImageData) -> None:
-    group = idc_of(toy).student.optimiser.param_groups[0]
+    group = idc_of(toy).inner_network.optimiser.param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.01, 0.9, 5e-4)
 
 
 def test_only_convolutions_are_compared(toy: ImageData) -> None:
     method = idc_of(toy)
-    convolutions = [m for m in method.student.net.modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in method.inner_network.net.modules() if isinstance(m, nn.Conv2d)]
     assert [id(w) for w in method.weights] == [id(m.weight) for m in convolutions]
 
 
@@ -270,5 +270,5 @@ def test_network_images_are_augmented_one_by_one(toy: ImageData, untouched_globa
     method, inputs = idc_of(alike(toy), real_images=64, net_batch=64, cutmix=0.0), []  # type: IDC, list[Tensor]
     forward: Callable = method.forward
     method.forward = lambda X: inputs.append(X) or forward(X)  # type: ignore[func-returns-value]
-    method.between(0)
+    method.after_step(0)
     assert len({tuple(x.flatten().tolist()) for x in inputs[0]}) > 50

@@ -45,12 +45,12 @@ def test_gives_images_in_range_and_labels_of_its_kind(name: str, toy: ImageData,
     assert torch.equal(Y, hard) != find(name).soft
     assert spent.steps == (6 if find(name).learns else 0)
     assert spent.step_seconds >= 0
-    assert spent.outside_seconds >= 0
+    assert spent.overhead_seconds >= 0
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_grey_set_without_mirror_works_as_well(name: str, grey_toy: ImageData) -> None:
-    method = method_of(name, task_of(grey_toy, ipc=1, mirror=False), steps=2)
+    method = method_of(name, task_of(grey_toy, ipc=1, flip=False), steps=2)
     distil(method)
     assert method.result()[0].shape == (4, 1, 16, 16)
 

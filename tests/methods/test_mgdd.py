@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
-from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_passes, mirrored, usual_batch
+from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_passes, usual_batch, with_flips
 from ddtool.data.images import ImageData, draw_per_class
 from ddtool.errors import DivergedError
 from ddtool.events import Event, Step, silent
@@ -40,8 +40,8 @@ from ddtool.pretraining.tasks import LargeSet, plan_task, task_images, task_sour
 from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.runtime.loop import Interrupted
 
-ADAPT = AdaptConfig(steps=30, lr=3e-3, real_batch=64, seen_ipcs=(1, 2), ridge=1e-2, mirror=False)
-REFINE = RefineConfig(steps=20, real_batch=64, ridge=1e-2, mirror=False)
+ADAPT = AdaptConfig(steps=30, lr=3e-3, real_batch=64, seen_ipcs=(1, 2), ridge=1e-2, flip=False)
+REFINE = RefineConfig(steps=20, real_batch=64, ridge=1e-2, flip=False)
 META = MetaConfig(
     iterations=6, meta_batch=1, inner_steps=1, ways=(3, 3), ipc=(2, 2), label_images=8, grey=0.0, flip=False, jitter=0.0,
     whitening="none", fit=FitConfig(networks=0),
@@ -263,16 +263,16 @@ def test_analytical_labels_tell_the_class(real: Real, held: Real, f: RandomFeatu
     assert not Y.requires_grad
 
 
-FIT = FitConfig(networks=3, real_batch=40, ridge=1e-2, shrink=1e-2, mirror=False)
+FIT = FitConfig(networks=3, real_batch=40, ridge=1e-2, shrink=1e-2, flip=False)
 
 
-@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(
     ("rows", "n", "most"),
     [(12, 40, None), (32, 64, None), (32, 64, 99), (32, 40, 19)],  # two real images for each that a network judges
 )
 def test_fitted_labels_are_least_squares_over_all_networks(
-    rows: int, n: int, most: int | None, mirror: bool, real: Real, f: RandomFeatures
+    rows: int, n: int, most: int | None, flip: bool, real: Real, f: RandomFeatures
 ) -> None:
     """One float64 system of the stacked predictions, each in its kernel form, solved by SVD; images that a network does not
     see are columns of zeros."""
@@ -286,18 +286,18 @@ def test_fitted_labels_are_least_squares_over_all_networks(
         X_t, Y_t = real.batch(n, stream)
         f.draw(stream)
         X_b, k = X[part], len(part)
-        F_t, F_s = f(X_t).double(), f(torch.cat([X_b, X_b.flip(3)]) if mirror else X_b).double()
+        F_t, F_s = f(X_t).double(), f(torch.cat([X_b, X_b.flip(3)]) if flip else X_b).double()
         K = F_s @ F_s.T
         A = F_t @ F_s.T @ torch.linalg.inv(K + 1e-2 * K.trace() / min(F_s.shape) * torch.eye(len(K)))
         prediction = torch.zeros(len(X_t), rows, dtype=torch.float64)
-        prediction[:, part] = A[:, :k] + A[:, k:] if mirror else A
+        prediction[:, part] = A[:, :k] + A[:, k:] if flip else A
         predictions.append(prediction)
         targets.append(Y_t.double())
     A, Y_t = torch.cat(predictions), torch.cat(targets)
     shift = 1e-2 * A.square().sum() / rows
     system = torch.cat([A, shift.sqrt() * torch.eye(rows)]), torch.cat([Y_t, torch.zeros(rows, 4)])
     expected = torch.linalg.lstsq(*system, driver="gelsd").solution
-    fitted = fitted_labels(X, f, real, replace(FIT, mirror=mirror), rng(5), most)
+    fitted = fitted_labels(X, f, real, replace(FIT, flip=flip), rng(5), most)
     assert fitted.shape == (rows, 4)
     assert fitted.dtype == torch.float32
     assert (fitted - expected).norm() / expected.norm() < 1e-3
@@ -344,7 +344,7 @@ def test_fitted_labels_beat_analytical_ones_on_unseen_images(
 def test_training_loss_is_equation_1_of_the_generated_batch(
     real: Real, f: RandomFeatures, pool: Pool, engine: Engine
 ) -> None:
-    g, config = new_generator(engine, shake=0.3), replace(ADAPT, mirror=True)
+    g, config = new_generator(engine, shake=0.3), replace(ADAPT, flip=True)
     loss = training_loss(g, f, real, pool, 1, config, rng(5))
     stream = rng(5)
     X_t, Y_t = real.batch(64, stream)
@@ -363,8 +363,8 @@ def test_training_loss_is_equation_1_of_the_generated_batch(
 
 def test_mirrored() -> None:
     X, Y = torch.randn(2, 3, 4, 5, generator=rng()), torch.eye(2)
-    assert mirrored(X, Y, False) == (X, Y)
-    X2, Y2 = mirrored(X, Y, True)
+    assert with_flips(X, Y, False) == (X, Y)
+    X2, Y2 = with_flips(X, Y, True)
     assert torch.equal(X2[:2], X)
     assert torch.equal(X2[3, 1, 2], X[1, 1, 2, [4, 3, 2, 1, 0]])
     assert torch.equal(Y2, torch.cat([Y, Y]))
@@ -425,14 +425,14 @@ REFINE_LOSSES = [0.734589, 0.612417, 0.615083, 0.583356, 0.528347]
 
 
 def test_adaptation_golden_losses(real: Real, f: RandomFeatures, pool: Pool, engine: Engine) -> None:
-    config, losses = replace(ADAPT, steps=5, lr=2e-3, mirror=True), Losses()
+    config, losses = replace(ADAPT, steps=5, lr=2e-3, flip=True), Losses()
     adapt(new_generator(engine, shake=0.1), f, real, pool, config, engine, rng(1), losses)
     assert losses.values == pytest.approx(ADAPT_LOSSES, rel=1e-4)
 
 
 def test_refinement_golden_losses(real: Real, f: RandomFeatures, pool: Pool) -> None:
     losses = Losses()
-    refine(pool.X_s, labels(pool), f, real, replace(REFINE, steps=5, mirror=True), rng(1), losses)
+    refine(pool.X_s, labels(pool), f, real, replace(REFINE, steps=5, flip=True), rng(1), losses)
     assert losses.values == pytest.approx(REFINE_LOSSES, rel=1e-4)
 
 

@@ -16,7 +16,7 @@ from ddtool.errors import DivergedError, RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
 from ddtool.methods import distil, mtt
 from ddtool.methods.base import Memory
-from ddtool.methods.mtt import MTT, MTTSettings, Plan, match, plan_for, unflatten
+from ddtool.methods.mtt import MTT, MTTSettings, Schedule, match, schedule_for, unflatten
 from ddtool.runtime.engine import Engine
 
 
@@ -41,7 +41,7 @@ def mtt_of(data: ImageData, store: Memory | None = None, seed: int = 0, **settin
 
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images stay as they are."""
-    monkeypatch.setattr(mtt, "augmentation", lambda family, mirror, host_rng, rng: lambda images: images)
+    monkeypatch.setattr(mtt, "augmentation", lambda family, flip, host_rng, rng: lambda images: images)
 
 
 # --------------------------------------------------------------------------------------------------------- the student
@@ -132,9 +132,9 @@ def test_batches_go_through_the_whole_set(toy: ImageData) -> None:
 def test_the_student_is_augmented_in_every_step(toy: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
     told, original = [], mtt.augmentation
 
-    def watched(family: str, mirror: bool, *generators: torch.Generator) -> Callable[[Tensor], Tensor]:
-        augment = original(family, mirror, *generators)
-        return lambda images: (told.append((family, mirror, images.requires_grad)), augment(images))[1]
+    def watched(family: str, flip: bool, *generators: torch.Generator) -> Callable[[Tensor], Tensor]:
+        augment = original(family, flip, *generators)
+        return lambda images: (told.append((family, flip, images.requires_grad)), augment(images))[1]
 
     monkeypatch.setattr(mtt, "augmentation", watched)
     method = mtt_of(toy, student_steps=3)
@@ -217,7 +217,7 @@ def test_experts_are_trained_once_and_only_as_far_as_students_look(toy: ImageDat
 @pytest.mark.parametrize(
     "change",
     [{"expert_lr": 0.02}, {"expert_batch": 32}, {"expert_images": 80}, {"width": 4}, {"norm": "none"}, {"seed": 1},
-     {"pyramid": True}],
+     {"doubling_widths": True}],
 )  # fmt: skip
 def test_what_decides_on_an_expert_is_in_its_name(toy: ImageData, change: dict[str, Any]) -> None:
     assert mtt_of(toy).experts.entry(0, 1) != mtt_of(toy, **change).experts.entry(0, 1)
@@ -229,7 +229,7 @@ def test_the_data_is_in_an_experts_name_what_students_do_is_not(toy: ImageData, 
     assert mtt_of(grey_toy).experts.entry(0, 1) != name
     assert mtt_of(toy.head(100)).experts.entry(0, 1) != name
     task = task_of(toy)
-    others = [replace(task, mirror=False), replace(task, engine=Engine(torch.device("cpu"), bf16=True))]
+    others = [replace(task, flip=False), replace(task, engine=Engine(torch.device("cpu"), bf16=True))]
     for other in others:
         method: Any = method_of("mtt", other)
         assert method.experts.entry(0, 1) != name
@@ -323,16 +323,16 @@ def test_experts_on_a_part_of_the_images_see_every_class_alike(toy: ImageData) -
 
 def test_published_settings_follow_classes_and_ipc() -> None:
     usual = MTTSettings()
-    assert plan_for(usual, 10, 1) == Plan(50, 2, 2, 10, 100.0, 1e-7, 0.01)
-    assert plan_for(usual, 10, 10).student_steps == 30
-    assert plan_for(usual, 100, 50).batch == 125
-    assert plan_for(usual, 4, 10) == Plan()
-    assert plan_for(MTTSettings(student_steps=7, lr_lr=0.0), 10, 10) == replace(
-        plan_for(usual, 10, 10), student_steps=7, lr_lr=0.0
+    assert schedule_for(usual, 10, 1) == Schedule(50, 2, 2, 10, 100.0, 1e-7, 0.01)
+    assert schedule_for(usual, 10, 10).student_steps == 30
+    assert schedule_for(usual, 100, 50).batch == 125
+    assert schedule_for(usual, 4, 10) == Schedule()
+    assert schedule_for(MTTSettings(student_steps=7, lr_lr=0.0), 10, 10) == replace(
+        schedule_for(usual, 10, 10), student_steps=7, lr_lr=0.0
     )
-    short = plan_for(MTTSettings(expert_epochs=6), 10, 10)
+    short = schedule_for(MTTSettings(expert_epochs=6), 10, 10)
     assert short.start_before + short.match_epochs - 1 == 6
-    assert plan_for(MTTSettings(expert_epochs=2), 10, 10).start_before == 1
+    assert schedule_for(MTTSettings(expert_epochs=2), 10, 10).start_before == 1
 
 
 @pytest.mark.parametrize(

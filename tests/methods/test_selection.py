@@ -54,7 +54,7 @@ def test_herding_herds_every_class_in_the_features_of_a_random_network(toy: Imag
     assert len(set(found)) == 12
     assert toy.labels[found].tolist() == [0, 1, 2, 3] * 3  # image-major, as the labels say
     assert spent.steps == 0
-    assert spent.outside_seconds > 0
+    assert spent.overhead_seconds > 0
     assert TINY["herding"]["width"] == 8
     for label in range(4):
         rows = (toy.labels == label).nonzero().flatten()

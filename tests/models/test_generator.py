@@ -128,7 +128,7 @@ def test_an_image_without_detail_is_served() -> None:
     g = shaken()
     for x in (torch.full((1, 3, 16, 16), 0.3), torch.full((1, 3, 16, 16), 0.31), torch.ones(1, 1, 1, 1)):
         assert g(x).isfinite().all()
-        weights = torch.softmax(5 * g.likeness(x.expand(-1, 3, -1, -1)), 1)
+        weights = torch.softmax(5 * g.cosine_similarity(x.expand(-1, 3, -1, -1)), 1)
         assert weights.max() < 1.5 / 8
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ddtool.errors import UsageError
-from ddtool.models.convnet import ConvNet, InstanceNorm, RandomFeatures, depth_for, initialise, pyramid
+from ddtool.models.convnet import ConvNet, InstanceNorm, RandomFeatures, depth_for, doubling_widths, initialise
 from ddtool.runtime.engine import Engine
 
 
@@ -88,10 +88,10 @@ def test_depth_is_no_more_than_the_shorter_side_bears(size: tuple[int, int]) -> 
     assert min(size) < 2 ** (depth + 1) or depth == depth_for((3, max(size), max(size)))  # as deep as it can be
 
 
-def test_pyramid() -> None:
-    assert pyramid(128, 3) == (32, 64, 128)
-    assert pyramid(128, 1) == (128,)
-    assert pyramid(2, 4) == (1, 1, 1, 2)
+def test_doubling_widths() -> None:
+    assert doubling_widths(128, 3) == (32, 64, 128)
+    assert doubling_widths(128, 1) == (128,)
+    assert doubling_widths(2, 4) == (1, 1, 1, 2)
 
 
 # ------------------------------------------------------------------------------------------------------- initial weights

@@ -325,8 +325,8 @@ def test_a_budget_in_seconds_ends_a_method(dataset: Path) -> None:
     results = Run(Path("run")).results()
     spent = results["facts"]["spent"]["ipc1"]
     assert 1 <= spent["steps"] < 10**8
-    assert spent["step_seconds"] + spent["outside_seconds"] == pytest.approx(
-        results["timings"]["distil ipc1"], abs=0.011
+    assert spent["step_seconds"] + spent["overhead_seconds"] == pytest.approx(
+        results["timings"]["distil ipc1"], abs=0.2
     )
 
 
@@ -356,7 +356,7 @@ def test_mgdd_shares_its_seconds_out(dataset: Path, monkeypatch: pytest.MonkeyPa
     spent, took = results["facts"]["spent"]["ipc1"], results["timings"]
     assert spent["steps"] == sum(run.steps()[phase] for phase in ("adapt", "refine ipc1"))
     assert spent["step_seconds"] == pytest.approx(took["adapt"] + took["refine ipc1"], abs=0.011)
-    assert spent["outside_seconds"] == pytest.approx(sum(took[phase] for phase in around), abs=0.011)
+    assert spent["overhead_seconds"] == pytest.approx(sum(took[phase] for phase in around), abs=0.011)
 
 
 def test_mgdd_ends_by_the_clock(dataset: Path) -> None:
@@ -471,7 +471,7 @@ def test_a_run_of_a_method_that_packs(dataset: Path) -> None:
         assert json.loads(file.metadata()["ddtool"])["factor"] == 2
     small = api.Run(Path("run")).load_set(1)
     assert (small.factor, small.decoded().ipc) == (2, 4)
-    shown = done("evaluate", "run", "--protocol", "quick", "--seeds", 1, "--no-baseline").stdout
+    shown = done("evaluate", "run", "--protocol", "quick", "--eval-seeds", 1, "--no-baseline").stdout
     assert "quarters" in shown
 
 

@@ -348,7 +348,7 @@ def test_validation_changes_nothing(made: tuple[Path, Any]) -> None:
 def test_validation_measures_what_it_says(engine: Engine, tmp_path: Path) -> None:
     """Classes that are easy to tell: accuracy far above chance, and adaptation lowers the loss of an ω that is far off."""
     large = LargeSet.of(toy_images(60, 5, classes=8), 4, 10, 0)
-    meta = {"ipc": [2, 2], "inner_steps": 10, "task": {"lr": 3e-3, "real_batch": 32, "mirror": False}}
+    meta = {"ipc": [2, 2], "inner_steps": 10, "task": {"lr": 3e-3, "real_batch": 32, "flip": False}}
     config = configured(held_out=4, meta=SETTINGS["meta"] | meta, validate_tasks=2, validate_steps=20)
     g = engine.place(Generator.build(GeneratorConfig(8, 16), 0))
     with torch.no_grad():
@@ -592,7 +592,7 @@ def test_rows_of_a_large_set_are_read_without_those_around_them() -> None:
 
 def test_colour_and_grey_tasks_share_a_generator(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     large = LargeSet.of(toy_images(20, 5, classes=8), 2, 6, 0)
-    meta = SETTINGS["meta"] | {"iterations": 4, "grey": 0.5, "task": {"real_batch": 12, "mirror": False}}
+    meta = SETTINGS["meta"] | {"iterations": 4, "grey": 0.5, "task": {"real_batch": 12, "flip": False}}
     config = configured(meta=meta)
     features, shapes = pretrain.feature_networks(config, [large], engine), []
     draw = mgdd.draw_task

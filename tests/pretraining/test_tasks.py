@@ -180,7 +180,7 @@ def test_fewer_classes_than_ways(large: LargeSet) -> None:
     assert sorted(plan.classes) == large.train
 
 
-# ------------------------------------------------------------------------------------------------- colour, grey, mirror
+# ------------------------------------------------------------------------------------------------- colour, grey, flips
 
 
 def test_an_unchanged_task(large: LargeSet) -> None:
@@ -195,9 +195,9 @@ def test_an_unchanged_task(large: LargeSet) -> None:
 
 def test_a_mirrored_task_is_mirrored_whole(large: LargeSet) -> None:
     plan = plan_task([large], META, rng(3))
-    upright, mirrored = (task_images(replace(plan, flip=flip), rng(4), CPU) for flip in (False, True))
-    assert torch.equal(mirrored.images, upright.images.flip(3))
-    assert not torch.equal(mirrored.images, upright.images)
+    upright, flipped = (task_images(replace(plan, flip=flip), rng(4), CPU) for flip in (False, True))
+    assert torch.equal(flipped.images, upright.images.flip(3))
+    assert not torch.equal(flipped.images, upright.images)
 
 
 def test_a_grey_task_has_one_channel_and_its_own_statistics(large: LargeSet) -> None:

@@ -34,7 +34,7 @@ from ddtool.pipeline import generate as deployment
 from ddtool.pipeline import networks, plan, scoring
 from ddtool.pipeline.adapt import seconds_left
 from ddtool.pipeline.session import Session
-from ddtool.pipeline.target import mirror_keeps_classes
+from ddtool.pipeline.target import flip_keeps_classes
 from ddtool.runs import files, formats
 from ddtool.runs import run as runs
 from ddtool.runs.run import Run
@@ -161,13 +161,13 @@ def test_colour_sets_are_written_and_read_too(tmp_path: Path) -> None:
     made = SyntheticSet(
         images=torch.rand(4, 3, 8, 8, generator=rng), labels=torch.randn(4, 2, generator=rng),
         hard=torch.tensor([0, 1, 0, 1]), ipc=2, class_names=("a/b", "Ä\"'"), mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0),
-        mirror=False, source={"name": "x", "deep": {"list": [1, None]}},
+        flip=False, source={"name": "x", "deep": {"list": [1, None]}},
     )  # fmt: skip
     folder = Run(tmp_path).save_final(made)
     again = formats.read_set(folder / "exact.safetensors")
     assert all(torch.equal(getattr(again, name), getattr(made, name)) for name in ("images", "labels", "hard"))
     assert (again.class_names, again.mean, again.std) == (made.class_names, made.mean, made.std)
-    assert (again.mirror, again.source, again.stage) == (False, made.source, "generated")
+    assert (again.flip, again.source, again.stage) == (False, made.source, "generated")
     images, labels = formats.read_parquet(folder / "train.parquet", 2)
     assert torch.equal(images, made.images.mul(255).round().to(torch.uint8))
     assert torch.equal(labels, made.hard)
@@ -554,9 +554,9 @@ def test_a_damaged_tensor_file_is_named(damage: Callable[[Path], Any], name: str
 
 def test_a_label_network_without_its_description_is_refused(run: Run) -> None:
     tensors, info = formats.read_tensors(run.folder / "generator" / "labels.safetensors")
-    del tensors["W"], info["mirror"]
+    del tensors["W"], info["flip"]
     formats.write_tensors(run.folder / "generator" / "labels.safetensors", tensors, info)
-    with pytest.raises(RunError, match="misses mirror, W"):
+    with pytest.raises(RunError, match="misses flip, W"):
         run.load_label_head()
 
 
@@ -767,7 +767,7 @@ def test_adaptation_sees_the_sets_that_are_asked_for_with_labels_fitted_to_each(
     (_, f, real, pool, adapted, engine, *_) = calls[0]
     assert adapted.seen_ipcs == seen
     assert list(pool.Y_s) == list(seen)
-    fit = replace(run.config().fit, mirror=adapted.mirror)
+    fit = replace(run.config().fit, flip=adapted.flip)
     for ipc, Y in pool.Y_s.items():
         X, rng = pool.X_s[: 3 * ipc], engine.rng(0, "pool labels", ipc)
         assert torch.equal(Y, mgdd.fitted_labels(X, f, real, fit, rng, 6))
@@ -826,14 +826,14 @@ def test_a_refinement_batch_holds_every_class(dataset: Path, tmp_path: Path) -> 
 
 
 def test_mirroring_can_be_switched_off_stage_by_stage(dataset: Path, made: Path, tmp_path: Path) -> None:
-    settings = tiny.SETTINGS | {"refine": tiny.SETTINGS["refine"] | {"mirror": False}}
+    settings = tiny.SETTINGS | {"refine": tiny.SETTINGS["refine"] | {"flip": False}}
     there = tiny.all_bytes(tiny.adapt(dataset, tmp_path / "run", settings=settings).folder)
     assert there["generator/model.safetensors"] == tiny.all_bytes(made)["generator/model.safetensors"]
     assert there["synthetic/ipc2/exact.safetensors"] != tiny.all_bytes(made)["synthetic/ipc2/exact.safetensors"]
 
 
 @pytest.mark.parametrize(
-    ("where", "count", "mirror"),
+    ("where", "count", "flip"),
     [
         ((slice(8), slice(16)), 40, True),
         ((slice(16), slice(8)), 40, False),
@@ -842,7 +842,7 @@ def test_mirroring_can_be_switched_off_stage_by_stage(dataset: Path, made: Path,
     ],
     ids=["top or bottom", "left or right", "nothing to see", "too few images"],
 )
-def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: int, mirror: bool | None) -> None:
+def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: int, flip: bool | None) -> None:
     """Two classes: a bright half, or the other half."""
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(2 * count) % 2
@@ -853,9 +853,9 @@ def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: i
         images += torch.where(labels[:, None, None, None] == 0, bright, 100 - bright)
     data = ImageData(images.to(torch.uint8), labels, ("a", "b"), (0.4,), (0.2,))
     session = Session(RunConfig(), Run(Path("nowhere")), tiny.ENGINE)
-    keeps, kept = mirror_keeps_classes(session, Real.of(data, tiny.ENGINE))
-    assert keeps is (mirror or False)
-    assert math.isnan(kept) if mirror is None else kept == pytest.approx(1.0 if mirror else 0.0, abs=0.1)
+    keeps, kept = flip_keeps_classes(session, Real.of(data, tiny.ENGINE))
+    assert keeps is (flip or False)
+    assert math.isnan(kept) if flip is None else kept == pytest.approx(1.0 if flip else 0.0, abs=0.1)
 
 
 # ------------------------------------------------------------------------------------------------------------- scores
@@ -898,7 +898,7 @@ def test_a_budget_counts_the_phases_before_and_not_an_earlier_attempt_at_the_sam
 
 
 def test_a_refined_set_that_was_lost_is_refined_again_within_the_budget(dataset: Path, tmp_path: Path) -> None:
-    run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"seconds": 1.0})
+    run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"seconds": 2.0})
     shutil.rmtree(run.folder / "synthetic")
     run = api.resume(run.folder, engine=tiny.ENGINE)
     assert run.load_set(2).stage == "refined"
@@ -1007,7 +1007,7 @@ def test_the_random_baseline_is_the_beginning_of_the_pool_at_the_label_scale_of_
     assert torch.equal(baseline.images, images[:6].float() / 255)
     assert baseline.label_scale == 5.0
     assert torch.allclose(baseline.labels, 5 * one_hot(final.hard, 3))
-    assert (baseline.mirror, baseline.ipc) == (final.mirror, 2)
+    assert (baseline.flip, baseline.ipc) == (final.flip, 2)
 
 
 # --------------------------------------------------------------------------------------------------------- generators

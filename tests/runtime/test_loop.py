@@ -168,7 +168,7 @@ def test_checkpoints_come_by_the_clock(saver: Any) -> None:
 def test_checkpoint_is_flat_tensors_on_the_cpu(saver: Any) -> None:
     Problem(2, saver=saver, checkpoint_seconds=0.0).run()
     assert set(saver.kept) == {
-        "tensor.x", "optimiser.0.step", "optimiser.0.exp_avg", "optimiser.0.exp_avg_sq", "step", "rng", "seconds", "outside",
+        "tensor.x", "optimiser.0.step", "optimiser.0.exp_avg", "optimiser.0.exp_avg_sq", "step", "rng", "seconds", "overhead",
     }  # fmt: skip
     assert all(type(t) is Tensor and t.device.type == "cpu" and not t.requires_grad for t in saver.kept.values())
 
@@ -400,7 +400,7 @@ def test_seconds_and_those_beside_the_steps_are_kept_over_a_resume(saver: Any, c
         for step in problem.loop:
             problem.step()
             clock.now += 1
-            with problem.loop.aside(lambda: synchronised.append(clock.now)):
+            with problem.loop.untimed(lambda: synchronised.append(clock.now)):
                 clock.now += 2
             if step == until:
                 press()
@@ -408,9 +408,9 @@ def test_seconds_and_those_beside_the_steps_are_kept_over_a_resume(saver: Any, c
     first, second = (Problem(0, limit=12.0, saver=saver) for _ in range(2))
     with pytest.raises(Interrupted):
         work(first, until=1)
-    assert (first.loop.seconds, first.loop.outside) == (6.0, 4.0)
+    assert (first.loop.seconds, first.loop.overhead) == (6.0, 4.0)
     assert synchronised == [1, 3, 4, 6]
     clock.now += 100  # between the sittings
     work(second)
-    assert (second.loop.step, second.loop.outside) == (4, 8.0)
+    assert (second.loop.step, second.loop.overhead) == (4, 8.0)
     assert second.events[-1] == Done("toy", 12.0)

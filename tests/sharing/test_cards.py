@@ -67,7 +67,7 @@ def one_set(ipc: int, stage: str, scores: list[dict[str, Any]]) -> dict[str, Any
         "config": to_dict(RunConfig(dataset="cifar10", ipc=(ipc,))),
         "env": {"ddtool": "0.1.0", "python": "3.11.7", "torch": "2.13.0+cpu", "device": "cpu (AMD EPYC, 2 threads)"},
         "timings": phases,
-        "facts": {"classes": 10, "train_images": 50000, "mirror": True, "pool_ipc": 50},
+        "facts": {"classes": 10, "train_images": 50000, "flip": True, "pool_ipc": 50},
         "scores": scores,
     }
 
@@ -115,7 +115,7 @@ def distilled(name: str = "idc", title: str = "IDC (Kim et al., ICML 2022)", **c
     scores = [score("random", "quick", 30.5, 0.0, 1), score("distilled", "quick", 40.25, 0.0, 1)]
     made = one_set(10, "distilled", scores) | {"labels": "hard", "factor": 2, "timings": {"distil ipc10": 15.5}}
     made["config"] |= {"method": name, "baseline": {"steps": 1200, "init": "real"}}
-    made["facts"]["spent"] = {"steps": 1200, "step_seconds": 123.4, "outside_seconds": 3.21}
+    made["facts"]["spent"] = {"steps": 1200, "step_seconds": 123.4, "overhead_seconds": 3.21}
     method = {"name": name, "title": title, "learns": True}
     alone: dict[str, Any] = {"model_repo": None, "dataset_repo": None, "generator": None, "parameters": None}
     return synthetic(**(alone | {"method": method, "pool": 100, "sets": {"10": made}} | changes))

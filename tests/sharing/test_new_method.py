@@ -40,7 +40,7 @@ def test_adapt_evaluate_info_and_push(data: Path, server: HubServer) -> None:
     done("adapt", data, "--method", "means", "--ipc", 1, "--steps", 2, "--out", "run", *FAST)
     run = api.Run.open(Path("run"))
     assert run.load_set(1).method == "means"
-    shown = done("evaluate", "run", "--protocol", "quick", "--seeds", 1, "--no-baseline")
+    shown = done("evaluate", "run", "--protocol", "quick", "--eval-seeds", 1, "--no-baseline")
     assert "means" in shown.stdout
     assert json.loads(done("info", "run", "--json").stdout)["method"] == "means"
     plan = json.loads(done("push", "run", "ann/clothes", "--dry-run", "--json").stdout)

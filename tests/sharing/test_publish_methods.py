@@ -132,7 +132,7 @@ def test_pull_info_evaluate_and_use(there: HubServer, quarters: tuple[Path, dict
         assert torch.equal(small.images, ours.images)
         assert torch.equal(small.labels, ours.labels)
     for where in ("sets/c10-ddtool", REPO):
-        shown = done("evaluate", where, "--protocol", "quick", "--seeds", 1, "--no-baseline", "--json")
+        shown = done("evaluate", where, "--protocol", "quick", "--eval-seeds", 1, "--no-baseline", "--json")
         (score,) = json.loads(shown.stdout)["scores"]
         assert (score["method"], score["stage"], score["ipc"]) == ("quarters", "distilled", 1)
     shown = done("info", REPO)
@@ -186,7 +186,7 @@ def test_chosen_images_are_said_to_be_real(server: HubServer) -> None:
 
 
 def test_a_command_has_no_settings_that_its_method_refuses(toy: ImageData) -> None:
-    made = replace(real_images(toy, torch.arange(4), mirror=False), method="means", stage="distilled")
+    made = replace(real_images(toy, torch.arange(4), flip=False), method="means", stage="distilled")
     config = RunConfig(dataset="x", method="means", baseline={"lr": 0.5}, labels=LabelConfig(width=7))
     command = command_of(config, made, Environment(), local=False)
     assert "--set baseline.lr=0.5" in command

@@ -13,10 +13,10 @@ from test_hub import SCRATCH, _quick_pauses, _surroundings, own  # noqa: F401  f
 from tiny import ENGINE, done
 
 from ddtool import api, load_set
-from ddtool.data.batches import mirrored
+from ddtool.data.batches import with_flips
 from ddtool.data.images import accuracy
 from ddtool.events import silent
-from ddtool.models.convnet import RandomFeatures, depth_for, pyramid
+from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths
 from ddtool.models.ridge import ridge_head
 from ddtool.pipeline.scoring import load_target
 from ddtool.runs.run import Run
@@ -41,8 +41,8 @@ def score_of(inputs: Any, run: Run, see: Any) -> float:
     """Kernel-ridge accuracy, as `ddtool evaluate` measures it, on inputs and a map from pixels that somebody else made."""
     small, test = run.load_set(2), load_target(run.config(), silent).test()
     rng = ENGINE.rng(0, "kernel-ridge")
-    f = RandomFeatures(test.shape, pyramid(128, depth_for(test.shape)), "none", ENGINE, rng)
-    X, Y = mirrored(inputs, small.labels, small.mirror)
+    f = RandomFeatures(test.shape, doubling_widths(128, depth_for(test.shape)), "none", ENGINE, rng)
+    X, Y = with_flips(inputs, small.labels, small.flip)
     found = []
     for _ in range(3):
         with torch.no_grad():

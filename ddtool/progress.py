@@ -1,0 +1,129 @@
+"""What a person sees while work goes on: bars on a terminal or in a notebook, plain lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from ddtool.events import Done, Event, Note, Report, Step, silent
+from ddtool.text import printable
+
+
+class Progress:
+    """A listener that shows events: `with Progress(console) as progress: work(report=progress.listener)`.
+
+    On a terminal each phase has a bar with its rate and the time left. Elsewhere a line is written for every tenth of a phase.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._tenths: set[tuple[str, int]] = set()
+        self._began: dict[str, tuple[int, float]] = {}
+        self._noted: set[str] = set()
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal or self.console.is_jupyter:
+            columns = (
+                TextColumn("{task.description:<28}", markup=False),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}", markup=False),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[values]}", markup=False),
+            )
+            self._bars = Bars(*columns, console=self.console, transient=True)
+            self._bars.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+    def listener(self, event: Event) -> None:
+        """Show an event."""
+        if isinstance(event, Note):
+            self._note(event)
+        elif isinstance(event, Done):
+            self._finish(event)
+        elif self._bars:
+            self._advance(event)
+        else:
+            self._line(event)
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        self.console.print(escape(printable(text, keep="\n\t")), soft_wrap=True)
+
+    def _note(self, event: Note) -> None:
+        """Each note once, though a dataset is opened several times."""
+        if event.text not in self._noted:
+            self._noted.add(event.text)
+            self.say(event.text)
+
+    def _advance(self, event: Step) -> None:
+        assert self._bars is not None
+        if event.phase not in self._tasks:
+            self._tasks[event.phase] = self._bars.add_task(event.phase, total=event.total, rate="", values="")
+        rate = self._rate(event)
+        self._bars.update(
+            self._tasks[event.phase],
+            completed=event.step,
+            total=event.total,
+            values=_in_words(event.values),
+            rate=f"{rate:.1f}/s" if rate else "",
+        )
+
+    def _line(self, event: Step) -> None:
+        rate, tenth = self._rate(event), (event.phase, event.step * 10 // max(1, event.total))
+        if tenth in self._tenths:
+            return
+        self._tenths.add(tenth)
+        pace = f"{rate:.1f}/s  {duration((event.total - event.step) / rate)} left" if rate else ""
+        self.say(f"{event.phase}  {event.step}/{event.total}  {pace}  {_in_words(event.values)}".rstrip())
+
+    def _rate(self, event: Step) -> float:
+        """Steps a second since the phase was first heard of; 0 while that cannot be told."""
+        first, since = self._began.setdefault(event.phase, (event.step, time.perf_counter()))
+        elapsed = time.perf_counter() - since
+        return (event.step - first) / elapsed if event.step > first and elapsed > 0 else 0.0
+
+    def _finish(self, event: Done) -> None:
+        self._began.pop(event.phase, None)
+        if self._bars and event.phase in self._tasks:
+            self._bars.remove_task(self._tasks.pop(event.phase))
+        self.say(f"{event.phase}: {event.seconds:.1f} s")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 3:05 min, 2:10 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
+
+
+@contextlib.contextmanager
+def shown(report: Report | None, progress: bool | None) -> Iterator[Report]:
+    """The listener of a call of the API: `report` where one is given, else progress on stderr where a person can see it.
+
+    progress: False says nothing, True shows it in any case, None where stderr is a terminal or the caller is a notebook.
+    """
+    console = Console(stderr=True, highlight=False, emoji=False)
+    if report is not None or progress is False or not (progress or console.is_jupyter or sys.stderr.isatty()):
+        yield report or silent
+        return
+    with Progress(console) as bars:
+        yield bars.listener
+
+
+def _in_words(values: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
