@@ -50,10 +50,10 @@ class DivergedError(DDToolError):
     """A loss stopped being finite."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A sentence that names the nearest of `known`, or all of them when nothing is near."""
+def did_you_mean(word: str, known: Iterable[str], listed: bool = False) -> str:
+    """A sentence that names the nearest of `known`; all of them when nothing is near, or when they are to be `listed`."""
     known = list(known)
     near = difflib.get_close_matches(word.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
-    if near:
-        return f"Did you mean '{next(k for k in known if k.lower() == near[0])}'?"
-    return "Known: " + ", ".join(known) + "." if known else ""
+    nearest = f"Did you mean '{next(k for k in known if k.lower() == near[0])}'?" if near else ""
+    everything = "Known: " + ", ".join(known) + "." if known and (listed or not near) else ""
+    return f"{nearest} {everything}".strip()

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from ddtool.cli.renamed import present
+from ddtool.cli import words
 from ddtool.errors import DDToolError
 from ddtool.text import printable
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+INTERRUPTED = "Interrupted."
 REFUSED: type[Exception] = typer.BadParameter.__bases__[0]
 """What the parser raises; where it lives depends on the version of typer."""
 
@@ -59,9 +60,10 @@ class Commands(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The subcommand and its words, options of earlier versions by their present names."""
-        name, command, words = super().resolve_command(ctx, args)
-        return name, command, present(name or "", list(words), lambda note: typer.echo(f"Note: {note}", err=True))
+        """The subcommand and its words, options of earlier versions by their present names, lists of numbers one by one."""
+        name, command, given = super().resolve_command(ctx, args)
+        present = words.present(name or "", list(given), lambda note: typer.echo(f"Note: {note}", err=True))
+        return name, command, words.one_by_one(present, words.repeated(command))
 
 
 def refuse(error: Any, as_json: bool) -> None:
@@ -82,7 +84,7 @@ def explain(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, DDToolError):
         return error.message, error.hint or "DDTOOL_DEBUG=1 shows where it happened.", error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted.", getattr(error, "hint", "Run the command again."), EXIT_INTERRUPTED
+        return INTERRUPTED, getattr(error, "hint", "Run the command again."), EXIT_INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "The disk is full.", "Free some space, then run the command again (a run goes on with --resume RUN).", 1
     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
@@ -106,7 +108,7 @@ def tell(message: str, hint: str, as_json: bool = False) -> None:
     """Error and hint on stderr; with --json also one object on stdout."""
     console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     message, hint = harmless(message), harmless(hint)
-    console.print(f"[bold red]Error:[/] {escape(message)}")
+    console.print(escape(message) if message == INTERRUPTED else f"[bold red]Error:[/] {escape(message)}")
     console.print(f"[bold]Hint:[/] {escape(hint)}")
     if as_json:
         sys.stdout.write(json.dumps({"error": message, "hint": hint}) + "\n")

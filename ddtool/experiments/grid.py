@@ -50,7 +50,7 @@ def find_methods(names: Sequence[str]) -> list[str]:
     words = [word.strip() for name in names for word in name.split(",") if word.strip()]
     for word in words:
         if word not in ("all", *known_methods()):
-            raise UsageError(f"Unknown method '{word}'.", did_you_mean(word, ["all", *known_methods()]))
+            raise UsageError(f"Unknown method '{word}'.", did_you_mean(word, ["all", *known_methods()], listed=True))
     if not words:
         raise UsageError("No method was asked for.", "Name some, or --methods all.")
     return [name for name in known_methods() if name in words or "all" in words]

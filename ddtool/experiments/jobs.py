@@ -27,7 +27,7 @@ def check(request: Request, jobs: Sequence[Job], device_type: str, report: Repor
     check_protocol(request.protocol)
     for name in request.own:
         if name not in known_methods():
-            raise UsageError(f"Unknown method '{name}'.", did_you_mean(name, known_methods()))
+            raise UsageError(f"Unknown method '{name}'.", did_you_mean(name, known_methods(), listed=True))
     config = RunConfig()
     for method in dict.fromkeys(job.method for job in jobs):
         config = checked_config(request, method, device_type)

@@ -36,7 +36,7 @@ METHODS: dict[str, type[Registered]] = {
 def find(name: str) -> Record:
     """What the method of that name can do; UsageError when there is none."""
     if name not in METHODS:
-        raise UsageError(f"Unknown method '{name}'.", did_you_mean(name, METHODS))
+        raise UsageError(f"Unknown method '{name}'.", did_you_mean(name, METHODS, listed=True))
     return METHODS[name].record
 
 

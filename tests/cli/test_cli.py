@@ -472,7 +472,7 @@ def test_a_killed_and_interrupted_process_goes_on_to_the_last_bit(
     assert stopped.returncode == 130, stopped.stderr
     assert "Traceback" not in stopped.stderr
     error, hint = stopped.stderr.splitlines()[-2:]
-    assert error == "Error: Interrupted."
+    assert error == "Interrupted."
     assert hint.endswith("Go on: ddtool adapt --resume 'my run' --precision fp32")
     assert int(load_file(tmp_path / "my run" / "checkpoints" / "refine-ipc3.safetensors")["step"]) == 2
     done(*shlex.split(hint.partition("ddtool ")[2]))

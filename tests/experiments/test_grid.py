@@ -25,7 +25,7 @@ def test_methods_are_found_by_name() -> None:
     assert find_methods(["all"]) == [*(name for name in METHODS if name != "mgdd"), "mgdd-generator", "mgdd"]
     with pytest.raises(UsageError) as refusal:
         find_methods(["mgdd-generater"])
-    assert refusal.value.hint == "Did you mean 'mgdd-generator'?"
+    assert refusal.value.hint.startswith("Did you mean 'mgdd-generator'? Known: all, ")
     with pytest.raises(UsageError):
         find_methods([","])
 

@@ -96,5 +96,5 @@ def test_the_default_is_the_methods_own() -> None:
 def test_an_unknown_method_is_refused_or_can_do_nothing() -> None:
     with pytest.raises(UsageError, match="Unknown method 'mgd'") as refusal:
         find("mgd")
-    assert "'mgdd'" in refusal.value.hint
+    assert refusal.value.hint == f"Did you mean 'mgdd'? Known: {', '.join(METHODS)}."
     assert not has_generator("mgd")
