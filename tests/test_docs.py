@@ -37,6 +37,17 @@ MENTIONED = [
 SECTIONS = "data|architecture|features|labels|adapt|fit|refine|evaluate|meta"
 
 
+def test_the_glossary_is_in_order_and_leads_nowhere_else() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", TEXTS["docs/glossary.md"], re.MULTILINE)[2:]
+    words = [word for word, _ in rows]
+    assert words == sorted(words, key=str.lower)
+    assert len(words) > 30
+    plural = {f"{word}s" for word in words}
+    assert {name.lower() for _, said in rows for name in re.findall(r"\*([^*]+)\*", said)} <= {
+        w.lower() for w in words
+    } | plural
+
+
 # ------------------------------------------------------------------------------------------------------------ commands
 
 

@@ -35,11 +35,15 @@ def command(
     ],
     ipc: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Images per class; several with commas or repeated. Default 10.", rich_help_panel=GRID),
+        typer.Option(
+            min=1, help="Images per class; several with commas or repeated. Default 10.", rich_help_panel=GRID
+        ),
     ] = None,
     steps: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Steps of every method; several with commas or repeated. Default 1000.", rich_help_panel=GRID),
+        typer.Option(
+            min=1, help="Steps of every method; several with commas or repeated. Default 1000.", rich_help_panel=GRID
+        ),
     ] = None,
     seconds: Annotated[
         list[float] | None,
