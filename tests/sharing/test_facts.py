@@ -29,6 +29,18 @@ def test_facts_of_version_0_1_are_read_and_written_alike(old: tuple[str, bytes])
     assert "## Results" in cards.card(facts)
 
 
+def test_the_method_is_always_known(old: tuple[str, bytes]) -> None:
+    values = json.loads(old[1])
+    assert "method" not in values
+    usual = RepoFacts.of(values).method
+    assert (usual.name, usual.has_generator, usual.learns) == ("mgdd", True, True)
+    named = RepoFacts.of(values | {"method": {"name": "dm", "title": "DM (Zhao and Bilen, 2023)"}}).method
+    assert (named.name, named.has_generator) == ("dm", False)  # as version 0.1 named those without one
+    again = RepoFacts.of(values | {"method": usual.stated()})
+    assert again.method == usual
+    assert json.loads(again.written())["method"]["has_generator"]
+
+
 def test_the_kind_of_the_repo_decides_what_it_may_hold(old: tuple[str, bytes]) -> None:
     other = {"model": "dataset", "dataset": "model"}[old[0]]
     with pytest.raises(ValueError, match=f"a {other} repo does not hold"):
