@@ -91,9 +91,10 @@ def test_a_score_that_is_written_otherwise_is_left_out(old: tuple[str, bytes]) -
 
 def test_the_facts_of_a_run_are_told_by_set() -> None:
     spent = {"steps": 3, "step_seconds": 1.5, "outside_seconds": 0.5}
+    target = {"class_names": ["a"], "shape": [1, 8, 8], "mean": [0.5], "std": [0.2]}
     noted = {
-        "mirror": True, "train_images": 30, "finished": True, "pulled": "a/b@c", "target": {"x": 1}, "idc ipc1": {"n": 1},
-        "idc ipc10": {"n": 2}, "spent": {"ipc1": spent},
+        "mirror": True, "train_images": 30, "finished": True, "pulled": "a/b@c", "target": target,
+        "idc ipc1": {"n": 1}, "idc ipc10": {"n": 2}, "spent": {"ipc1": spent},
     }  # fmt: skip
     facts = RunFacts.of({"scores": [], "timings": {"distil ipc1": 2}, "facts": noted}).facts
     own = facts.of_set(1).stated()
