@@ -47,6 +47,8 @@ class Description(Record):
             return f"it misses {', '.join(missing)}"
         if first["type"] in ("value_error", "json_invalid"):
             return super().fault(error)
+        if first["loc"][0] == "class_names":
+            return "its class names are no list of names"
         name = one_line(str(first["loc"][0]), 40)
         return f"it says '{name}'" if first["type"] == "extra_forbidden" else f"'{name}' is {first['input']!r:.40}"
 
