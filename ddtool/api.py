@@ -1,6 +1,5 @@
 """The Python API: what the commands do, in one call each."""
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from ddtool.sharing import sets as shared_sets
 from ddtool.sharing.options import Options
 from ddtool.sharing.parcels import PlannedRepo
 from ddtool.sharing.pull import Pulled
+from ddtool.text import file_name
 
 
 def adapt(
@@ -275,9 +275,8 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
 
 def default_folder(config: RunConfig) -> Path:
     """runs/NAME-ipcN-DATE-TIME below the current folder."""
-    name = re.sub(r"[^\w.-]+", "-", Path(config.dataset.rstrip("/")).name.partition("@")[0]) or "dataset"
     ipcs = "-".join(map(str, config.ipc))
-    return Path("runs") / f"{name}-ipc{ipcs}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path("runs") / f"{file_name(config.dataset)}-ipc{ipcs}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def recorded(run: Run, report: Report) -> Report:

@@ -1,6 +1,7 @@
 """Text that comes from elsewhere, made safe to show: without control characters and without secrets."""
 
 import re
+from pathlib import Path
 
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
@@ -21,6 +22,12 @@ def one_line(text: str, limit: int = 300) -> str:
     """Printable text on one line, of at most `limit` characters."""
     line = " ".join(printable(text[: 10 * limit], " ").split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def file_name(dataset: str) -> str:
+    """A name for files after a dataset: the last part of its name or path, without a revision."""
+    last = Path(dataset.rstrip("/")).name.partition("@")[0]
+    return re.sub(r"[^\w.-]+", "-", last) or "dataset"
 
 
 def without_login(address: str) -> str:

@@ -28,6 +28,12 @@ BY_STRING = {"import_module", "__import__", "importlib.import_module", "runpy.ru
 """Ways to import that no import statement shows."""
 
 
+OPEN = re.compile(r"\b(?:dict|Mapping|MutableMapping)\[str, (?:Any|object)\]")
+"""A mapping whose values may be anything, however it is spelled. A record, or JSON that is called so, says more."""
+MOST_OPEN = 25
+"""The most of them in the package: each where JSON, or an option of a library, enters or leaves."""
+
+
 def stated_wings() -> list[str]:
     """The wings in the table of docs/architecture.md, top to bottom."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -128,6 +134,18 @@ def test_modules_are_imported_by_name_only() -> None:
         or (isinstance(node, ast.ImportFrom | ast.Import) and any(a.name == "import_module" for a in node.names))
     }
     assert calls == {"ddtool"}
+
+
+def test_facts_are_records_and_not_mappings_of_anything() -> None:
+    found = [
+        f"{path.relative_to(ROOT).as_posix()}:{number}"
+        for path in MODULES.values()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for _ in OPEN.finditer(line)
+    ]
+    assert 0 < len(found) <= MOST_OPEN, found
+    wings = {place.split("/")[1].removesuffix(".py") for place in found}
+    assert not wings & {"config", "data", "models", "pipeline", "pretraining", "runtime", "sources"}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,7 @@ from ddtool.cli.output import Output, score_table
 from ddtool.errors import DDToolError, UsageError
 
 if TYPE_CHECKING:
-    from ddtool.config import RunConfig
+    from ddtool.config import RunConfig, Values
     from ddtool.hub.upload import Pushed
     from ddtool.methods import Record
     from ddtool.runs.run import Run
@@ -84,7 +84,7 @@ def command(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")] = None,
     preset: Annotated[str, typer.Option(help="Defaults for a device: auto, cpu or gpu.")] = "auto",
     *,
-    data: dict[str, Any],
+    data: o.Given,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
@@ -109,16 +109,13 @@ def command(
             dataset=dataset, ipc=ipc, generator=generator, seed=seed, flip=flip, data=data or None,
             method=method, seconds=seconds,
         )  # fmt: skip
-        stages: dict[str, Any] = {
+        stages = {
             "adapt": o.given(steps=steps),
             "refine": o.given(steps=refine_steps),
             "whitening": o.given(kind=whiten),
             "evaluate": o.given(protocol=protocol, seeds=eval_seeds),
         }
-        goal = Goal(push_to, private, pool) if push_to else None
-        if (private or not pool) and not goal:
-            given = "--private" if private else "--no-pool"
-            raise UsageError(f"{given} is for what is pushed.", "Add --push-to NAMESPACE/NAME, or leave it out.")
+        goal = goal_of(push_to, private, pool)
         machine = machine_flags(device, precision, threads, compile_) + (f" {goal.flags()}" if goal else "")
         if resume is not None:
             if flags or any(stages.values()) or out or config or set_ or force or dry_run or preset != "auto":
@@ -132,14 +129,10 @@ def command(
         engine = engine_for(device, precision, compile_, threads, output)
         layers = (o.read_config_file(config), o.parse_settings(set_ or []))
         if not chosen_method(*layers, flags).has_generator:
-            if generator is not None or refine_steps is not None:
-                raise UsageError("--generator and --refine-steps are MGDD's.", "Leave them out, or leave --method out.")
+            check_without_generator(generator, refine_steps)
             stages["baseline"] = stages.pop("adapt")
         settings = api.resolve(engine, preset, *layers, stages, flags, report=output.listener)
-        if settings.seconds is not None and (steps is not None or refine_steps):
-            counted = "--refine-steps" if steps is None else "--steps"
-            hint = f"Leave {counted} out, or the seconds."
-            raise UsageError(f"A budget in seconds takes the place of {counted}; one of them only.", hint)
+        check_budget(settings.seconds, steps, refine_steps)
         folder = out or api.default_folder(settings)
         if dry_run:
             show_plan(output, settings, folder, engine, force, goal)
@@ -150,7 +143,21 @@ def command(
         finish(output, go_on(run.folder, engine, machine, output), goal)
 
 
-def chosen_method(*layers: dict[str, Any]) -> "Record":
+def check_without_generator(generator: str | None, refine_steps: int | None) -> None:
+    """UsageError for options that a method without a generator has not."""
+    if generator is not None or refine_steps is not None:
+        raise UsageError("--generator and --refine-steps are MGDD's.", "Leave them out, or leave --method out.")
+
+
+def check_budget(seconds: float | None, steps: int | None, refine_steps: int | None) -> None:
+    """UsageError for a budget that is counted both ways."""
+    if seconds is not None and (steps is not None or refine_steps):
+        counted = "--refine-steps" if steps is None else "--steps"
+        hint = f"Leave {counted} out, or the seconds."
+        raise UsageError(f"A budget in seconds takes the place of {counted}; one of them only.", hint)
+
+
+def chosen_method(*layers: "Values") -> "Record":
     """The method that the last of the layers to name one names; UsageError when there is no such method."""
     from ddtool import methods
 
@@ -200,6 +207,16 @@ class Goal:
             raise
 
 
+def goal_of(push_to: str | None, private: bool, pool: bool) -> Goal | None:
+    """Where the run goes; None where it goes nowhere. UsageError for options of a push without one."""
+    if push_to:
+        return Goal(push_to, private, pool)
+    if private or not pool:
+        given = "--private" if private else "--no-pool"
+        raise UsageError(f"{given} is for what is pushed.", "Add --push-to NAMESPACE/NAME, or leave it out.")
+    return None
+
+
 def machine_flags(device: str, precision: str, threads: int | None, compile_: bool) -> str:
     """The options that a run does not remember and that its last bits depend on, as they were given."""
     given = {"--device": device, "--precision": precision, "--threads": threads}
@@ -222,11 +239,10 @@ def go_on(folder: Path, engine: "Engine", machine: str, output: Output) -> "Run"
 def finish(output: Output, run: "Run", goal: Goal | None) -> None:
     """Push the run where it goes; show the scores and name the next command."""
     pushed = goal.push(run, output) if goal else []
-    results = run.results()
-    data = {"run": str(run.folder), "ipc": run.ipcs(), **results}
+    data = {"run": str(run.folder), "ipc": run.ipcs(), **run.results()}
     if pushed:
         data["pushed"] = {made.kind: made.url for made in pushed}
-    output.result(data, str(run.folder), [score_table(results["scores"])])
+    output.result(data, str(run.folder), [score_table(run.noted().scores)])
     output.say(f"Run: {run.folder} (preview.png, synthetic/{', generator/' if run.has_generator() else ''})")
     if goal:
         output.say("On the Hub: " + ", ".join(made.url for made in pushed))

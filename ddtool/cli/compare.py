@@ -1,9 +1,8 @@
 """`ddtool compare`: every method on one dataset, at the same budget, in one table."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +11,14 @@ from ddtool.cli.errors import handled, harmless
 from ddtool.cli.output import Output
 from ddtool.cli.pretrain import one_voice
 from ddtool.errors import UsageError
+from ddtool.text import file_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ddtool.config import Values
     from ddtool.experiments.folder import Folder
-    from ddtool.experiments.grid import Job, Request, Values
+    from ddtool.experiments.grid import Job, Request
     from ddtool.experiments.table import Comparison
     from ddtool.runtime.distributed import Ranks
     from ddtool.runtime.engine import Engine
@@ -76,7 +77,7 @@ def command(
     ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs; run none.")] = False,
     *,
-    data: dict[str, Any],
+    data: o.Given,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
@@ -110,8 +111,8 @@ def command(
         jobs = jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
         settings = merged(o.read_config_file(config), o.parse_settings(set_ or []))
         request = Request(
-            dataset=dataset, protocol=protocol, networks=eval_seeds, published=published, generator=generator, preset=preset,
-            precision=precision, compiled=compile_, data=data, settings=settings, own=settings_of_methods(set_for or []),
+            dataset=dataset, protocol=protocol, networks=networks, published=published, generator=generator, preset=preset,
+            precision=precision, compiled=compile_, data={**data}, settings=settings, own=settings_of_methods(set_for or []),
         )  # fmt: skip
         folder = Folder(out or default_folder(dataset))
         begun = folder.continued(request)
@@ -138,14 +139,13 @@ def settings_of_methods(pairs: list[str]) -> "dict[str, Values]":
         if not colon or not method or "=" in method:
             hint = "For example --set-for dm:baseline.lr=10."
             raise UsageError(f"--set-for takes METHOD:NAME=VALUE, got '{pair}'.", hint)
-        out = merged(out, {method: o.parse_settings([setting])})
+        out[method] = merged(out.get(method, {}), o.parse_settings([setting]))
     return out
 
 
 def default_folder(dataset: str) -> Path:
     """runs/compare-NAME: the same for the same dataset, so that the same command goes on."""
-    name = re.sub(r"[^\w.-]+", "-", Path(dataset.rstrip("/")).name.partition("@")[0]) or "dataset"
-    return Path("runs") / f"compare-{name}"
+    return Path("runs") / f"compare-{file_name(dataset)}"
 
 
 def places_of(engine: "Engine", device: str, threads: int | None, workers: int, ranks: "Ranks") -> list[list[str]]:

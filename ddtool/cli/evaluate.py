@@ -1,6 +1,6 @@
 """`ddtool evaluate`: fresh networks on a synthetic set, tested on the whole test split."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,7 +45,7 @@ def command(
         bool, typer.Option("--whiten/--no-whiten", help="Whiten as the set says, or see what it is worth without.")
     ] = True,
     *,
-    data: dict[str, Any],
+    data: o.Given,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
@@ -73,7 +73,7 @@ def command(
             seeds=eval_seeds, seed=seed, baseline=baseline, exact=exact, whiten=whiten, data=data,
             engine=engine, report=output.listener,
         )  # fmt: skip
-        rows = [score.to_dict() for score in scores]
-        output.result({"scores": rows}, "\n".join(f"{s['mean']:.2f}" for s in rows), [score_table(rows)])
+        means = "\n".join(f"{score.mean:.2f}" for score in scores)
+        output.result({"scores": [score.to_dict() for score in scores]}, means, [score_table(scores)])
         other = "dsa-ce" if USUAL in (protocol or [USUAL]) else USUAL
         output.next_step(o.shell("ddtool evaluate", run_or_set, f"--protocol {other} --eval-seeds 3"))

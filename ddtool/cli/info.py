@@ -1,8 +1,9 @@
 """`ddtool info`: what is in a run, a generator or a dataset."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -15,7 +16,10 @@ from ddtool.errors import DDToolError
 from ddtool.text import printable
 
 if TYPE_CHECKING:
-    from ddtool.sources.load import DataOptions
+    from ddtool.config import Values
+    from ddtool.runs.facts import Spent
+    from ddtool.sharing.found import Found
+    from ddtool.sources.load import DataOptions, Target
 
 
 @handled
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 def command(
     name: Annotated[str, typer.Argument(help="A run, a generator (a folder, or 'bundled'), a Hub repo, or a dataset.")],
     *,
-    data: dict[str, Any],
+    data: o.Given,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -63,18 +67,27 @@ def describe_repo(name: str, output: Output) -> bool:
         found = find(name)
     except (NotOnHubError, NotOursError):
         return False
-    stated, repo = found.facts, found.repo
-    values = {key: getattr(stated, key) for key in ("model_repo", "dataset_repo", "generator", "parameters", "pool")}
-    facts: dict[str, Any] = {"repo": repo.repo, "kind": found.kind, "revision": repo.sha}
-    facts |= {key: value for key, value in values.items() if value}
-    facts |= {"method": stated.method.title or stated.method.name} if stated.method else {}
-    facts |= {f"source {k}": v for k, v in (stated.source.stated() if stated.source else {}).items() if v is not None}
-    facts |= {"classes": len(stated.class_names), "sets (ipc)": found.ipcs} if found.ipcs else {}
-    scores = [score.to_dict() for made in stated.sets.values() for score in made.scores]
-    tables = [score_table(scores)] if scores else []
-    output.result(facts | {"scores": scores}, repo.repo, [fact_table(facts), *tables])
+    facts = repo_facts(found)
+    scores = [score for made in found.facts.sets.values() for score in made.scores]
+    tables = [fact_table(facts), *([score_table(scores)] if scores else [])]
+    output.result(facts | {"scores": [score.to_dict() for score in scores]}, found.repo.repo, tables)
     output.next_step(o.next_with(found.kind, name))
     return True
+
+
+def repo_facts(found: "Found") -> dict[str, object]:
+    """What is shown of a repo, by the names in the table; what it does not say is left out."""
+    stated, repo = found.facts, found.repo
+    facts = {"repo": repo.repo, "kind": found.kind, "revision": repo.sha}
+    own = {key: getattr(stated, key) for key in ("model_repo", "dataset_repo", "generator", "parameters", "pool")}
+    source = stated.source.stated() if stated.source else {}
+    return {
+        **facts,
+        **{key: value for key, value in own.items() if value},
+        **({"method": stated.method.title or stated.method.name} if found.ipcs else {}),
+        **{f"source {key}": value for key, value in source.items() if value is not None},
+        **({"classes": len(stated.class_names), "sets (ipc)": found.ipcs} if found.ipcs else {}),
+    }
 
 
 def describe_run(path: Path, output: Output) -> None:
@@ -83,19 +96,20 @@ def describe_run(path: Path, output: Output) -> None:
     from ddtool.runs.run import Run
 
     run = Run.open(path)
-    config, results = run.config(), run.results()
+    config, results, noted = run.config(), run.results(), run.noted()
     adapts = has_generator(config.method)
-    facts: dict[str, Any] = {
+    facts = {
         "run": str(path),
         "dataset": config.dataset,
         **({"generator": config.generator} if adapts else {"method": config.method}),
         "sets (ipc)": run.ipcs(),
+        "seed": config.seed,
     }
-    facts |= {"seed": config.seed, **results["facts"]}
-    scores = [score_table(results["scores"])] if results["scores"] else []
-    output.result({**facts, **results}, str(path), [fact_table(readable(facts)), *scores])
-    if not adapts and run.noted().facts.finished:
-        output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
+    tables = [fact_table(facts | readable(results["facts"], noted.facts.spent))]
+    tables += [score_table(noted.scores)] if noted.scores else []
+    output.result({**facts, **results["facts"], **results}, str(path), tables)
+    if not adapts and noted.facts.finished:
+        output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --seeds 3"))
     elif all(ipc in run.ipcs() for ipc in config.ipc):
         output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(run.ipcs())}"))
     else:
@@ -103,6 +117,7 @@ def describe_run(path: Path, output: Output) -> None:
 
 
 def describe_generator(name: str, output: Output) -> None:
+    """The size and the shape of a generator."""
     from ddtool.hub.generators import generator_folder
     from ddtool.models.generator import Generator
 
@@ -114,7 +129,8 @@ def describe_generator(name: str, output: Output) -> None:
     output.next_step(o.shell("ddtool adapt sample --generator", name))
 
 
-def describe_dataset(name: str, data: dict[str, Any], output: Output) -> None:
+def describe_dataset(name: str, data: o.Given, output: Output) -> None:
+    """What is in a dataset, decoded if it has to be."""
     from ddtool.config import from_dict
     from ddtool.sources import load as sources
     from ddtool.sources.decode import SizesError
@@ -125,10 +141,18 @@ def describe_dataset(name: str, data: dict[str, Any], output: Output) -> None:
     except SizesError as error:
         describe_sizes(name, data, options, error, output)
         return
+    counts = target.train.class_counts()
+    facts = dataset_facts(target)
+    output.result(facts, name, [fact_table(facts | {"files skipped": by_kind(target.skipped)})])
+    output.next_step(o.shell("ddtool adapt", name, f"{o.as_typed(data)} --ipc {min(10, int(counts.min()))}".strip()))
+
+
+def dataset_facts(target: "Target") -> dict[str, object]:
+    """What is shown of a dataset, by the names in the table."""
     train, test = target.train, target.test()
-    counts = train.class_counts()
-    facts: dict[str, Any] = {
-        "dataset": name,
+    counts, names = train.class_counts(), [f"{name:.60}" for name in train.class_names[:12]]
+    return {
+        "dataset": target.name,
         "train images": len(train),
         "test images": len(test),
         "files skipped": target.skipped,
@@ -136,24 +160,19 @@ def describe_dataset(name: str, data: dict[str, Any], output: Output) -> None:
         "image": "x".join(map(str, train.shape)),
         "classes": train.num_classes,
         "images per class": f"{int(counts.min())} to {int(counts.max())}",
-        "class names": ", ".join(f"{short:.60}" for short in train.class_names[:12])
-        + (" …" if train.num_classes > 12 else ""),
+        "class names": ", ".join(names) + (" …" if train.num_classes > 12 else ""),
         "mean": list(train.mean),
         "std": list(train.std),
-        **{f"source {k}": v for k, v in train.source.items() if v is not None},
+        **{f"source {key}": value for key, value in train.source.items() if value is not None},
     }
-    output.result(facts, name, [fact_table(facts | {"files skipped": by_kind(target.skipped)})])
-    output.next_step(o.shell("ddtool adapt", name, f"{o.as_typed(data)} --ipc {min(10, int(counts.min()))}".strip()))
 
 
-def describe_sizes(
-    name: str, data: dict[str, Any], options: "DataOptions", problem: DDToolError, output: Output
-) -> None:
+def describe_sizes(name: str, data: o.Given, options: "DataOptions", problem: DDToolError, output: Output) -> None:
     """A dataset whose images have to be resized first: what was found, and the sizes that its images have."""
     from ddtool.sources import load as sources
 
     look = sources.inspect(name, options, sizes=True)
-    facts: dict[str, Any] = {
+    facts = {
         "dataset": name,
         "images": look.images,
         "of them to train on": look.train,
@@ -173,12 +192,12 @@ def by_kind(skipped: dict[str, int]) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in skipped.items()) or "none"
 
 
-def readable(facts: dict[str, Any]) -> dict[str, Any]:
+def readable(facts: "Values", spent: "dict[str, Spent]") -> dict[str, object]:
     """The facts of a run for people: what each set took as a sentence, without what is kept to compare with."""
-    shown: dict[str, Any] = {}
+    shown: dict[str, object] = {}
     for name, value in facts.items():
         if name == "spent":
-            shown |= {f"spent on {ipc}": spent_text(spent) for ipc, spent in value.items()}
+            shown |= {f"spent on {ipc}": spent_text(took) for ipc, took in spent.items()}
         elif isinstance(value, dict) and name != "target":
             shown[name] = [f"{key} {inner}" for key, inner in value.items()]
         elif name != "target":
@@ -186,13 +205,12 @@ def readable(facts: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def spent_text(spent: dict[str, Any]) -> str:
+def spent_text(spent: "Spent") -> str:
     """What a set took."""
-    inside, overhead = spent["step_seconds"], spent["overhead_seconds"]
-    return f"{spent['steps']} steps in {inside:.1f} s, {overhead:.1f} s of overhead"
+    return f"{spent.steps} steps in {spent.step_seconds:.1f} s, {spent.outside_seconds:.1f} s beside them"
 
 
-def fact_table(facts: dict[str, Any]) -> Table:
+def fact_table(facts: Mapping[str, object]) -> Table:
     """Two columns: name, value."""
     table = Table(show_header=False, box=None)
     for name, value in facts.items():

@@ -7,11 +7,14 @@ import shlex
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ddtool.errors import UsageError
+
+if TYPE_CHECKING:
+    from ddtool.config import Values
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel="Output")]
 Quiet = Annotated[
@@ -36,117 +39,88 @@ Pool = Annotated[
 ]
 Private = Annotated[bool, typer.Option("--private", help="Make new Hub repos private.")]
 
-SOURCE = "Dataset"
-READING: dict[str, Any] = {
-    "image_column": Annotated[
-        str | None, typer.Option(help="Column with the images. Default: found.", rich_help_panel=SOURCE)
-    ],
-    "label_column": Annotated[
-        str | None, typer.Option(help="Column with the class labels. Default: found.", rich_help_panel=SOURCE)
-    ],
-    "dataset_config": Annotated[
-        str | None,
-        typer.Option(
-            help="Configuration (subset) of the dataset, or the table in its folder. Default: its only one.",
-            rich_help_panel=SOURCE,
-        ),
-    ],
-    "train_split": Annotated[
-        str | None, typer.Option(help="Split to learn from. Default: train.", rich_help_panel=SOURCE)
-    ],
-    "test_split": Annotated[
-        str | None,
-        typer.Option(help="Split to score on. Default: test, validation, or a held-out tenth.", rich_help_panel=SOURCE),
-    ],
-    "revision": Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a Hub dataset.", rich_help_panel=SOURCE)
-    ],
-    "resolution": Annotated[
-        int | None,
-        typer.Option(
-            min=8,
-            max=512,
-            help="Resize and crop to squares of this side. Default: as they are.",
-            rich_help_panel=SOURCE,
-        ),
-    ],
-    "no_splits": Annotated[
-        bool | None,
-        typer.Option("--no-splits", help="In a folder: train, test and the like are classes.", rich_help_panel=SOURCE),
-    ],
-    "class_level": Annotated[
-        int | None,
-        typer.Option(min=1, help="In a folder: how deep below the split the classes are.", rich_help_panel=SOURCE),
-    ],
-    "multi_label": Annotated[
-        str | None,
-        typer.Option(
-            metavar="first|drop",
-            help="Of an image with several labels take the first one, or drop the image. Default: an error.",
-            rich_help_panel=SOURCE,
-        ),
-    ],
-    "skip_broken": Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|N%", help="Set aside at most so many broken images, by number or share.", rich_help_panel=SOURCE
-        ),
-    ],
-    "background": Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLOUR",
-            help="Lay transparency on black, grey or white. Default: black, or white where black hides the drawing.",
-            rich_help_panel=SOURCE,
-        ),
-    ],
-    "max_megapixels": Annotated[
-        float | None, typer.Option(help="Refuse images larger than this. Default: 256.", rich_help_panel=SOURCE)
-    ],
-    "strict": Annotated[
-        bool | None,
-        typer.Option("--strict", help="An image in both splits is an error, not a note.", rich_help_panel=SOURCE),
-    ],
-}
-"""How a dataset is read: the options of every command that opens one, by the name of the parameter."""
+Given = dict[str, str | int | float | bool]
+"""The options of reading a dataset that were given, as fields of `sources.DataOptions`."""
+
+
+def _reading(name: str, kind: Any, help_: str, *flags: str, **more: Any) -> inspect.Parameter:
+    """One option of reading a dataset, as a parameter of a command."""
+    option = typer.Option(*flags, help=help_, rich_help_panel="Dataset", **more)
+    return inspect.Parameter(
+        name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+READING = (
+    _reading("image_column", str, "Column with the images. Default: found."),
+    _reading("label_column", str, "Column with the class labels. Default: found."),
+    _reading(
+        "dataset_config",
+        str,
+        "Configuration (subset) of the dataset, or the table in its folder. Default: its only one.",
+    ),
+    _reading("train_split", str, "Split to learn from. Default: train."),
+    _reading("test_split", str, "Split to score on. Default: test, validation, or a held-out tenth."),
+    _reading("revision", str, "Branch, tag or commit of a Hub dataset."),
+    _reading("resolution", int, "Resize and crop to squares of this side. Default: as they are.", min=8, max=512),
+    _reading("no_splits", bool, "In a folder: train, test and the like are classes.", "--no-splits"),
+    _reading("class_level", int, "In a folder: how deep below the split the classes are.", min=1),
+    _reading(
+        "multi_label",
+        str,
+        "Of an image with several labels take the first one, or drop the image. Default: an error.",
+        metavar="first|drop",
+    ),
+    _reading("skip_broken", str, "Set aside at most so many broken images, by number or share.", metavar="N|N%"),
+    _reading(
+        "background",
+        str,
+        "Lay transparency on black, grey or white. Default: black, or white where black hides the drawing.",
+        metavar="COLOUR",
+    ),
+    _reading("max_megapixels", float, "Refuse images larger than this. Default: 256."),
+    _reading("strict", bool, "An image in both splits is an error, not a note.", "--strict"),
+)
+"""How a dataset is read: the options of every command that opens one."""
 
 
 def reads_data(command: Callable[..., Any]) -> Callable[..., Any]:
     """A command with a parameter `data` as one that takes every option of READING instead, and finds in `data` those that
     were given, as fields of `sources.DataOptions`."""
     signature = inspect.signature(command)
-    options = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation)
-        for name, annotation in READING.items()
-    ]
     at = list(signature.parameters).index("data")
     rest = [parameter for parameter in signature.parameters.values() if parameter.name != "data"]
-    shown = signature.replace(parameters=[*rest[:at], *options, *rest[at:]])
+    shown = signature.replace(parameters=[*rest[:at], *READING, *rest[at:]])
 
     @functools.wraps(command)
     def run(**values: Any) -> Any:
-        data = given(**{name: values.pop(name, None) for name in READING})
+        data = given(**{option.name: values.pop(option.name, None) for option in READING})
         if "dataset_config" in data:
             data["config"] = data.pop("dataset_config")
         if "skip_broken" in data:
-            data["skip_broken"] = _share(data["skip_broken"])
+            data["skip_broken"] = _share(str(data["skip_broken"]))
         return command(**values, data=data)
 
     run.__signature__ = shown  # type: ignore[attr-defined]
     hints = {name: hint for name, hint in typing.get_type_hints(command, include_extras=True).items() if name != "data"}
-    run.__annotations__ = hints | READING
+    run.__annotations__ = hints | {option.name: option.annotation for option in READING}
     return run
 
 
-def as_typed(data: dict[str, Any]) -> str:
+def as_typed(data: Given) -> str:
     """Reading options as words of a command line."""
     words = []
     for name, value in data.items():
         flag = "--" + ("dataset-config" if name == "config" else name.replace("_", "-"))
-        text = f"{value:g}" if isinstance(value, float) and value >= 1 else str(value)
-        text = f"{100 * value:g}%" if name == "skip_broken" and 0 < value < 1 else text
-        words.append(flag if value is True else f"{flag} {shlex.quote(text)}")
+        words.append(flag if value is True else f"{flag} {shlex.quote(_word(name, value))}")
     return " ".join(words)
+
+
+def _word(name: str, value: str | float) -> str:
+    """The value of a reading option as it is typed."""
+    if name == "skip_broken" and isinstance(value, float) and 0 < value < 1:
+        return f"{100 * value:g}%"
+    return f"{value:g}" if isinstance(value, float) and value >= 1 else str(value)
 
 
 def _share(text: str) -> float:
@@ -185,12 +159,12 @@ def next_with(kind: str, name: str | Path) -> str:
     return shell(command, name, options)
 
 
-def given(**values: Any) -> dict[str, Any]:
+def given(**values: Any) -> "Values":
     """The options that were given (not None, not an empty list)."""
     return {name: value for name, value in values.items() if value is not None and value != []}
 
 
-def read_config_file(path: Path | None) -> dict[str, Any]:
+def read_config_file(path: Path | None) -> "Values":
     """Settings from a YAML, JSON or TOML file; UsageError when it cannot be read as a mapping."""
     if path is None:
         return {}
@@ -223,11 +197,11 @@ def _parse(path: Path, text: str) -> Any:
         raise ValueError(str(error).replace("\n", " ")) from error
 
 
-def parse_settings(pairs: list[str]) -> dict[str, Any]:
+def parse_settings(pairs: list[str]) -> "Values":
     """`--set a.b=value` pairs as nested settings, later ones on top; a value is JSON where it parses, else a string."""
     from ddtool.config import merged
 
-    out: dict[str, Any] = {}
+    out: Values = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:

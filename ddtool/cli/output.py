@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +13,9 @@ from rich.table import Table
 from ddtool.cli.errors import harmless
 from ddtool.events import Event
 from ddtool.progress import Progress
+
+if TYPE_CHECKING:
+    from ddtool.evaluation.protocols import Score
 
 
 class Output:
@@ -46,7 +50,7 @@ class Output:
         if not self.quiet:
             self.err.print(f"[dim]Next:[/] {escape(command)}", soft_wrap=True)
 
-    def result(self, data: dict[str, Any], short: str, tables: Sequence[Table] = ()) -> None:
+    def result(self, data: Mapping[str, object], short: str, tables: Sequence[Table] = ()) -> None:
         """The result: one JSON object, one short line (a path), or tables."""
         self.__exit__()
         if self.json:
@@ -64,22 +68,25 @@ class Output:
         sys.stdout.flush()
 
 
-def score_table(scores: Sequence[dict[str, Any]]) -> Table:
+def score_table(scores: "Sequence[Score]") -> Table:
     """Scores as a table, in percent of the test split. Networks stand below it, or in a column where a protocol has several."""
-    pairs = sorted({(s["protocol"], s.get("arch", "")) for s in scores})
+    pairs = sorted({(s.protocol, s.arch) for s in scores})
     several = len(pairs) > len({protocol for protocol, _ in pairs})
-    networks = "" if several else harmless("; ".join(f"{protocol}: {arch}" for protocol, arch in pairs if arch))
+    networks = "" if several else harmless("; ".join(f"{protocol}: {arch}" for protocol, arch in pairs))
     table = Table(title="test accuracy", title_justify="left", caption=escape(networks) or None, caption_justify="left")
     for name in ("IPC", "images", "protocol", *["network"] * several, "accuracy", "seeds", "seconds"):
         words = name in ("images", "protocol", "network")
         table.add_column(name, justify="left" if words else "right", no_wrap=name not in ("network", "seconds"))
-    names = {"random": "random real", "generated": "generator alone"}
-    for s in sorted(scores, key=lambda s: (s["ipc"], s["protocol"], s.get("arch", ""), s["mean"])):
-        spread = f" ± {s['std']:.1f}" if s["seeds"] > 1 else ""
-        images = s["method"] if s["stage"] == "distilled" else names.get(s["stage"], s["stage"])
-        images += ", not rounded" * (s.get("pixels") == "exact" and s["stage"] != "random")
-        images += ", not whitened" * (s.get("inputs") == "not whitened")
-        network = [s.get("arch", "")] * several
-        row = (str(s["ipc"]), images, s["protocol"], *network, f"{s['mean']:.1f}{spread}")
-        table.add_row(*(escape(harmless(cell)) for cell in row), str(s["seeds"]), f"{s['seconds']:.0f}")
+    for s in sorted(scores, key=lambda s: (s.ipc, s.protocol, s.arch, s.mean)):
+        spread = f" ± {s.std:.1f}" if s.seeds > 1 else ""
+        row = (str(s.ipc), images_of(s), s.protocol, *[s.arch] * several, f"{s.mean:.1f}{spread}")
+        table.add_row(*(escape(harmless(cell)) for cell in row), str(s.seeds), f"{s.seconds:.0f}")
     return table
+
+
+def images_of(score: "Score") -> str:
+    """What images a score is of, and how they were used where that is not as usual."""
+    names = {"random": "random real", "generated": "generator alone", "distilled": score.method}
+    images = names.get(score.stage, score.stage)
+    images += ", not rounded" * (score.pixels == "exact" and score.stage != "random")
+    return images + ", not whitened" * (score.inputs == "not whitened")

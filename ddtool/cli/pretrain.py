@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ddtool.config import PretrainConfig
-    from ddtool.pretraining.folder import Pretraining
+    from ddtool.pretraining.folder import Point, Pretraining
     from ddtool.runtime.distributed import Ranks
     from ddtool.runtime.engine import Engine
 
@@ -46,7 +46,7 @@ def command(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")] = None,
     preset: Annotated[str, typer.Option(help="Defaults for a device: auto, cpu or gpu.")] = "auto",
     *,
-    data: dict[str, Any],
+    data: o.Given,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
@@ -140,7 +140,7 @@ def finish(output: Output, run: "Pretraining", engine: "Engine", ranks: "Ranks",
         output.next_step(o.shell("ddtool adapt DATASET --ipc 10 --generator", run.folder))
 
 
-def curve_table(curve: list[dict[str, Any]]) -> "Table":
+def curve_table(curve: "list[Point]") -> "Table":
     """The validations as a table."""
     from rich.table import Table
 
@@ -148,7 +148,7 @@ def curve_table(curve: list[dict[str, Any]]) -> "Table":
     for name in ("iteration", "loss before", "loss after", "accuracy", "seconds"):
         table.add_column(name, justify="right")
     for row in curve:
-        losses = (f"{row[name]:.4f}" for name in ("loss before", "loss after"))
+        losses = f"{row['loss before']:.4f}", f"{row['loss after']:.4f}"
         table.add_row(str(row["iteration"]), *losses, f"{row['accuracy']:.1f}", f"{row['seconds']:.0f}")
     return table
 

@@ -1,7 +1,8 @@
 """`ddtool push`: a run or a meta generator to the Hub."""
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.markup import escape
@@ -15,6 +16,8 @@ from ddtool.errors import UsageError
 if TYPE_CHECKING:
     from ddtool.hub.upload import Pushed
     from ddtool.sharing.parcels import PlannedRepo
+
+T = TypeVar("T")
 
 
 @handled
@@ -59,15 +62,18 @@ def command(
         if target is None or (generator is not None and repo is not None):
             message = "Give a run and a repo." if generator is None else "With --generator, give the repo alone."
             raise UsageError(message, "For example: ddtool push runs/cifar10 NAMESPACE/NAME")
-        options: dict[str, Any] = {
-            "generator": generator, "private": private, "create_pr": create_pr, "revision": revision, "pool": pool,
-            "only": only, "dataset_repo": dataset_repo, "force": force, "overwrite_card": overwrite_card,
-            "message": commit_message, "report": output.listener,
-        }  # fmt: skip
+
+        def asked(call: Callable[..., T]) -> T:
+            return call(
+                run, target, generator=generator, private=private, create_pr=create_pr, revision=revision, pool=pool,
+                only=only, dataset_repo=dataset_repo, force=force, overwrite_card=overwrite_card, message=commit_message,
+                report=output.listener,
+            )  # fmt: skip
+
         if dry_run:
-            show_plan(output, api.plan_push(run, target, **options))
+            show_plan(output, asked(api.plan_push))
         else:
-            show(output, api.push(run, target, **options), revision)
+            show(output, asked(api.push), revision)
 
 
 def show(output: Output, pushed: list["Pushed"], revision: str | None) -> None:
@@ -87,8 +93,7 @@ def show(output: Output, pushed: list["Pushed"], revision: str | None) -> None:
 
 def show_plan(output: Output, repos: list["PlannedRepo"]) -> None:
     """--dry-run: every file with its size and what would become of it, and the cards."""
-    data: dict[str, Any] = {}
-    tables = []
+    data, tables = {}, []
     for planned in repos:
         files = [asdict(file) for file in planned.files]
         data[planned.kind] = {"repo": planned.repo, "new": planned.new, "files": files, "card": planned.card}

@@ -17,7 +17,7 @@ from ddtool.config.checked import (
     most_from_hub,
     to_dict,
 )
-from ddtool.config.layers import Notes, layered, merged
+from ddtool.config.layers import Notes, Values, layered, merged
 from ddtool.config.settings import (
     PRESETS,
     PRETRAIN_PRESETS,
@@ -60,6 +60,7 @@ __all__ = [
     "RunConfig",
     "Seed",
     "Share",
+    "Values",
     "WhiteningConfig",
     "checked",
     "from_dict",

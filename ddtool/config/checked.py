@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter
 
-from ddtool.config.layers import Notes, unheard, up_to_date
+from ddtool.config.layers import Notes, Values, unheard, up_to_date
 from ddtool.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ def checked(cls: type[T]) -> type[T]:
     return made
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "", note: Notes = unheard) -> T:
+def from_dict(cls: type[T], values: Mapping[str, JsonValue], where: str = "", note: Notes = unheard) -> T:
     """A checked dataclass from JSON values on top of its defaults; names of earlier versions are read, and `note` hears so.
 
     Raises UsageError, naming the setting below `where`, for an unknown key or a value that does not fit. A number may stand
@@ -98,7 +98,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "", note: No
         raise explained(cls, error, where) from None
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: Any) -> Values:
     """A checked dataclass as plain JSON values."""
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 

@@ -5,8 +5,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import JsonValue
+
 from ddtool.errors import UsageError
 
+Values = dict[str, JsonValue]
+"""Settings or other facts by name, as JSON has them."""
 Notes = Callable[[str], None]
 """Hears, in a sentence for people, what was read in another way than it was written."""
 
@@ -35,7 +39,7 @@ def unheard(note: str) -> None:
     """Ignore a note."""
 
 
-def up_to_date(values: Mapping[str, Any], note: Notes = unheard) -> dict[str, Any]:
+def up_to_date(values: Mapping[str, JsonValue], note: Notes = unheard) -> Values:
     """A copy of nested settings with the present names; `note` hears of each other name that was found.
 
     Raises UsageError when both names of a setting are given.
@@ -54,18 +58,19 @@ def up_to_date(values: Mapping[str, Any], note: Notes = unheard) -> dict[str, An
     return present
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, JsonValue], over: Mapping[str, JsonValue]) -> Values:
     """`over` on top of `base`, key by key through nested mappings."""
     out = dict(base)
     for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merged(out[key], value) if both else value
+        below = out.get(key)
+        out[key] = merged(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
     return out
 
 
-def layered(*layers: Mapping[str, Any], note: Notes = unheard) -> dict[str, Any]:
+def layered(*layers: Mapping[str, JsonValue], note: Notes = unheard) -> Values:
     """Settings on top of each other, first to last, each by its present name."""
-    return functools.reduce(merged, (up_to_date(layer, note) for layer in layers), {})
+    empty: Values = {}
+    return functools.reduce(merged, (up_to_date(layer, note) for layer in layers), empty)
 
 
 def _taken(values: Any, name: str) -> Any:

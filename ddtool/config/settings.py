@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -19,6 +19,7 @@ from ddtool.config.checked import (
     Share,
     checked,
 )
+from ddtool.config.layers import Values
 from ddtool.errors import UsageError, did_you_mean
 
 MOST_PIXELS = 2**24
@@ -220,7 +221,7 @@ class PretrainConfig:
     """Alias, Hub id or path of each large dataset; a task is of one of them, drawn in proportion to its classes."""
     seed: Seed = 0
     """Every random draw follows from it."""
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Values = field(default_factory=dict)
     """Options of the data source that were given (columns, splits, resolution, revision), for all datasets."""
     held_out: Annotated[int, Field(ge=2)] = 20
     """Classes of each dataset that no task sees; validation is on them."""
@@ -277,7 +278,7 @@ class RunConfig:
     label_scale: Annotated[Number, Field(gt=0, lt=1e6)] | None = None
     """Factor on the labels of the finished sets; null: 4, or 0.4 a class where that is more. Ours, after RFAD (Loo et al.,
     2022): CIFAR-10 47.9 against 46.9 % with 1, CIFAR-100 20.1 against 16.7 % with 4 (docs/log.md)."""
-    data: dict[str, Any] = field(default_factory=dict)
+    data: Values = field(default_factory=dict)
     """Options of the data source that were given (columns, splits, resolution, revision)."""
     architecture: GeneratorConfig = field(default_factory=GeneratorConfig)
     """The settings of a generator from scratch."""
@@ -295,7 +296,7 @@ class RunConfig:
     """The refinement stage."""
     adapt_share: Share = 0.2
     """With a budget in `seconds`: how much of what the labels leave goes to adaptation; the rest is refinement's."""
-    baseline: dict[str, Any] = field(default_factory=dict)
+    baseline: Values = field(default_factory=dict)
     """Settings of a `method` other than mgdd (the sections above are mgdd's)."""
     evaluate: EvalConfig = field(default_factory=EvalConfig)
     """The scores at the end."""
@@ -309,7 +310,7 @@ class RunConfig:
         return self
 
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, Values] = {
     "gpu": {},
     "cpu": {
         "labels": {"images": 20_000},
@@ -323,7 +324,7 @@ cpu: `ddtool adapt cifar10 --ipc 10` writes its set in 115 s on 2 cores of an AM
 gpu: the defaults as they stand; not measured yet.
 """
 
-PRETRAIN_PRESETS: dict[str, dict[str, Any]] = {
+PRETRAIN_PRESETS: dict[str, Values] = {
     "gpu": {},
     "cpu": {
         "meta": {"iterations": 400, "meta_batch": 2, "task": {"synthetic_batch": 100, "real_batch": 128}},
@@ -333,7 +334,7 @@ PRETRAIN_PRESETS: dict[str, dict[str, Any]] = {
 """The same for `ddtool pretrain`."""
 
 
-def preset(name: str, device_type: str, presets: Mapping[str, dict[str, Any]] = PRESETS) -> dict[str, Any]:
+def preset(name: str, device_type: str, presets: Mapping[str, Values] = PRESETS) -> Values:
     """The settings of a preset; UsageError for an unknown one."""
     if name == "auto":
         name = "gpu" if device_type == "cuda" else "cpu"

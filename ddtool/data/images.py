@@ -1,7 +1,7 @@
 """Images with labels in memory: the real target, its class-balanced samples, and the synthetic set made from it."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -18,6 +18,40 @@ LARGEST_FACTOR = 8
 """The most images a side that one image of a set may hold."""
 
 
+class Source(TypedDict, total=False):
+    """Where real images came from, plain JSON values; what nothing is known of is left out.
+
+    Those who read the same data again find in it how it was read: the fields of `sources.DataOptions` that were not as usual.
+    """
+
+    name: str
+    """As the user typed it, or as others may see it."""
+    kind: str
+    """hub, local or sample."""
+    id: str
+    """The repo, where it is on the Hub."""
+    path: str
+    """The place on this disk, where it is here."""
+    revision: str
+    """The commit on the Hub."""
+    content_hash: str
+    config: str | None
+    converted: bool
+    """Whether it is the Hub's own parquet copy."""
+    train_split: str
+    test_split: str
+    image_column: str
+    label_column: str
+    resolution: int | None
+    no_splits: bool
+    class_level: int | None
+    multi_label: str | None
+    skip_broken: float
+    background: str | None
+    max_megapixels: float
+    licence: str | None
+
+
 @dataclass(frozen=True)
 class ImageData:
     """A labelled image set, decoded once and kept as bytes.
@@ -32,7 +66,7 @@ class ImageData:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    source: dict[str, Any] = field(default_factory=dict)
+    source: Source = field(default_factory=Source)
     whitening: Whitening | None = None
 
     def __len__(self) -> int:
@@ -148,7 +182,7 @@ class SyntheticSet:
     method: str = "mgdd"
     stage: str = "generated"
     label_method: str = "analytical"
-    source: dict[str, Any] = field(default_factory=dict)
+    source: Source = field(default_factory=Source)
     label_convention: str = CENTRED
     factor: int = 1
     whitening: Whitening | None = None

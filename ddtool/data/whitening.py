@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -25,6 +25,15 @@ LARGEST_ZCA = 4096
 """The most pixel values of an image (c·h·w) for ZCA: its matrix has the square of that many numbers, 64 MiB for 4096."""
 CHUNK = 1000
 """Images whose statistics are taken at once."""
+
+
+class Stored(TypedDict):
+    """What a file says of a whitening, beside its tensors: plain JSON values. See `Whitening` for their meaning."""
+
+    kind: str
+    eps: float
+    fitted_on: int
+    format: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +84,12 @@ class Whitening:
         """What a file keeps of it; the inverse follows from these."""
         return {"whitening.mean": self.mean, "whitening.matrix": self.matrix}
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Stored:
         """What a file says of it, plain JSON values."""
         return {"kind": self.kind, "eps": self.eps, "fitted_on": self.fitted_on, "format": FORMAT}
 
     @classmethod
-    def restored(cls, description: dict[str, Any], tensors: dict[str, Tensor]) -> "Whitening":
+    def restored(cls, description: Stored, tensors: dict[str, Tensor]) -> "Whitening":
         """The inverse of `tensors` and `description`, which are untrusted but for what `fault` checks.
 
         A fitted whitening is made by it as well: so the way back is the same to the bit for the run and for its readers.
@@ -91,11 +100,11 @@ class Whitening:
         back, failed = torch.linalg.inv_ex(_square(matrix.double()))
         if bool(failed.any()) or not all(bool(torch.isfinite(t).all()) for t in (mean, matrix, back)):
             raise DataError("Its whitening cannot be inverted.", "")
-        known = description["kind"], float(description["eps"]), description["fitted_on"]
-        return cls(*known, mean, matrix, _unsquare(back).float())
+        kind, eps = description["kind"], float(description["eps"])
+        return cls(kind, eps, description["fitted_on"], mean, matrix, _unsquare(back).float())
 
 
-def fault(description: Any, shapes: dict[str, tuple[int, ...]], image: Sequence[int]) -> str:
+def fault(description: object, shapes: dict[str, tuple[int, ...]], image: Sequence[int]) -> str:
     """Say what is wrong with an untrusted whitening before a tensor is read; empty when it is none (None) or one of ours.
 
     shapes: of all tensors in the file;  image: (c, h, w).
@@ -142,7 +151,7 @@ def fit(images: Callable[[Tensor], Tensor], rows: Tensor, kind: str, eps: float)
     scale = (values / (values + eps)).mean().sqrt().clamp_min(1e-6)
     matrix = (vectors * (values + eps).rsqrt()[..., None, :] / scale) @ vectors.mT
     stored = {"whitening.mean": mean, "whitening.matrix": _unsquare(matrix).float()}
-    return Whitening.restored({"kind": kind, "eps": eps, "fitted_on": len(rows)}, stored)
+    return Whitening.restored({"kind": kind, "eps": eps, "fitted_on": len(rows), "format": FORMAT}, stored)
 
 
 def _second_moment(x: Tensor, kind: str) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ddtool.config import Values
 from ddtool.errors import UsageError, did_you_mean
 
 
@@ -93,10 +94,10 @@ class ScoreKey:
     inputs: str
 
     @classmethod
-    def of(cls, score: Mapping[str, Any]) -> "ScoreKey":
+    def of(cls, score: Mapping[str, object]) -> "ScoreKey":
         """The key of a score as a file holds it; those of version 0.1 do not say what pixels and inputs were, and one that somebody
         wrote by hand may miss more."""
-        known: dict[str, Any] = {"pixels": NOT_STATED, "inputs": AS_STATED} | dict(score)
+        known = {"pixels": NOT_STATED, "inputs": AS_STATED} | dict(score)
         values: Any = {f.name: known.get(f.name) for f in fields(cls)}
         return cls(**values)
 
@@ -132,7 +133,7 @@ class Score:
         """What was measured."""
         return ScoreKey.of(asdict(self))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Values:
         """The score as a file holds it: one of version 0.1, which does not say what was trained on, stays as it was."""
         unstated = {"pixels", "inputs"} if (self.pixels, self.inputs) == (NOT_STATED, AS_STATED) else set()
         return {name: value for name, value in asdict(self).items() if name not in unstated}

@@ -17,15 +17,16 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ddtool.config import RunConfig
+from ddtool.config import RunConfig, Values
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.measure import arch_text
 from ddtool.evaluation.protocols import Score
-from ddtool.experiments.grid import Grid, Job, Request, Values, entry_of
+from ddtool.experiments.grid import Grid, Job, Request, entry_of
 from ddtool.pipeline.session import final_stage
 from ddtool.runs.facts import RunFacts
 from ddtool.runs.files import is_run, write_atomically, write_json
 from ddtool.runs.run import Run
+from ddtool.text import one_line, without_secrets
 
 REQUEST, GRID = TypeAdapter(Request), TypeAdapter(Grid)
 
@@ -125,7 +126,7 @@ class Folder:
 
     def fail(self, job: Job, reason: str) -> None:
         """Write down why a job failed."""
-        write_atomically(self.failed(job), lambda temporary: temporary.write_text(printable(reason) + "\n", "utf-8"))
+        write_atomically(self.failed(job), lambda temporary: temporary.write_text(reason_of(reason) + "\n", "utf-8"))
 
     def finished(self) -> set[str]:
         """The names of the jobs that are finished; RunError when it is no comparison's."""
@@ -141,9 +142,9 @@ class Folder:
                 if results.facts.finished:
                     return finished(job, request, Run(run), results)
             except (RunError, LookupError, ValueError) as error:
-                return Outcome(job, "failed", printable(f"its results cannot be used: {fault(error)}"))
+                return Outcome(job, "failed", reason_of(f"its results cannot be used: {fault(error)}"))
         with contextlib.suppress(FileNotFoundError):
-            return Outcome(job, "failed", printable(self.failed(job).read_text(encoding="utf-8", errors="replace")))
+            return Outcome(job, "failed", reason_of(self.failed(job).read_text(encoding="utf-8", errors="replace")))
         return Outcome(job, "begun" if is_run(run) else "missing")
 
 
@@ -201,14 +202,14 @@ def final_score(scores: Sequence[Score], job: Job, request: Request, config: Run
     return fitting[-1]
 
 
+def reason_of(text: str) -> str:
+    """Why a job failed, on one line."""
+    return one_line(without_secrets(text), 500)
+
+
 def fault(error: Exception) -> str:
     """What is wrong, in one line: of values that do not fit, the first one's place and complaint."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
     return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-
-
-def printable(text: str) -> str:
-    """One line without control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500]

@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from ddtool.config import merged
+from ddtool.config import Values, merged
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.methods import METHODS, Record, Variant
 
 NO_MORE_KEYS = ConfigDict(extra="forbid")
-Values = dict[str, JsonValue]
-"""Settings or options by name, as JSON has them."""
 Count = Annotated[int, Field(ge=1)]
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from ddtool.config import RunConfig, from_dict, merged, preset
+from ddtool.config import RunConfig, Values, from_dict, merged, preset
+from ddtool.data.images import Source
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.evaluation.protocols import check_protocol
 from ddtool.events import Report, silent
-from ddtool.experiments.grid import Job, Request, Values, entry_of, known_methods, plain
+from ddtool.experiments.grid import Job, Request, entry_of, known_methods, plain
 from ddtool.pipeline.plan import check_config, check_given, check_start
 from ddtool.runs.files import is_run
 
@@ -20,7 +21,7 @@ FORCED: Values = {"evaluate": {"baseline": False, "kernel_ridge": False, "withou
 """What no job does: random real images are a method of their own here."""
 
 
-def check(request: Request, jobs: Sequence[Job], device_type: str, report: Report = silent) -> Values:
+def check(request: Request, jobs: Sequence[Job], device_type: str, report: Report = silent) -> Source:
     """Refuse what any job would refuse at its start; this leaves the dataset decoded, too.
 
     Returns what the dataset is, as `ImageData.source`. Raises the job's UsageError or DataError."""
@@ -50,7 +51,7 @@ def checked_config(request: Request, method: str, device_type: str) -> RunConfig
     return config
 
 
-def pinned(request: Request, source: Mapping[str, JsonValue]) -> Request:
+def pinned(request: Request, source: Source) -> Request:
     """The request with its Hub dataset at the commit that was read, unless it names a revision: all jobs see the same data."""
     if source.get("kind") != "hub" or source.get("converted") or "revision" in request.data or "@" in request.dataset:
         return request

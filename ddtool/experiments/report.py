@@ -13,8 +13,9 @@ from pathlib import Path
 import jinja2
 from pydantic import TypeAdapter
 
+from ddtool.config import Values
 from ddtool.experiments.folder import Folder, values_of
-from ddtool.experiments.grid import Values, entry_of
+from ddtool.experiments.grid import entry_of
 from ddtool.experiments.plot import DARK, Level, Line, Panel, Point, Style, draw, spare_style
 from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, gather
 from ddtool.experiments.words import (

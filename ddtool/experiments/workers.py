@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -78,22 +79,26 @@ class Workers:
         KeyboardInterrupt. A second one ends them at once.
         """
         left = deque(job for job in jobs if self.folder.outcome(job, self.request).state != "finished")
-        total, passed_on = len(left), False
-        if len(jobs) > total:
-            self.report(Note(f"{len(jobs) - total} of {len(jobs)} jobs are finished already."))
+        if done := len(jobs) - len(left):
+            self.report(Note(f"{done} of {len(jobs)} jobs are finished already."))
         with deferred_interrupt() as asked:
             try:
-                while self.working or (left and not asked.is_set()):
-                    while left and not asked.is_set() and len(self.working) < self.places:
-                        self.start(left.popleft())
-                    time.sleep(POLL)
-                    self.collect(asked.is_set(), len(left))
-                    if asked.is_set() and not passed_on:
-                        passed_on = self.pass_on()
+                self.work(left, asked)
             finally:
                 self.end()
         if asked.is_set():
             raise KeyboardInterrupt
+
+    def work(self, left: deque[Job], asked: threading.Event) -> None:
+        """Run the jobs until none is left, or, once it is asked to stop, until those that run have ended."""
+        passed_on = False
+        while self.working or (left and not asked.is_set()):
+            while left and not asked.is_set() and len(self.working) < self.places:
+                self.start(left.popleft())
+            time.sleep(POLL)
+            self.collect(asked.is_set(), len(left))
+            if asked.is_set() and not passed_on:
+                passed_on = self.pass_on()
 
     def collect(self, stopping: bool, left: int) -> None:
         """Conclude the jobs that have ended; `left` have not begun."""

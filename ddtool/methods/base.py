@@ -13,7 +13,7 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor
 
-from ddtool.config import AtLeastOne, Count, checked
+from ddtool.config import AtLeastOne, Count, Values, checked
 from ddtool.data.batches import Real
 from ddtool.events import Report, silent
 from ddtool.methods.record import Registered
@@ -148,8 +148,8 @@ class Method(Registered, ABC):
         """The stored images as pixels, cut to [0, 1]."""
         return self.task.real.inputs.inverse(self.X.detach())
 
-    def facts(self) -> dict[str, Any]:
-        """Further figures worth recording, plain JSON values."""
+    def facts(self) -> Values:
+        """Further figures worth recording, by name."""
         return {}
 
     def network(self, norm: str | None = None) -> ConvNet:

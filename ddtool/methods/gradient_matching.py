@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddtool.config import AtLeastOne, Count, NotNegative, checked
+from ddtool.config import AtLeastOne, Count, NotNegative, Values, checked
 from ddtool.data.augment import augmentation, siamese
 from ddtool.methods.base import Init, InnerNetwork, Method, Settings, Task
 from ddtool.methods.record import Record
@@ -162,7 +162,7 @@ class DC(GradientMatching):
             for rows in torch.randperm(len(X), generator=self.rng, device=X.device).split(self.config.net_batch):
                 self.inner_network.update(F.cross_entropy(self.forward(augment(X[rows])), classes[rows]))
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Values:
         return {"outer": self.outer, "inner": self.inner}
 
 

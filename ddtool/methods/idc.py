@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddtool.config import AtLeastOne, Count, NotNegative, checked
+from ddtool.config import AtLeastOne, Count, NotNegative, Values, checked
 from ddtool.data.augment import FAMILIES, Draw
 from ddtool.data.images import LARGEST_FACTOR, decode
 from ddtool.errors import UsageError
@@ -146,7 +146,7 @@ class IDC(GradientMatching):
             X, Y = cutmix(X, Y, self.config.cutmix, host_rng, self.rng)
             self.inner_network.update(F.cross_entropy(self.forward(X), Y))
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Values:
         return {"factor": self.factor, "lr": self.lr, "real_images": self.real_images}
 
 

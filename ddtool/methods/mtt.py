@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ddtool.config import AtLeastOne, Count, NotNegative, checked
+from ddtool.config import AtLeastOne, Count, NotNegative, Values, checked
 from ddtool.data.augment import augmentation
 from ddtool.data.images import draw_per_class
 from ddtool.errors import DivergedError, RunError, UsageError
@@ -175,7 +175,7 @@ class MTT(Method):
     def tensors(self) -> dict[str, Tensor]:
         return {"X": self.X, "lr": self.lr}
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Values:
         experts = {"experts": self.config.experts, "expert_epochs": self.experts.epochs}
         return experts | {"expert_seconds": round(self.experts.seconds, 1), "student_lr": self.lr.item()}
 

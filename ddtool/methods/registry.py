@@ -1,10 +1,8 @@
 """The methods by their names: a new one is a file of its own and a line here."""
 
-from typing import Any
-
 import torch
 
-from ddtool.config import RunConfig, from_dict
+from ddtool.config import RunConfig, Values, from_dict
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.methods.base import Method, Settings, Task
 from ddtool.methods.dm import DM
@@ -50,7 +48,7 @@ def has_generator(name: str) -> bool:
     return name in METHODS and METHODS[name].record.has_generator
 
 
-def settings_of(name: str, values: dict[str, Any]) -> Settings:
+def settings_of(name: str, values: Values) -> Settings:
     """A method's own settings: its published defaults with `values` on top. UsageError for what it does not know or cannot use,
     and for a method without any."""
     kind = find(name).settings

@@ -163,18 +163,12 @@ def read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Raises GeneratorError when the file is missing, damaged or not for this network.
     """
-    hint = "The file is not for this config.json."
     try:
         with safe_open(path, framework="pt") as file:
             header = {name: file.get_slice(name) for name in list(file.keys())}
-            for name in sorted(expected.keys() ^ header.keys()):
-                how = "misses" if name in expected else "has the unknown"
-                raise GeneratorError(f"{path} {how} tensor '{name}'.", hint)
-            for name, part in header.items():
-                shape, kind, wanted = tuple(part.get_shape()), DTYPES.get(part.get_dtype()), expected[name]
-                if shape != wanted.shape or kind != wanted.dtype:
-                    said = f"is {shape} {kind or part.get_dtype()}, expected {tuple(wanted.shape)} {wanted.dtype}"
-                    raise GeneratorError(f"{path}: tensor '{name}' {said}.", hint)
+            stated = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in header.items()}
+            if fault := header_fault(stated, expected):
+                raise GeneratorError(f"{path}{fault}.", "The file is not for this config.json.")
             return {name: file.get_tensor(name) for name in header}
     except FileNotFoundError:
         raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.") from None
@@ -182,3 +176,16 @@ def read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
         raise GeneratorError(
             f"{path} is not a readable safetensors file: {error}", "Copy or download it again."
         ) from error
+
+
+def header_fault(header: dict[str, tuple[tuple[int, ...], str]], expected: dict[str, Tensor]) -> str:
+    """In what a header (shape and type of each tensor) differs from the expected tensors, as the end of a sentence; empty when
+    in nothing."""
+    for name in sorted(expected.keys() ^ header.keys()):
+        return f" {'misses' if name in expected else 'has the unknown'} tensor '{name}'"
+    for name, (shape, type_) in header.items():
+        kind, wanted = DTYPES.get(type_), expected[name]
+        if shape != wanted.shape or kind != wanted.dtype:
+            said = f"is {shape} {kind or type_}, expected {tuple(wanted.shape)} {wanted.dtype}"
+            return f": tensor '{name}' {said}"
+    return ""

@@ -20,6 +20,7 @@ from ddtool.pipeline.plan import check_ipcs, check_same_data, pool_size
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.pipeline.target import measured_problem
+from ddtool.runs.formats import LabelHead
 
 GENERATOR_SHARE = 0.9
 """How much of what the labels leave of a budget in seconds goes to adaptation when nothing is refined: the rest is for fitting."""
@@ -37,16 +38,16 @@ def adapt(session: Session) -> None:
     missing = [ipc for ipc in config.ipc if not has_set(session, ipc)]
     if not run.has("generator/labels.safetensors"):
         prepare(session, target.train)
-    info = run.load_label_head()[2]
-    check_same_data(info, target.train, run)
-    problem = problem_of(session, target.train, info)
+    head = run.load_label_head()
+    check_same_data(head, target.train, run)
+    problem = problem_of(session, target.train, head)
     if not run.has_generator():
         adapt_generator(session, problem)
     adapted = Adapted.load(run, session.engine)
     for ipc in missing:
         make_set(session, problem, *synthesise(session, adapted, ipc))
     if missing:
-        run.record(timings={"adapt command, until the sets were written": round(time.perf_counter() - started, 1)})
+        run.record_seconds("adapt command, until the sets were written", round(time.perf_counter() - started, 1))
     finish(session, target)
 
 
@@ -72,13 +73,13 @@ def seconds_left(session: Session, phase: Phase) -> float | None:
     config = session.config
     if config.seconds is None:
         return None
-    timings, order = session.run.results()["timings"], phases(config.ipc[0])
+    timings, order = session.run.noted().timings, phases(config.ipc[0])
     return max(0.0, config.seconds - sum(timings.get(str(before), 0.0) for before in order[: order.index(phase)]))
 
 
 def record_spent(session: Session, ipc: int) -> None:
     """Record what the set of one IPC took, by the events that were logged."""
-    timings, steps = session.run.results()["timings"], session.run.steps()
+    timings, steps = session.run.noted().timings, session.run.steps()
     stepping = (ADAPT, Phase("refine", ipc))
     inside = sum(timings.get(str(phase), 0.0) for phase in stepping)
     overhead = sum(timings.get(str(phase), 0.0) for phase in phases(ipc) if phase not in stepping)
@@ -101,19 +102,21 @@ def prepare(session: Session, train: ImageData) -> None:
         rows = torch.randperm(len(data), generator=rng, device=rng.device)[: config.labels.images]
         W = mgdd.label_head(f, real, rows, config.labels.ridge)
     run.save_pool(data, indices)
-    info = {
-        "class_names": list(data.class_names),
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "shape": list(data.shape),
-        "label_width": config.labels.width,
-        "flip": problem.flip,
-        "pool_ipc": pool_ipc,
-        "source": data.source,
-        "whitening": data.whitening,
-    }
-    run.record(classes=data.num_classes, train_images=len(data), flip=problem.flip, pool_ipc=pool_ipc)
-    run.save_label_head(dict(f.net.body.state_dict()), W, info)
+    run.record(classes=data.num_classes, train_images=len(data), mirror=problem.mirror, pool_ipc=pool_ipc)
+    head = LabelHead(
+        theta=dict(f.net.body.state_dict()),
+        W=W,
+        class_names=data.class_names,
+        mean=data.mean,
+        std=data.std,
+        shape=data.shape,
+        label_width=config.labels.width,
+        mirror=problem.mirror,
+        pool_ipc=pool_ipc,
+        source=data.source,
+        whitening=data.whitening,
+    )
+    run.save_label_head(head)
 
 
 def adapt_generator(session: Session, problem: JudgedProblem) -> None:
@@ -154,13 +157,13 @@ def feasible(settings: AdaptConfig, ipcs: Sequence[int], data: ImageData, report
 
 def pool_of(session: Session, problem: JudgedProblem, settings: AdaptConfig) -> Pool:
     """Z as adaptation sees it: as many initial samples as it needs, with labels where there are steps to take."""
-    f, W, info = load_labels(session.run, session.engine)
-    images, _ = session.run.load_pool(tuple(info["class_names"]))
+    f, head = load_labels(session.run, session.engine)
+    images, _ = session.run.load_pool(head.class_names)
     seen = images[: max(settings.seen_ipcs) * problem.real.data.num_classes].to(session.engine.device)
     if not settings.steps and session.config.seconds is None:
         return Pool(problem.real.inputs(seen), {})
     with session.timed(POOL_LABELS):
-        return labelled_pool(session, problem, settings, problem.real.inputs(seen), (f, W))
+        return labelled_pool(session, problem, settings, problem.real.inputs(seen), (f, head.W))
 
 
 def labelled_pool(

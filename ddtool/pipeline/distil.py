@@ -16,11 +16,9 @@ from ddtool.pipeline.plan import check_ipcs, check_same_data
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import Problem, Session
 from ddtool.pipeline.target import measured_problem
+from ddtool.runs.facts import KnownTarget
 from ddtool.runs.formats import read_tensors, write_tensors
 from ddtool.runtime.cache import cache_root
-
-DESCRIBED = ("class_names", "shape", "mean", "std")
-"""What is kept of the target, to notice when it has changed."""
 
 
 def distil(session: Session) -> None:
@@ -38,15 +36,15 @@ def distil(session: Session) -> None:
 def described_problem(session: Session, train: ImageData) -> Problem:
     """The target as networks see it, and whether flipped images keep their class: measured and recorded, or else, in a run that has
     begun, checked against what was recorded."""
-    run = session.run
-    if known := run.results()["facts"].get("target"):
-        check_same_data(known, train, run)
+    run, facts = session.run, session.run.noted().facts
+    if facts.target is not None:
+        check_same_data(facts.target, train, run)
         seen = replace(train, whitening=run.load_whitening())
-        return Problem(Real.of(seen, session.engine), bool(run.noted().facts.flip))
+        return Problem(Real.of(seen, session.engine), bool(facts.mirror))
     problem = measured_problem(session, train)
     run.save_whitening(problem.real.data.whitening)
-    described = {name: list(getattr(train, name)) for name in DESCRIBED}
-    run.record(classes=train.num_classes, train_images=len(train), flip=problem.flip, target=described)
+    known = KnownTarget(class_names=train.class_names, shape=train.shape, mean=train.mean, std=train.std)
+    run.record(classes=train.num_classes, train_images=len(train), mirror=problem.mirror, target=known.stated())
     return problem
 
 

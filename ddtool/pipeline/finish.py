@@ -24,7 +24,7 @@ def record_peak(session: Session) -> None:
     """Record the peak of memory until the sets were there: what scoring takes is not the method's."""
     peak, run = session.engine.peak_memory_mib(), session.run
     if peak is not None:
-        run.record(peak_memory_mib=max(round(peak), run.results()["facts"].get("peak_memory_mib", 0)))
+        run.record(peak_memory_mib=max(round(peak), run.noted().facts.peak_memory_mib or 0))
 
 
 def draw_preview(run: Run, ipc: int, path: Path | None = None, real: bool = True) -> None:

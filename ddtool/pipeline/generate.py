@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from ddtool.pipeline.networks import feature_network, load_labels
 from ddtool.pipeline.plan import check_fit, check_same_data
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
+from ddtool.runs.formats import LabelHead
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 
@@ -31,30 +31,28 @@ class Adapted:
 
     generator: Generator
     label_features: RandomFeatures
-    W: Tensor
+    head: LabelHead
     pool_images: Tensor  # uint8 (m, c, h, w), image-major
     pool_labels: Tensor  # (m,)
-    info: dict[str, Any]
     engine: Engine
 
     @classmethod
     def load(cls, run: Run, engine: Engine) -> "Adapted":
         """From a run directory; RunError or GeneratorError when a part is missing or damaged."""
-        features, W, info = load_labels(run, engine)
-        images, labels = run.load_pool(tuple(info["class_names"]))
+        features, head = load_labels(run, engine)
+        images, labels = run.load_pool(head.class_names)
         return cls(
             generator=engine.place(run.load_generator()),
             label_features=features,
-            W=W,
+            head=head,
             pool_images=images.to(engine.device),
             pool_labels=labels.to(engine.device),
-            info=info,
             engine=engine,
         )
 
     @property
     def num_classes(self) -> int:
-        return len(self.info["class_names"])
+        return len(self.head.class_names)
 
     @property
     def pool_ipc(self) -> int:
@@ -63,22 +61,22 @@ class Adapted:
 
     def synthesise(self, ipc: int) -> tuple[SyntheticSet, SyntheticSet]:
         """The initial samples with analytical labels, and what the generator makes of them in one pass."""
-        m = ipc * self.num_classes
-        inputs = NetworkInput(self.info["mean"], self.info["std"], self.info["whitening"], self.engine.device)
+        m, head = ipc * self.num_classes, self.head
+        inputs = NetworkInput(head.mean, head.std, head.whitening, self.engine.device)
         X = in_passes(inputs, self.pool_images[:m])
-        Y = mgdd.analytical_labels(self.label_features, self.W, X)
+        Y = mgdd.analytical_labels(self.label_features, head.W, X)
         initial = SyntheticSet(
             images=self.pool_images[:m].float() / 255,
             labels=Y,
             hard=self.pool_labels[:m],
             ipc=ipc,
-            class_names=tuple(self.info["class_names"]),
-            mean=tuple(self.info["mean"]),
-            std=tuple(self.info["std"]),
-            whitening=self.info["whitening"],
-            flip=self.info["flip"],
+            class_names=head.class_names,
+            mean=head.mean,
+            std=head.std,
+            whitening=head.whitening,
+            mirror=head.mirror,
             stage="initial",
-            source=self.info["source"],
+            source=head.source,
         )
         made = mgdd.generate(self.generator, X, inputs, self.engine)
         return initial, replace(initial, images=in_passes(inputs.inverse, made), stage="generated")
@@ -172,7 +170,7 @@ def check_request(session: Session, ipc: int, force: bool) -> None:
 
 def check_pool(run: Run, ipc: int) -> None:
     """RunError when a set of this IPC takes more initial samples than the run keeps."""
-    kept = run.load_label_head()[2]["pool_ipc"] if run.has("pool/train.parquet") else 0
+    kept = (run.load_label_head().pool_ipc or 0) if run.has("pool/train.parquet") else 0
     if ipc > kept:
         message = f"The run keeps {kept} initial samples per class; more are in its dataset, which --labels analytical"
         hint = f"Use --ipc {kept} or less, or leave --labels out." if kept else "Leave --labels out."
@@ -185,24 +183,24 @@ def check_pool(run: Run, ipc: int) -> None:
 def problem_at_hand(session: Session, adapted: Adapted, needed: bool) -> JudgedProblem | None:
     """The target of a run, to fit labels on; when it is not at hand or has changed None, said aloud, or if `needed` RunError."""
     report, dataset = session.report, session.config.dataset
-    if session.run.results()["facts"].get("pulled"):
+    if session.run.noted().facts.pulled:
         report(Note(f"Fetching {dataset}, if it is not here, to fit labels; --labels analytical does without it."))
     try:
         train = load_target(session.config, report).train
-        check_same_data(adapted.info, train, session.run)
+        check_same_data(adapted.head, train, session.run)
     except (DataError, RunError) as error:
         if needed:
             hint = f"{error.hint} Without it: --labels analytical.".lstrip()
             raise RunError(f"Fitted labels take the dataset of the run. {error.message}", hint) from error
         report(Note(f"Labels are the analytical ones of Eq. 3: to fit better ones takes the dataset. {error.message}"))
         return None
-    return problem_of(session, train, adapted.info)
+    return problem_of(session, train, adapted.head)
 
 
-def problem_of(session: Session, train: ImageData, info: dict[str, Any]) -> JudgedProblem:
-    """The problem of a run that has begun: the target as the run's information (`Run.load_label_head`) says that it is seen."""
-    real = Real.of(replace(train, whitening=info["whitening"]), session.engine)
-    return JudgedProblem(real, info["flip"], feature_network(session, tuple(info["shape"])))
+def problem_of(session: Session, train: ImageData, head: LabelHead) -> JudgedProblem:
+    """The problem of a run that has begun: the target as the run says that it is seen."""
+    real = Real.of(replace(train, whitening=head.whitening), session.engine)
+    return JudgedProblem(real, head.mirror, feature_network(session, head.shape))
 
 
 def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:
@@ -216,7 +214,7 @@ def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:
     )
     train = dataset_again(
         session,
-        adapted.info,
+        adapted.head,
         why=f"The run keeps {kept} initial samples per class; for {ipc} it needs its dataset.",
         otherwise=f"Use --ipc {kept} or less, or bring",
     )
@@ -226,17 +224,17 @@ def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:
 
 def restore_pool(session: Session) -> None:
     """Draw the Z of a run that was pulled without it: the same seed, the same revision of the dataset. Raises as above."""
-    info = session.run.load_label_head()[2]
+    head = session.run.load_label_head()
     session.report(Note(f"The run has no initial samples; drawing them from {session.config.dataset} again."))
-    train = dataset_again(session, info, why="The run has no initial samples.", otherwise="Bring")
-    session.run.save_pool(train, draw_pool(train, info["pool_ipc"], session.config.seed))
+    train = dataset_again(session, head, why="The run has no initial samples.", otherwise="Bring")
+    session.run.save_pool(train, draw_pool(train, head.pool_ipc or 0, session.config.seed))
 
 
-def dataset_again(session: Session, info: dict[str, Any], *, why: str, otherwise: str) -> ImageData:
+def dataset_again(session: Session, head: LabelHead, *, why: str, otherwise: str) -> ImageData:
     """The training images of the run's dataset. why, otherwise: the first words of the error and of its hint, without it."""
     try:
         train = load_target(session.config, session.report).train
     except DataError as error:
         raise RunError(f"{why} {error.message}", f"{otherwise} the dataset back. {error.hint}") from error
-    check_same_data(info, train, session.run)
+    check_same_data(head, train, session.run)
     return train

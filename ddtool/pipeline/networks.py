@@ -1,11 +1,10 @@
 """The networks of a run with a generator: the meta generator that it begins with, f_θ* that judges, f_θ and W_θ of Eq. 3."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from ddtool.config import RunConfig
 from ddtool.errors import HubError, RunError
@@ -15,6 +14,7 @@ from ddtool.models.convnet import ConvNet, RandomFeatures, depth_for, doubling_w
 from ddtool.models.generator import Generator, GeneratorConfig
 from ddtool.pipeline.session import Session
 from ddtool.runs.files import RESTORE
+from ddtool.runs.formats import LabelHead
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine, finite
 
@@ -57,26 +57,26 @@ def fixed_features(shape: tuple[int, int, int], width: int, engine: Engine, rng:
     return RandomFeatures(shape, (width,) * depth_for(shape), "none", engine, rng)
 
 
-def load_labels(run: Run, engine: Engine) -> tuple[RandomFeatures, Tensor, dict[str, Any]]:
-    """f_θ and W_θ of Eq. 3 as the run keeps them, with the information beside them; RunError when they do not fit it."""
-    theta, W, info = run.load_label_head()
-    check_labels(theta, W, info, run.folder)
-    f = fixed_features(tuple(info["shape"]), info["label_width"], engine, engine.rng(0, "unused"))
-    f.net.body.load_state_dict(theta)
-    return f, W.to(engine.device), info
+def load_labels(run: Run, engine: Engine) -> tuple[RandomFeatures, LabelHead]:
+    """f_θ of Eq. 3 as the run keeps it, and all that is kept with it, W_θ on the device; RunError when they do not fit."""
+    head = run.load_label_head()
+    check_labels(head, run.folder)
+    f = fixed_features(head.shape, head.label_width, engine, engine.rng(0, "unused"))
+    f.net.body.load_state_dict(head.theta)
+    return f, replace(head, W=head.W.to(engine.device))
 
 
-def check_labels(theta: dict[str, Tensor], W: Tensor, info: dict[str, Any], folder: Path) -> None:
+def check_labels(head: LabelHead, folder: Path) -> None:
     """RunError unless θ and W_θ are what their description says; the network itself is not made."""
-    shape, width = tuple(info["shape"]), info["label_width"]
-    if type(width) is not int or not 1 <= width <= WIDEST:
-        raise RunError(f"The label network of {folder} is refused: its width is {width!r:.40}.", RESTORE)
+    shape, width = head.shape, head.label_width
+    if not 1 <= width <= WIDEST:
+        raise RunError(f"The label network of {folder} is refused: its width is {width}.", RESTORE)
     with torch.device("meta"):
         net = ConvNet(shape, 1, (width,) * depth_for(shape), "none")
     expected = {name: value.shape for name, value in net.body.state_dict().items()}
-    if {name: value.shape for name, value in theta.items()} != expected:
+    if {name: value.shape for name, value in head.theta.items()} != expected:
         raise RunError(f"The label network of {folder} does not fit its description.", RESTORE)
-    if W.shape != (net.feature_dim, len(info["class_names"])):
+    if head.W.shape != (net.feature_dim, len(head.class_names)):
         raise RunError(f"The label head of {folder} does not fit its description.", RESTORE)
-    if not all(value.dtype == torch.float32 and finite(value) for value in (*theta.values(), W)):
+    if not all(value.dtype == torch.float32 and finite(value) for value in (*head.theta.values(), head.W)):
         raise RunError(f"The label network of {folder} has values that are not finite numbers.", RESTORE)

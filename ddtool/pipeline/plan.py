@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TypedDict
+
+from pydantic import JsonValue
 
 from ddtool import methods
 from ddtool.config import RunConfig, to_dict
 from ddtool.data.batches import usual_batch
-from ddtool.data.images import ImageData
+from ddtool.data.images import ImageData, Source
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.protocols import check_protocol
 from ddtool.events import Report, silent
@@ -16,7 +18,8 @@ from ddtool.models import registry
 from ddtool.models.convnet import known_norm
 from ddtool.pipeline.networks import load_generator
 from ddtool.pipeline.scoring import load_target
-from ddtool.runs.formats import MOST_BYTES
+from ddtool.runs.facts import KnownTarget
+from ddtool.runs.formats import MOST_BYTES, LabelHead
 from ddtool.runs.run import Run
 from ddtool.sources.load import Target
 
@@ -47,7 +50,7 @@ def check_config(config: RunConfig) -> None:
     known_norm(config.features.norm)
 
 
-def check_given(method: str, *layers: Mapping[str, Any]) -> None:
+def check_given(method: str, *layers: Mapping[str, JsonValue]) -> None:
     """UsageError for settings of MGDD alone that were given for another method, which would not see them.
 
     A run's whole configuration has a value for each of them, and is let through.
@@ -114,31 +117,52 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
             raise UsageError(message, "Use a smaller --resolution or --ipc.")
 
 
-def check_same_data(known: Mapping[str, Any], train: ImageData, run: Run) -> None:
+def check_same_data(known: LabelHead | KnownTarget, train: ImageData, run: Run) -> None:
     """RunError when the dataset is not the one that the run was started with, by what the run keeps of it."""
-    for name in ("class_names", "shape", "mean", "std"):
-        if list(known[name]) != list(getattr(train, name)):
+    for name in KnownTarget.model_fields:
+        if tuple(getattr(known, name)) != tuple(getattr(train, name)):
             raise RunError(
                 f"The dataset has changed since {run.folder} was started (its {name.replace('_', ' ')} differ).",
                 "Bring the old data back, or start a new run.",
             )
 
 
-def pinned(config: RunConfig, source: Mapping[str, Any]) -> RunConfig:
+def pinned(config: RunConfig, source: Source) -> RunConfig:
     """The configuration with its Hub dataset at the commit that was read, so that a run stays on it.
 
     The Hub's own parquet copy is named by its branch and has to stay so; its commit is in the source.
     """
     if source.get("kind") != "hub" or source.get("converted"):
         return config
-    at = {"revision": source["revision"]}
-    return replace(config, dataset=config.dataset.partition("@")[0], data=config.data | at)
+    data = config.data | {"revision": source["revision"]}
+    return replace(config, dataset=config.dataset.partition("@")[0], data=data)
+
+
+class DataPlan(TypedDict):
+    """The data of a run: how many images there are, and what they are."""
+
+    train: int
+    test: int
+    classes: int
+    image: list[int]
+    """[c, h, w]."""
+    source: Source
+
+
+class RunPlan(TypedDict):
+    """What a run would do, plain JSON values."""
+
+    dataset: DataPlan
+    memory_mib: int
+    """Of working memory, an estimate."""
+    files: list[str]
+    """Those that it would leave, by their names below its folder."""
 
 
 # -------------------------------------------------------------------------------------------------------------- plan
 
 
-def plan(config: RunConfig, report: Report = silent) -> dict[str, Any]:
+def plan(config: RunConfig, report: Report = silent) -> RunPlan:
     """What a run would do: sizes of the data, an estimate of working memory in MiB, and the files it would leave.
 
     Raises what the run would raise at its start.

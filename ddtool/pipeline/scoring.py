@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from ddtool.config import RunConfig, from_dict
+from pydantic import JsonValue
+
+from ddtool.config import RunConfig, Values, from_dict
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
 from ddtool.errors import RunError, UsageError, did_you_mean
 from ddtool.evaluation.measure import arch_text, kernel_ridge, train_and_test
@@ -18,7 +20,6 @@ from ddtool.evaluation.protocols import (
     NOT_WHITENED,
     ROUNDED,
     Score,
-    ScoreKey,
     check_protocol,
 )
 from ddtool.events import Report, silent
@@ -68,11 +69,11 @@ class Measurement:
     inputs: str = AS_STATED
     arch: str = DEFAULT
 
-    def done(self, scores: Sequence[Mapping[str, Any]], synthetic: SyntheticSet, dataset: str) -> bool:
+    def done(self, scores: Sequence[Score], synthetic: SyntheticSet, dataset: str) -> bool:
         """Whether the scores of a run hold this one already."""
         wanted = {"stage": synthetic.stage, "ipc": synthetic.ipc, "dataset": dataset} | asdict(self)
         wanted["arch"] = arch_text(self.arch, self.protocol, synthetic.shape)
-        return any(wanted.items() <= asdict(ScoreKey.of(score)).items() for score in scores)
+        return any(wanted.items() <= asdict(score.key).items() for score in scores)
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,14 @@ class Judge:
         """One score on the test split of `target`."""
         seen = synthetic.rounded() if wanted.pixels == ROUNDED else synthetic
         seen = seen if wanted.inputs == AS_STATED else replace(seen, whitening=None)
-        common: dict[str, Any] = {"seeds": wanted.seeds, "seed": self.seed}
+        test, engine = target.test(), self.engine
         if wanted.protocol == KERNEL_RIDGE:
-            score = kernel_ridge(seen, target.test(), self.engine, **common)
+            score = kernel_ridge(seen, test, engine, seeds=wanted.seeds, seed=self.seed)
         else:
-            common |= {"arch": wanted.arch, "report": self.report}
-            score = train_and_test(seen, target.test(), wanted.protocol, self.engine, **common)
+            score = train_and_test(
+                seen, test, wanted.protocol, engine,
+                seeds=wanted.seeds, seed=self.seed, arch=wanted.arch, report=self.report,
+            )  # fmt: skip
         return replace(score, dataset=target.name, pixels=wanted.pixels, inputs=wanted.inputs)
 
 
@@ -100,8 +103,8 @@ def score_set(session: Session, synthetic: SyntheticSet, target: Target) -> None
     """Scores of one set, recorded in the run; those it has already are not repeated."""
     judge = Judge(session.config.seed, session.engine, session.report)
     for wanted in measurements(synthetic, session.config):
-        if not wanted.done(session.run.results()["scores"], synthetic, target.name):
-            session.run.record(score=judge.measure(synthetic, target, wanted).to_dict())
+        if not wanted.done(session.run.noted().scores, synthetic, target.name):
+            session.run.record_score(judge.measure(synthetic, target, wanted))
 
 
 def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement]:
@@ -131,7 +134,7 @@ def evaluate(
     *,
     on: str | None = None,
     baseline: bool,
-    data: Mapping[str, Any],
+    data: Mapping[str, JsonValue],
 ) -> list[Score]:
     """Every wanted score of every set on its dataset, or on `on`, with `baseline` those of as many random real images too.
 
@@ -151,7 +154,7 @@ def evaluate(
     for synthetic, one in product(sets, wanted):
         score = judge.measure(synthetic, target, one)
         if run:
-            run.record(score=score.to_dict())
+            run.record_score(score)
         scores.append(score)
     return scores
 
@@ -200,21 +203,22 @@ def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
     """Where to test a set that is judged without its run: on dataset `on` (at the same resolution), else on the one it was
     made from, read alike."""
     source = synthetic.source
-    own = source.get("path") or str(source.get("name") or "").partition("@")[0]
+    stated: Values = {key: value for key, value in cast(Values, source).items() if value is not None}
+    own = source.get("path") or (source.get("name") or "").partition("@")[0]
     name = on or own
     if not name:
         raise UsageError("The set does not say which dataset it was made from.", "Name it: --on DATASET.")
     if on and on not in (own, source.get("id")):
-        return RunConfig(dataset=on, data={key: source[key] for key in ("resolution",) if source.get(key) is not None})
+        return RunConfig(dataset=on, data={key: stated[key] for key in ("resolution",) if key in stated})
     if not on and source.get("kind") == "local" and not source.get("path"):
         raise UsageError(f"The set was made from data that is not here ('{name}').", "Name a dataset: --on DATASET.")
     known = (*sources.DEFAULTS.key(), "config")
-    data = {key: source[key] for key in known if source.get(key) is not None}
+    data: Values = {key: stated[key] for key in known if key in stated}
     if not re.fullmatch(r"\w+(\.\w+)*", str(data.get("test_split", ""))):
         data.pop("test_split", None)  # not a split, but a note of what was held out
     if source.get("kind") == "hub":
         data["revision"] = CONVERTED if source.get("converted") else source["revision"]
-    return RunConfig(dataset=str(name), data=data)
+    return RunConfig(dataset=name, data=data)
 
 
 def check_classes(synthetic: SyntheticSet, train: ImageData) -> None:

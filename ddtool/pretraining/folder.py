@@ -6,16 +6,20 @@ generator/                        config.json, model.safetensors: the best by va
 pictures/iteration-000100.png     held-out images above what the generator makes of them, before and after adaptation
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict, cast
 
-from ddtool.config import PretrainConfig, from_dict, to_dict
+from pydantic import Field, ValidationError
+
+from ddtool.config import PretrainConfig, Values, from_dict, to_dict
 from ddtool.errors import RunError, UsageError
 from ddtool.events import Event
 from ddtool.pretraining.tasks import LargeSet
+from ddtool.runs.facts import Record
 from ddtool.runs.files import append_event, is_pretraining, staged_folder, write_atomically, write_json
 from ddtool.runs.foreign import check_taken
 from ddtool.runs.formats import FileSaver
@@ -24,10 +28,37 @@ from ddtool.runtime.distributed import Ranks
 from ddtool.runtime.engine import Engine
 from ddtool.runtime.loop import Checkpoint
 
-FIGURES = ("loss before", "loss after", "accuracy", "seconds")
-"""Figures of a validation: Eq. 1 on held-out classes before and after τ steps, kernel-ridge accuracy in percent, time so far."""
+Figure = Literal["loss before", "loss after", "accuracy", "seconds"]
+FIGURES: tuple[Figure, ...] = ("loss before", "loss after", "accuracy", "seconds")
+"""Of a validation: Eq. 1 on held-out classes before and after τ steps, kernel-ridge accuracy in percent, time so far."""
+Point = TypedDict(
+    "Point", {"iteration": int, "loss before": float, "loss after": float, "accuracy": float, "seconds": float}
+)
+"""One validation: the iteration and `FIGURES`."""
 PHASES = ("pretrain", "validate")
 RESTORE = "Restore the file, or start a new pre-training."
+
+
+class _Validated(Record):
+    """The line of metrics.jsonl that a validation leaves."""
+
+    phase: Literal["validate"]
+    step: int
+    before: float = Field(validation_alias="loss before")
+    after: float = Field(validation_alias="loss after")
+    accuracy: float
+    seconds: float
+
+    @property
+    def point(self) -> Point:
+        """The same as a point of the curve."""
+        return {
+            "iteration": self.step,
+            "loss before": self.before,
+            "loss after": self.after,
+            "accuracy": self.accuracy,
+            "seconds": self.seconds,
+        }
 
 
 class Pretraining:
@@ -73,14 +104,17 @@ class Pretraining:
     def rewind(self, step: int) -> None:
         """Forget what metrics.jsonl says of iterations after `step`, and a line that a kill left torn."""
         path = self.folder / "metrics.jsonl"
-        kept = [line for line in self._lines() if line.get("phase") not in PHASES or line.get("step", 0) <= step]
+        kept = [line for line in self._lines() if line.get("phase") not in PHASES or _step(line) <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
-    def curve(self) -> list[dict[str, Any]]:
-        """The validations so far: iteration and `FIGURES`."""
-        rows = [line for line in self._lines() if line.get("phase") == "validate" and {"step", *FIGURES} <= line.keys()]
-        return [{"iteration": row["step"]} | {name: row[name] for name in FIGURES} for row in rows]
+    def curve(self) -> list[Point]:
+        """The validations so far; a line that is none is passed over."""
+        lines = []
+        for line in self._lines():
+            with contextlib.suppress(ValidationError):
+                lines.append(_Validated.model_validate(line))
+        return [line.point for line in lines]
 
     def log(self, event: Event) -> None:
         append_event(self.folder / "metrics.jsonl", event)
@@ -90,7 +124,7 @@ class Pretraining:
         """The generator's folder."""
         return self.folder / "generator"
 
-    def _lines(self) -> list[dict[str, Any]]:
+    def _lines(self) -> list[Values]:
         path = self.folder / "metrics.jsonl"
         lines = []
         for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
@@ -102,7 +136,7 @@ class Pretraining:
                 lines.append(line)
         return lines
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str) -> Values:
         try:
             return dict(json.loads((self.folder / name).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
@@ -133,12 +167,19 @@ def check_free(folder: Path, force: bool) -> None:
     check_taken(folder, force, is_pretraining(folder), "pre-training", "ddtool pretrain")
 
 
-def describe(large: LargeSet) -> dict[str, Any]:
+def _step(line: Values) -> int:
+    """The step that a line of metrics.jsonl is of; 0 of one that is of none."""
+    step = line.get("step", 0)
+    return step if isinstance(step, int) else 0
+
+
+def describe(large: LargeSet) -> Values:
     """What a dataset is, without saying where it lies on this machine."""
     source = large.data.source
+    known = cast(Values, source)
     return {
-        "name": source.get("id") or Path(str(source.get("name", "dataset"))).name,
-        **{key: source[key] for key in ("revision", "content_hash", "config", "train_split") if source.get(key)},
+        "name": source.get("id") or Path(source.get("name", "dataset")).name,
+        **{key: known[key] for key in ("revision", "content_hash", "config", "train_split") if known.get(key)},
         "images": len(large.data),
         "image": list(large.data.shape),
         "classes": large.data.num_classes,

@@ -4,9 +4,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
+from pydantic import JsonValue
 
 from ddtool.config import (
     PRETRAIN_PRESETS,
@@ -33,7 +34,9 @@ from ddtool.sources import load as sources
 # -------------------------------------------------------------------------------------------------- beginning, resuming
 
 
-def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any], report: Report = silent) -> PretrainConfig:
+def resolve(
+    engine: Engine, preset_name: str, *layers: Mapping[str, JsonValue], report: Report = silent
+) -> PretrainConfig:
     """defaults < preset < layers, left to right; UsageError for an unknown key or a value that cannot be used.
 
     `report` hears of settings that are given by the name of an earlier version.
@@ -140,7 +143,32 @@ def feature_networks(config: PretrainConfig, sets: Sequence[LargeSet], engine: E
 # ----------------------------------------------------------------------------------------------------------------- plan
 
 
-def plan(config: PretrainConfig, engine: Engine, ranks: Ranks = ALONE, report: Report = silent) -> dict[str, Any]:
+class DataPlan(TypedDict):
+    """A dataset of a pre-training, plain JSON values; None: only decoding tells."""
+
+    name: str
+    train: int | None
+    """Training images."""
+    classes: int | None
+    image: tuple[int, int, int] | None
+    """(c, h, w)."""
+    cached: bool
+    """Whether it is decoded already."""
+    cache_mb: int | None
+
+
+class PretrainPlan(TypedDict):
+    """What a pre-training would take, plain JSON values; None: only decoding tells."""
+
+    datasets: list[DataPlan]
+    cache_mb: int | None
+    tasks: int
+    seconds_an_iteration: float | None
+    hours: float | None
+    memory_mib: int | None
+
+
+def plan(config: PretrainConfig, engine: Engine, ranks: Ranks = ALONE, report: Report = silent) -> PretrainPlan:
     """What a pre-training would take: data and cache sizes in MB, tasks, seconds and peak memory by one trial iteration.
 
     The trial is on the data where it is decoded already, else on random images of its shape. Nothing is written.
@@ -155,26 +183,37 @@ def plan(config: PretrainConfig, engine: Engine, ranks: Ranks = ALONE, report: R
         sets = [stand_in(look, config) for look in looks if look.shape]
     sizes = [look.cache_bytes for look in looks]
     shares = len(ranks.share(config.meta.meta_batch))
-    out: dict[str, Any] = {
-        "datasets": [
-            {"name": Path(name).name, "train": look.train, "classes": look.classes, "image": look.shape}
-            | {"cached": look.cached, "cache_mb": None if size is None else round(size / 1e6)}
-            for name, look, size in zip(config.datasets, looks, sizes, strict=True)
-        ],
+    out: PretrainPlan = {
+        "datasets": [data_plan(name, look) for name, look in zip(config.datasets, looks, strict=True)],
         "cache_mb": None if None in sizes else round(sum(size or 0 for size in sizes) / 1e6),
         "tasks": config.meta.iterations * config.meta.meta_batch,
+        "seconds_an_iteration": None,
+        "hours": None,
+        "memory_mib": None,
     }
     if len(sets) < len(looks):
-        return out | {"seconds_an_iteration": None, "hours": None, "memory_mib": None}
+        return out
     iteration = trial(replace(config.meta, meta_batch=shares), config, sets, engine)
     peak = engine.peak_memory_mib()
     step = iteration / shares / (config.meta.inner_steps + config.meta.meta_test)
     validations = 2 + (config.meta.iterations - 1) // config.validate_every
     validating = validations * config.validate_tasks * (config.meta.inner_steps + config.validate_steps) * step
-    return out | {
-        "seconds_an_iteration": round(iteration, 2),
-        "hours": round((config.meta.iterations * iteration + validating) / 3600, 2),
-        "memory_mib": None if peak is None else round(peak),
+    out["seconds_an_iteration"] = round(iteration, 2)
+    out["hours"] = round((config.meta.iterations * iteration + validating) / 3600, 2)
+    out["memory_mib"] = None if peak is None else round(peak)
+    return out
+
+
+def data_plan(name: str, look: sources.Outlook) -> DataPlan:
+    """What can be told of a dataset before it is decoded."""
+    size = look.cache_bytes
+    return {
+        "name": Path(name).name,
+        "train": look.train,
+        "classes": look.classes,
+        "image": look.shape,
+        "cached": look.cached,
+        "cache_mb": None if size is None else round(size / 1e6),
     }
 
 

@@ -4,12 +4,12 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 import torch
 
-from ddtool.config import FitConfig, PretrainConfig, to_dict
-from ddtool.data.batches import with_flips
+from ddtool.config import FitConfig, PretrainConfig, Values, to_dict
+from ddtool.data.batches import mirrored
 from ddtool.data.images import ImageData, SyntheticSet, accuracy
 from ddtool.errors import DivergedError
 from ddtool.events import Event, Report, Step
@@ -18,8 +18,8 @@ from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
 from ddtool.models.ridge import ridge_head
-from ddtool.pretraining.folder import FIGURES, Pretraining, describe
-from ddtool.pretraining.tasks import LargeSet, TaskPlan, task_images, whitened
+from ddtool.pretraining.folder import FIGURES, Point, Pretraining, describe
+from ddtool.pretraining.tasks import LargeSet, Plan, task_images, whitened
 from ddtool.runs.files import staged_folder, write_json
 from ddtool.runs.preview import preview
 from ddtool.runtime.distributed import Ranks
@@ -31,6 +31,19 @@ WAYS, IPC = 10, 10
 
 FIT = FitConfig(networks=16)
 """How the labels of a validated set are fitted before its accuracy is taken."""
+
+
+class Account(TypedDict):
+    """How a generator was made, for its card: plain JSON values."""
+
+    datasets: list[Values]
+    iterations: int
+    weights_of_iteration: int
+    tasks: int
+    hardware: str
+    seconds: float
+    settings: Values
+    curve: list[Point]
 
 
 @dataclass
@@ -67,11 +80,15 @@ class Validation:
         path = self.run.folder / "pictures" / f"iteration-{loop.step:06}.png"
         path.parent.mkdir(exist_ok=True)
         preview(pictures, f"ddtool pretrain · held-out classes · iteration {loop.step}", path)
-        values = dict(zip(FIGURES, [*(round(v, 4) for v in figures), round(loop.seconds, 1)], strict=True))
-        self.keep([*curve, {"iteration": loop.step} | values])
-        self.listen(Step("validate", loop.step, loop.steps, values))
+        before, after, reached = (round(v, 4) for v in figures)
+        point: Point = {
+            "iteration": loop.step, "loss before": before, "loss after": after, "accuracy": reached,
+            "seconds": round(loop.seconds, 1),
+        }  # fmt: skip
+        self.keep([*curve, point])
+        self.listen(Step("validate", loop.step, loop.steps, {name: point[name] for name in FIGURES}))
 
-    def keep(self, curve: list[dict[str, Any]]) -> None:
+    def keep(self, curve: list[Point]) -> None:
         """The generator, when it is the best that was trained so far, and always how it came about."""
         trained = [row for row in curve if row["iteration"] > 0]
         if not trained:
@@ -85,8 +102,8 @@ class Validation:
         else:
             write_json(self.run.generator / generators.PRETRAINING, account)
 
-    def account(self, curve: list[dict[str, Any]], best: int) -> dict[str, Any]:
-        """How the generator was made, for its card: plain JSON, nothing of this machine but the name of its hardware."""
+    def account(self, curve: list[Point], best: int) -> Account:
+        """How the generator was made: nothing of this machine but the name of its hardware."""
         settings = {k: v for k, v in to_dict(self.config).items() if k not in ("datasets", "data")}
         return {
             "datasets": [describe(large) for large in self.sets],

@@ -5,7 +5,7 @@ What is written again is what was read: fields that a file does not have stay ou
 """
 
 import json
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from ddtool.config import Values
 from ddtool.evaluation.protocols import Score
 from ddtool.events import Phase
 from ddtool.text import one_line
@@ -68,7 +69,7 @@ class Record(BaseModel):
         """The same record with other values."""
         return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | changes)
 
-    def stated(self) -> dict[str, Any]:
+    def stated(self) -> Values:
         """The JSON values that were given, as they are written."""
         return self.model_dump(mode="json", exclude_unset=True)
 
@@ -139,6 +140,15 @@ Scores = Annotated[
 """Scores as `ddtool evaluate` writes them; those that are written otherwise are left out."""
 
 
+class KnownTarget(Record):
+    """What a run without a generator keeps of its target, to notice when it has changed."""
+
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class RunNotes(Noted):
     """The facts in a run's results.json."""
 
@@ -154,6 +164,8 @@ class RunNotes(Noted):
     """Images a side that each image of a set holds, where its method has more than one."""
     whitening: str = "none"
     """What networks see: none, or the kind of whitening."""
+    target: KnownTarget | None = None
+    """Where there is no generator, beside which it would be kept."""
 
     def of_set(self, ipc: int) -> Notes:
         """Those that are of one set, or of all."""

@@ -6,10 +6,10 @@ What is read may be of others: a header is found right before a value is read, a
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -17,52 +17,51 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ddtool.data import whitening
-from ddtool.data.images import CENTRED, LARGEST_FACTOR, SyntheticSet
-from ddtool.data.whitening import Whitening
+from ddtool.config import Values
+from ddtool.data.images import Source, SyntheticSet
+from ddtool.data.whitening import Stored, Whitening
 from ddtool.errors import DataError, RunError
+from ddtool.runs.descriptions import LARGEST_SIDE, Description, Header, LabelDescription, SetDescription
 from ddtool.runs.files import RESTORE, run_above, write_atomically
 from ddtool.runtime.engine import finite
 from ddtool.runtime.loop import Checkpoint
 
-Header = dict[str, tuple[str, tuple[int, ...]]]
-"""Type and shape of each tensor in a safetensors file."""
-LARGEST_SIDE, MOST_PICTURES, MOST_BYTES = 4096, 10**7, 2**32
-"""Bounds on what a file may claim to hold: pixels a side, pictures, and bytes in memory."""
-LABEL_METHODS = ("hard", "analytical", "fitted", "learned")
-LABEL_INFO = ("class_names", "mean", "std", "shape", "label_width", "flip", "source")
-"""What is kept beside θ and W_θ: all that is needed to use them."""
+MOST_PICTURES, MOST_BYTES = 10**7, 2**32
+"""Bounds on what a file may claim to hold: pictures, and bytes in memory."""
 SET_TENSORS = ("images", "labels", "hard")
 SET_HINT = "Make the set again: `ddtool generate RUN --ipc N --force`."
+T = TypeVar("T")
+D = TypeVar("D", SetDescription, LabelDescription)
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+# ------------------------------------------------------------------------------------------------ tensors with a description
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], info: Values) -> None:
     """A safetensors file with `info` as JSON in its metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"ddtool": json.dumps(info)}))
 
 
-def read_tensors(
-    path: Path, check: Callable[[Header, dict[str, Any]], None] | None = None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and `info` of `write_tensors`; RunError when the file is missing or damaged.
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Values]:
+    """Tensors and `info` of `write_tensors`; RunError when the file is missing or damaged."""
+    return read_described(path, lambda header, info: info)
 
-    check: sees each tensor's type and shape, and `info`, before a tensor is read, and raises to refuse the file.
+
+def read_described(path: Path, parse: Callable[[Header, Values], T]) -> tuple[dict[str, Tensor], T]:
+    """Tensors of a file, and what `parse` makes of its description; RunError when the file is missing or damaged.
+
+    parse: sees each tensor's type and shape, and the description, before a tensor is read, and raises to refuse the file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             info = json.loads((file.metadata() or {})["ddtool"])
             if not isinstance(info, dict):
                 raise RunError(f"{path} is not a file of ddtool.", RESTORE)
-            if "mirror" in info:  # as files of version 0.1 call it
-                info.setdefault("flip", info.pop("mirror"))
-            if check:
-                slices = {name: file.get_slice(name) for name in list(file.keys())}
-                check({name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}, info)
-            tensors = {
-                name: file.get_tensor(name).clone() for name in list(file.keys())
-            }  # copies: Windows replaces no mapped file
+            slices = {name: file.get_slice(name) for name in list(file.keys())}
+            parsed = parse({k: (part.get_dtype(), tuple(part.get_shape())) for k, part in slices.items()}, info)
+            tensors = {name: file.get_tensor(name).clone() for name in slices}  # Windows replaces no mapped file
     except FileNotFoundError:
         hint = f"The run is incomplete: `ddtool adapt --resume {run_above(path) or 'RUN'}` finishes it."
         raise RunError(f"{path} is missing.", hint) from None
@@ -70,76 +69,88 @@ def read_tensors(
         reason = "it says nothing about ddtool" if isinstance(error, KeyError) else error
         hint = f"Remove it, then `ddtool adapt --resume {run_above(path) or 'RUN'}` makes it again."
         raise RunError(f"{path} is damaged or not a file of ddtool: {reason}.", hint) from error
-    return tensors, info
+    return tensors, parsed
+
+
+def read_own(path: Path, kind: type[D], what: str, hint: str) -> tuple[dict[str, Tensor], D]:
+    """Tensors and description of a file of one kind; RunError, before a tensor is read, when they do not go together."""
+
+    def parse(header: Header, info: Values) -> D:
+        try:
+            found = kind.of(info)
+            fault = found.header_fault(header)
+        except ValueError as error:
+            fault = str(error)
+        if fault:
+            raise RunError(f"{path} is not {what}: {fault}.", hint)
+        return found
+
+    return read_described(path, parse)
+
+
+def described(record: Any, names: Iterable[str]) -> Values:
+    """The fields of a dataclass as JSON values, its whitening as what a file says of it."""
+    return {name: getattr(record, name) for name in names} | {"whitening": stored(record.whitening)}
+
+
+def stored(found: Whitening | None) -> Values | None:
+    """What a file says of a whitening; None where there is none."""
+    return None if found is None else cast(Values, found.description())
+
+
+def whitening_tensors(found: Whitening | None) -> dict[str, Tensor]:
+    """The tensors of a whitening, none where there is none."""
+    return {} if found is None else found.tensors()
+
+
+def restored_whitening(path: Path, tensors: dict[str, Tensor], said: object) -> Whitening | None:
+    """The whitening that a file holds, whose description was found right; RunError when it cannot be inverted."""
+    try:
+        return Whitening.restored(cast(Stored, said), tensors) if said else None
+    except DataError as error:
+        raise RunError(f"{path} is refused. {error.message}", RESTORE) from error
+
+
+# ------------------------------------------------------------------------------------------------------------------- a set
 
 
 def write_set(path: Path, synthetic: SyntheticSet) -> None:
     """A synthetic set in the exact format, one safetensors file: its tensors, those of its whitening, and JSON metadata."""
-    info = {f.name: getattr(synthetic, f.name) for f in fields(SyntheticSet) if f.name not in SET_TENSORS}
-    write_whitened(path, {name: getattr(synthetic, name) for name in SET_TENSORS}, info)
+    tensors = {name: getattr(synthetic, name) for name in SET_TENSORS} | whitening_tensors(synthetic.whitening)
+    write_tensors(
+        path, tensors, described(synthetic, [f.name for f in fields(SyntheticSet) if f.name not in SET_TENSORS])
+    )
 
 
 def read_set(path: Path) -> SyntheticSet:
     """The inverse of `write_set`; RunError for a damaged or foreign file. Nothing is read before the header is found right."""
-
-    def check(header: Header, info: dict[str, Any]) -> None:
-        if fault := set_fault(header, info):
-            raise RunError(f"{path} is not a synthetic set of ddtool: {fault}.", SET_HINT)
-
-    tensors, info = read_tensors(path, check)
-    for name in ("class_names", "mean", "std"):
-        info[name] = tuple(info[name])
-    info["whitening"] = restored_whitening(path, tensors, info)
-    found = SyntheticSet(images=tensors["images"], labels=tensors["labels"], hard=tensors["hard"], **info)
+    tensors, info = read_own(path, SetDescription, "a synthetic set of ddtool", SET_HINT)
+    found = SyntheticSet(
+        images=tensors["images"],
+        labels=tensors["labels"],
+        hard=tensors["hard"],
+        ipc=info.ipc,
+        class_names=info.class_names,
+        mean=info.mean,
+        std=info.std,
+        mirror=info.mirror,
+        label_scale=info.label_scale,
+        method=info.method,
+        stage=info.stage,
+        label_method=info.label_method,
+        source=source_of(info),
+        label_convention=info.label_convention,
+        factor=info.factor,
+        whitening=restored_whitening(path, tensors, info.whitening),
+    )
     if not finite(found.images) or not finite(found.labels) or not labels_fit(found.hard, found.num_classes):
         raise RunError(f"{path} has values that are not finite, or labels that name no class.", SET_HINT)
     return found
 
 
-def set_fault(header: Header, info: dict[str, Any]) -> str:
-    """What is wrong with the header of a set's file; empty when it is one of ours."""
-    info.setdefault("factor", 1)  # files of version 0.1 have neither
-    info.setdefault("whitening", None)
-    kinds: dict[str, tuple[type, ...]] = {"ipc": (int,), "label_scale": (int, float), "factor": (int,)}
-    kinds |= dict.fromkeys(("method", "stage", "label_method", "label_convention"), (str,))
-    known = {f.name for f in fields(SyntheticSet)} - set(SET_TENSORS)
-    if info.keys() != known:
-        return f"its description is about {', '.join(sorted(info.keys() ^ known))}"
-    if wrong := [name for name, kind in kinds.items() if type(info[name]) not in kind]:
-        return f"'{wrong[0]}' is {info[wrong[0]]!r:.40}"
-    shapes = {name: shape for name, (_, shape) in header.items() if not name.startswith("whitening.")}
-    images, C = shapes.get("images", ()), len(info["class_names"]) if isinstance(info["class_names"], list) else 0
-    m = info["ipc"] * C
-    if len(images) != 4 or shapes != {"images": (m, *images[1:]), "labels": (m, C), "hard": (m,)} or m < 1:
-        return f"ipc {info['ipc']} and {C} classes do not go with tensors {shapes}"
-    if any(dtype != ("I64" if name == "hard" else "F32") for name, (dtype, _) in header.items()):
-        return "its tensors are of other types"
-    if not 1 <= info["factor"] <= min(LARGEST_FACTOR, *images[2:]):
-        return f"'factor' is {info['factor']}"
-    if not 0 < info["label_scale"] < math.inf:
-        return "'label_scale' is not positive"
-    if info["label_convention"] != CENTRED or info["label_method"] not in LABEL_METHODS:
-        return f"its labels are '{info['label_convention']:.40}', '{info['label_method']:.40}'"
-    return description_fault(info, images[1:]) or whitening_fault(header, info, images[1:])
-
-
-def description_fault(info: dict[str, Any], shape: Sequence[Any]) -> str:
-    """What is wrong with class names, mean, std and source of images of `shape` (c, h, w); empty when nothing is."""
-    if not all(type(n) is int for n in shape) or len(shape) != 3 or shape[0] not in (1, 3):
-        return f"images of shape {tuple(shape)!r:.60} are none"
-    if not 1 <= min(shape[1:]) <= max(shape[1:]) <= LARGEST_SIDE:
-        return f"images of {shape[1]}x{shape[2]} pixels are too large"
-    names = info["class_names"]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) and len(n) <= 200 for n in names):
-        return "its class names are no list of names"
-    for name, least in (("mean", -math.inf), ("std", 0)):
-        values = info[name]
-        sound = isinstance(values, list) and all(type(v) in (int, float) and least < v < math.inf for v in values)
-        if not sound or len(values) != shape[0]:
-            return f"'{name}' is not {shape[0]} usable numbers"
-    if type(info["flip"]) is not bool or not isinstance(info["source"], dict):
-        return "'flip' or 'source' is of another type"
-    return ""
+def source_of(info: Description) -> Source:
+    """Where the images came from, as a file says it; what comes from the Hub is checked by `sharing`."""
+    return cast(Source, dict(info.source))
 
 
 def labels_fit(labels: Tensor, num_classes: int) -> bool:
@@ -147,67 +158,67 @@ def labels_fit(labels: Tensor, num_classes: int) -> bool:
     return int(labels.min()) >= 0 and int(labels.max()) < num_classes
 
 
-def write_whitened(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
-    """`write_tensors` of `info` with a whitening in it, which goes to tensors and a description."""
-    found: Whitening | None = info["whitening"]
-    described = info | {"whitening": None if found is None else found.description()}
-    write_tensors(path, tensors | ({} if found is None else found.tensors()), described)
-
-
-def restored_whitening(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> Whitening | None:
-    """The whitening that a file holds; RunError when it cannot be inverted."""
-    try:
-        return Whitening.restored(info["whitening"], tensors) if info["whitening"] else None
-    except DataError as error:
-        raise RunError(f"{path} is refused. {error.message}", RESTORE) from error
-
-
-def whitening_fault(header: Header, info: dict[str, Any], image: Sequence[int]) -> str:
-    """What is wrong with the whitening of images of a shape (c, h, w); empty when nothing is. Files of version 0.1 have none."""
-    info.setdefault("whitening", None)
-    return whitening.fault(info["whitening"], {name: shape for name, (_, shape) in header.items()}, image)
+# ------------------------------------------------------------------------------------------- labels of Eq. 3, a whitening
 
 
 def write_whitening(path: Path, found: Whitening) -> None:
     """Write a whitening alone."""
-    write_whitened(path, {}, {"whitening": found})
+    write_tensors(path, found.tensors(), {"whitening": stored(found)})
 
 
 def read_whitening(path: Path) -> Whitening | None:
     """Read what `write_whitening` wrote; RunError for a damaged file."""
     tensors, info = read_tensors(path)
-    return restored_whitening(path, tensors, info)
+    return restored_whitening(path, tensors, info["whitening"])
 
 
-LabelHead = tuple[dict[str, Tensor], Tensor, dict[str, Any]]
-"""θ (weights of the fixed network, by name), W_θ (d, C), and what is needed to use them: `LABEL_INFO` and the whitening."""
+@dataclass(frozen=True, kw_only=True)
+class LabelHead:
+    """θ (weights of the fixed network, by name) and W_θ (d, C) of Eq. 3, with what a run keeps of its target: all that is needed
+    to use them.
+
+    shape: (c, h, w) of an image;  label_width: channels of the fixed network;  mean, std: by channel;
+    mirror: whether classes survive a left-right mirror;  pool_ipc: images per class of Z; None in files that do not say.
+    """
+
+    theta: dict[str, Tensor]
+    W: Tensor
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shape: tuple[int, int, int]
+    label_width: int
+    mirror: bool
+    pool_ipc: int | None
+    source: Source
+    whitening: Whitening | None
 
 
-def write_label_head(path: Path, theta: dict[str, Tensor], W: Tensor, info: dict[str, Any]) -> None:
+def write_label_head(path: Path, head: LabelHead) -> None:
     """Write θ and W_θ of Eq. 3 with what is needed to use them."""
-    write_whitened(path, {f"theta.{k}": v for k, v in theta.items()} | {"W": W}, info)
+    tensors = {f"theta.{k}": v for k, v in head.theta.items()} | {"W": head.W} | whitening_tensors(head.whitening)
+    write_tensors(path, tensors, described(head, [f.name for f in fields(LabelHead) if f.name not in ("theta", "W")]))
 
 
 def read_label_head(path: Path) -> LabelHead:
     """Read what `write_label_head` wrote; RunError when anything is missing, before a tensor is read."""
+    tensors, info = read_own(path, LabelDescription, "the label network of a run", RESTORE)
+    return LabelHead(
+        theta={k.removeprefix("theta."): v for k, v in tensors.items() if k.startswith("theta.")},
+        W=tensors["W"],
+        class_names=info.class_names,
+        mean=info.mean,
+        std=info.std,
+        shape=info.shape,
+        label_width=info.label_width,
+        mirror=info.mirror,
+        pool_ipc=info.pool_ipc,
+        source=source_of(info),
+        whitening=restored_whitening(path, tensors, info.whitening),
+    )
 
-    def check(header: Header, info: dict[str, Any]) -> None:
-        if fault := label_head_fault(header, info):
-            raise RunError(f"{path} is not the label network of a run: {fault}.", RESTORE)
 
-    tensors, info = read_tensors(path, check)
-    info["whitening"] = restored_whitening(path, tensors, info)
-    theta = {k.removeprefix("theta."): v for k, v in tensors.items() if k.startswith("theta.")}
-    return theta, tensors["W"], info
-
-
-def label_head_fault(header: Header, info: dict[str, Any]) -> str:
-    """What is wrong with the header of a label network's file; empty when nothing is."""
-    absent = [name for name in LABEL_INFO if name not in info] + ["W"] * ("W" not in header)
-    if absent:
-        return f"it misses {', '.join(absent)}"
-    shape = info["shape"] if isinstance(info["shape"], list) else ()
-    return description_fault(info, shape) or whitening_fault(header, info, shape)
+# ------------------------------------------------------------------------------------------------- checkpoints, parquet
 
 
 class FileSaver:
@@ -239,7 +250,7 @@ def write_parquet(
     from pyarrow import parquet
 
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(class_names))}
-    columns: dict[str, Any] = {"label": labels.tolist()}
+    columns: dict[str, Sequence[object] | np.ndarray] = {"label": labels.tolist()}
     columns["image"] = [
         Image.fromarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy())
         for image in images.cpu()
@@ -266,13 +277,7 @@ def read_parquet(path: Path, num_classes: int) -> tuple[Tensor, Tensor]:
             check_parquet(file.metadata)
             if file.schema_arrow.field("label").type != pyarrow.int64():
                 raise ValueError("its labels are of another type")
-            pictures: list[Any] = []
-            labels: list[Any] = []
-            for batch in file.iter_batches(batch_size=16, columns=["image.bytes", "label"]):
-                for cell in batch["image"]:
-                    pictures.append(decoded(cell["bytes"].as_py(), pictures[:1], file.metadata.num_rows))
-                labels.append(batch["label"].to_numpy(zero_copy_only=False))
-        images, classes = torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.concatenate(labels))
+            images, classes = rows_of(file)
     except FileNotFoundError:
         raise RunError(f"{path} is missing.", "Only sets that were made already can be used from this run.") from None
     except (pyarrow.ArrowException, OSError, LookupError, TypeError, ValueError, SyntaxError) as error:
@@ -280,6 +285,17 @@ def read_parquet(path: Path, num_classes: int) -> tuple[Tensor, Tensor]:
     if classes.ndim != 1 or classes.is_floating_point() or not labels_fit(classes, num_classes):
         raise RunError(f"{path} has labels outside the {num_classes} classes of the run.", RESTORE)
     return (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)).contiguous(), classes
+
+
+def rows_of(file: Any) -> tuple[Tensor, Tensor]:
+    """Images uint8 (m, h, w) or (m, h, w, 3) and labels (m,) of an open parquet file. Raises as `decoded`."""
+    pictures: list[Any] = []
+    labels: list[Any] = []
+    for batch in file.iter_batches(batch_size=16, columns=["image.bytes", "label"]):
+        for cell in batch["image"]:
+            pictures.append(decoded(cell["bytes"].as_py(), pictures[:1], file.metadata.num_rows))
+        labels.append(batch["label"].to_numpy(zero_copy_only=False))
+    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.concatenate(labels))
 
 
 def check_parquet(metadata: Any) -> None:

@@ -13,18 +13,19 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
-from ddtool.config import RunConfig, from_dict, to_dict
+from ddtool.config import RunConfig, Values, from_dict, to_dict
 from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.data.whitening import Whitening
 from ddtool.errors import RunError, UsageError
-from ddtool.evaluation.protocols import ScoreKey
+from ddtool.evaluation.protocols import Score, ScoreKey
 from ddtool.events import Done, Event
 from ddtool.models.generator import Generator
 from ddtool.runs import files, formats
@@ -32,10 +33,19 @@ from ddtool.runs.facts import Environment, RunFacts, Spent
 from ddtool.runs.files import RESTORE, write_atomically
 from ddtool.runs.foreign import check_free
 from ddtool.runtime.engine import Engine
+from ddtool.sources.decode import Broken
 from ddtool.version import __version__
 
 STAGES = ("initial", "generated", "refined", "distilled")
 """What a set of a run may be at, first to last."""
+
+
+class Results(TypedDict):
+    """The content of results.json, as it is written."""
+
+    scores: list[Values]
+    timings: dict[str, float]
+    facts: Values
 
 
 class Run:
@@ -83,7 +93,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------------- results
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Results:
         """Scores, timings and facts so far, as JSON values; RunError when the file is damaged."""
         if not self.has(files.RESULTS):
             return {"scores": [], "timings": {}, "facts": {}}
@@ -91,7 +101,7 @@ class Run:
         parts = {"scores": list, "timings": dict, "facts": dict}
         if not isinstance(results, dict) or not all(isinstance(results.get(k), t) for k, t in parts.items()):
             raise self.damaged(files.RESULTS, "scores, timings and facts are expected")
-        return results
+        return cast(Results, results)
 
     def noted(self) -> RunFacts:
         """The same as a record, every value checked; RunError when the file is damaged."""
@@ -107,20 +117,30 @@ class Run:
         except ValueError as error:
             raise self.damaged(files.ENVIRONMENT, str(error)) from error
 
-    def record(self, *, score: dict[str, Any] | None = None, **facts: Any) -> None:
-        """Add a score (replacing one of the same measurement), timings or facts."""
+    def record(self, **facts: JsonValue) -> None:
+        """Add facts by name, each replacing one of the same name."""
         results = self.results()
-        if score is not None:
-            kept = [s for s in results["scores"] if ScoreKey.of(s) != ScoreKey.of(score)]
-            results["scores"] = [*kept, score]
-        results["timings"] |= facts.pop("timings", {})
         results["facts"] |= facts
         self.write_json(files.RESULTS, results)
 
-    def record_spent(self, ipc: int, steps: int, step_seconds: float, overhead_seconds: float) -> None:
-        """What a set took: steps, seconds in them, and seconds of overhead."""
-        spent = Spent(steps=steps, step_seconds=round(step_seconds, 2), overhead_seconds=round(overhead_seconds, 2))
-        self.record(spent=self.results()["facts"].get("spent", {}) | {f"ipc{ipc}": spent.stated()})
+    def record_score(self, score: Score) -> None:
+        """Add a score, replacing one of the same measurement."""
+        results = self.results()
+        kept = [s for s in results["scores"] if ScoreKey.of(s) != score.key]
+        results["scores"] = [*kept, score.to_dict()]
+        self.write_json(files.RESULTS, results)
+
+    def record_seconds(self, phase: str, seconds: float) -> None:
+        """Add what a phase took, replacing what it took before."""
+        results = self.results()
+        results["timings"][phase] = seconds
+        self.write_json(files.RESULTS, results)
+
+    def record_spent(self, ipc: int, steps: int, step_seconds: float, outside_seconds: float) -> None:
+        """What a set took: steps, seconds in them, and seconds outside them."""
+        spent = Spent(steps=steps, step_seconds=round(step_seconds, 2), outside_seconds=round(outside_seconds, 2))
+        known = {name: before.stated() for name, before in self.noted().facts.spent.items()}
+        self.record(spent={**known, f"ipc{ipc}": spent.stated()})
 
     def steps(self) -> dict[str, int]:
         """The last step that each phase has reported."""
@@ -143,7 +163,7 @@ class Run:
         """Append an event to metrics.jsonl. A phase that ends again has begun anew, or counts all its sittings."""
         files.append_event(self.folder / files.METRICS, event)
         if isinstance(event, Done):
-            self.record(timings={event.phase: round(event.seconds, 2)})
+            self.record_seconds(event.phase, round(event.seconds, 2))
 
     # ----------------------------------------------------------------------------------------------------- artefacts
 
@@ -161,12 +181,12 @@ class Run:
     def load_generator(self) -> Generator:
         return Generator.load(self.folder / files.GENERATOR)
 
-    def save_label_head(self, theta: dict[str, Tensor], W: Tensor, info: dict[str, Any]) -> None:
-        """θ (the fixed network's weights) and W_θ of Eq. 3, with what is needed to use them; `info["whitening"]` among it."""
-        formats.write_label_head(self.folder / files.LABELS, theta, W, info)
+    def save_label_head(self, head: formats.LabelHead) -> None:
+        """θ (the fixed network's weights) and W_θ of Eq. 3, with what is needed to use them."""
+        formats.write_label_head(self.folder / files.LABELS, head)
 
     def load_label_head(self) -> formats.LabelHead:
-        """θ, W_θ and the information saved beside them; RunError when anything is missing."""
+        """What `save_label_head` kept; RunError when anything is missing."""
         return formats.read_label_head(self.folder / files.LABELS)
 
     def save_whitening(self, whitening: Whitening | None) -> None:
@@ -258,7 +278,7 @@ class Run:
         hint = f"Remove it; `ddtool adapt --resume {self.folder}` measures the scores again."
         return RunError(f"{self.folder / name} is damaged: {reason}.", hint if name == files.RESULTS else RESTORE)
 
-    def save_broken(self, images: Sequence[Mapping[str, Any]]) -> None:
+    def save_broken(self, images: Sequence[Broken]) -> None:
         """The broken images of the dataset that were set aside, one a line in skipped.jsonl; no file when there are none."""
         if images:
             lines = "".join(json.dumps(image) + "\n" for image in images)
@@ -269,7 +289,7 @@ class Run:
         files.write_json(self.folder / name, value)
 
 
-def environment(engine: Engine) -> dict[str, Any]:
+def environment(engine: Engine) -> dict[str, str | int]:
     """Versions, device and time: what a reader needs to judge the numbers."""
     return {
         "ddtool": __version__,

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -185,7 +185,7 @@ class Loop:
     def _restore(self, saved: Checkpoint) -> None:
         for name, t in self.tensors.items():
             t.copy_(saved[f"tensor.{name}"])
-        state: dict[int, dict[str, Any]] = {}
+        state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in saved.items():
             if name.startswith("optimiser."):
                 _, index, key = name.split(".")

@@ -82,8 +82,8 @@ def dataset_metadata(facts: RepoFacts) -> "DatasetCardData":
     from huggingface_hub import DatasetCardData
 
     images = sum(made.images or 0 for made in facts.sets.values())
-    learns = facts.method is None or facts.method.learns
-    what = "distilled" if learns or not facts.method else facts.method.title or facts.made_by
+    learns = facts.method.learns
+    what = "distilled" if learns else facts.method.title or facts.made_by
     return DatasetCardData(
         **licence(facts),
         pretty_name=f"{source_name(facts)}, {what}: {enumerated(facts.ipcs)} per class",

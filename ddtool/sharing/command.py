@@ -41,7 +41,8 @@ def differences(config: Mapping[str, Any], preset: str) -> Iterator[tuple[str, A
         if key in ("dataset", "ipc", "seed", "generator", "method", "seconds"):
             continue
         if isinstance(value, dict):
-            inner = usual[key] if isinstance(usual[key], dict) else {}
+            below = usual[key]
+            inner = below if isinstance(below, dict) else {}
             yield from ((f"{key}.{k}", v) for k, v in value.items() if inner.get(k) != v)
         elif value != usual[key]:
             yield key, value

@@ -7,16 +7,15 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import JsonValue
 from safetensors import safe_open
 
 from ddtool import methods
 from ddtool.config import RunConfig, to_dict
+from ddtool.data import images
 from ddtool.errors import HubError, NotOnHubError, RunError
 from ddtool.events import Note, Phase, Report
 from ddtool.hub.download import licence_of
@@ -58,23 +57,23 @@ def describe_run(run: Run, pool: int) -> RepoFacts:
     source = public_source(made_from)
     dataset = config.dataset if source.kind == "hub" else source.name
     public = replace(config, dataset=dataset, generator=public_generator(config.generator))
-    method = method_of(config)
+    method = MethodFacts.of_record(methods.find(config.method))
     results, environment = run.noted(), public_environment(run)
-    facts = RepoFacts(
+    return RepoFacts(
         format=FORMAT,
         kind=SETS,
         ddtool=__version__,
         source=source,
         class_names=class_names,
         shape=shape,
-        generator=None if method else public.generator,
-        generator_licence=None if method else generator_licence(config.generator),
-        parameters=None if method else parameters(run.folder / "generator" / WEIGHTS_FILE),
+        method=method,
+        generator=public.generator if method.has_generator else None,
+        generator_licence=generator_licence(config.generator) if method.has_generator else None,
+        parameters=parameters(run.folder / "generator" / WEIGHTS_FILE) if method.has_generator else None,
         sets={n: describe_set(run, n, public, source, results, environment) for n in run.ipcs()},
         pretraining=None,
         pool=pool,
     )
-    return facts.but(method=method) if method else facts
 
 
 def describe_set(
@@ -134,17 +133,11 @@ def describe_generator(name: str, folder: Path, repo: str) -> RepoFacts:
     )
 
 
-def method_of(config: RunConfig) -> MethodFacts | None:
-    """The method of a run, where it is another than the generator's."""
-    kind = methods.find(config.method)
-    return None if kind.has_generator else MethodFacts(name=kind.name, title=kind.title, learns=kind.learns)
-
-
-def target_of(run: Run) -> tuple[tuple[str, ...], tuple[int, int, int], Mapping[str, Any]]:
+def target_of(run: Run) -> tuple[tuple[str, ...], tuple[int, int, int], images.Source]:
     """What the run was made from: class names, shape (c, h, w) and source; RunError when the run does not say."""
     if methods.has_generator(run.config().method):
-        info = run.load_label_head()[2]
-        return tuple(info["class_names"]), tuple(info["shape"]), info["source"]
+        head = run.load_label_head()
+        return head.class_names, head.shape, head.source
     made = run.load_set(run.ipcs()[0])
     c, h, w = made.images.shape[1:]
     return made.class_names, (c, h, w), made.source
@@ -158,12 +151,12 @@ def public_environment(run: Run) -> Environment:
     return env
 
 
-def public_source(source: Mapping[str, Any]) -> Source:
+def public_source(source: images.Source) -> Source:
     """Where data came from, without a place on this disk: of a folder its name, of a Hub dataset its alias or id."""
     public = {key: value for key, value in source.items() if key != "path"}
     if source.get("kind") == "hub":
-        return Source(**public | {"name": SHORT.get(source["id"], source["id"])})
-    return Source(**public | {"name": last_part(str(source.get("path") or source.get("name")))})
+        return Source.model_validate(public | {"name": SHORT.get(source["id"], source["id"])})
+    return Source.model_validate(public | {"name": last_part(str(source.get("path") or source.get("name")))})
 
 
 def public_generator(name: str) -> str:

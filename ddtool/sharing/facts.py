@@ -20,8 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from ddtool import methods
 from ddtool.hub.names import DATASET, MODEL, is_commit, is_repo, parse
-from ddtool.methods import default
 from ddtool.runs.facts import Environment, Notes, Perhaps, Record, Scores
 from ddtool.sources.names import ALIASES
 
@@ -132,11 +132,20 @@ class SetFacts(Record):
 
 
 class MethodFacts(Record):
-    """The method that made the sets, where it is another than the generator's."""
+    """The method that made the sets."""
 
     name: str
     title: str = ""
     learns: bool = True
+    has_generator: bool = False
+    """Absent in files of earlier versions, which named methods without a generator alone."""
+
+    @classmethod
+    def of_record(cls, method: methods.Record) -> Self:
+        """What is published of a method."""
+        if method.has_generator:
+            return cls(name=method.name, title=method.short_title, learns=method.learns, has_generator=True)
+        return cls(name=method.name, title=method.title, learns=method.learns)
 
 
 def _method(values: object) -> object:
@@ -146,6 +155,10 @@ def _method(values: object) -> object:
     if not isinstance(name, str) or not _METHOD.fullmatch(name):
         raise ValueError("its method is not named as ddtool does")
     return values
+
+
+def _usual_method() -> MethodFacts:
+    return MethodFacts.of_record(methods.default())
 
 
 def _repo(name: object, field: ValidationInfo) -> object:
@@ -215,8 +228,8 @@ class RepoFacts(Record):
     parameters: int | None = None
     pool: int = 0
     """Real images in the repo, or shown on its card."""
-    method: Annotated[MethodFacts | None, BeforeValidator(_method)] = None
-    """Absent where a generator made the sets."""
+    method: Annotated[MethodFacts, BeforeValidator(_method)] = Field(default_factory=_usual_method)
+    """What made the sets; a file of an earlier version that names none is of the default method."""
     sets: Annotated[dict[Ipc, SetFacts], Field(max_length=MOST_IPCS)]
     """By images per class."""
     pretraining: JsonValue = None
@@ -255,13 +268,7 @@ class RepoFacts(Record):
     @property
     def made_by(self) -> str:
         """The name of the method that made the sets."""
-        return self.maker.name
-
-    @property
-    def maker(self) -> MethodFacts:
-        """The method that made the sets: the default one, where the facts name no other."""
-        usual = default()
-        return self.method or MethodFacts(name=usual.name, title=usual.short_title, learns=usual.learns)
+        return self.method.name
 
     def written(self) -> bytes:
         """The content of ddtool.json: the same facts give the same bytes."""

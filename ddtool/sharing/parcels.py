@@ -152,7 +152,7 @@ def dataset_parcel(
         check_same(base, {name: files[name]}, there, f"another set of ipc {n}", options)
     kept, removed = sets_to_keep(there, known, names[DATASET], options)
     files |= picture(run, base, there, known, temporary)
-    before = there.model_repo if there and not known.method else None
+    before = there.model_repo if there and known.method.has_generator else None
     facts = known.but(
         kind=SETS,
         repo=names[DATASET],
@@ -160,7 +160,7 @@ def dataset_parcel(
         dataset_repo=None,
         sets=kept | known.sets,
     )
-    how = f"by {facts.made_by}" if facts.method else "distilled"
+    how = "distilled" if facts.method.has_generator else f"by {facts.made_by}"
     title = f"{cards.source_name(facts)}, {how}: IPC {', '.join(map(str, run.ipcs()))}, by ddtool"
     return sealed(Parcel(DATASET, names[DATASET], base, files, facts, title, removed), there, options)
 

@@ -103,7 +103,7 @@ def pulled_run(name: str, report: Report = silent) -> Run:
 
 def _generator_hint(facts: RepoFacts) -> str:
     """What to do with a repo that holds no adapted generator."""
-    if facts.method:
+    if not facts.method.has_generator:
         return f"A set of another size is another run: `ddtool adapt DATASET --method {facts.made_by} --ipc N`."
     if facts.model_repo:
         return f"Its generator is {facts.model_repo}."
@@ -196,20 +196,20 @@ def of_source(config: RunConfig, source: Source) -> RunConfig:
 def check_run(run: Run, found: Found) -> None:
     """Everything that `generate` will use of a pulled run, looked at once."""
     run.load_generator()
-    theta, W, info = run.load_label_head()
-    check_labels(theta, W, info, run.folder)
-    facts, names, shape = found.facts, tuple(info["class_names"]), tuple(info["shape"])
+    head = run.load_label_head()
+    check_labels(head, run.folder)
+    facts, names, shape = found.facts, head.class_names, head.shape
     fault = ""
     try:
-        source = Source.of(info["source"])
+        source = Source.of(head.source)
     except ValueError as error:
         raise found.refused(LABELS, str(error)) from error
     if (names, shape) != (facts.class_names, facts.shape):
         fault = f"its classes and image size are not those of {FACTS}"
     elif source != facts.source:
         fault = f"its source is not that of {FACTS}"
-    elif type(info.get("pool_ipc")) is not int or not 1 <= info["pool_ipc"] <= MOST_CLASSES:
-        fault = f"its pool is of {info.get('pool_ipc')!r:.40} images per class"
+    elif not 1 <= (head.pool_ipc or 0) <= MOST_CLASSES:
+        fault = f"its pool is of {head.pool_ipc} images per class"
     if fault:
         raise found.refused(LABELS, fault)
     if run.has(POOL):

@@ -150,12 +150,12 @@ def _spent_view(spent: Spent | None) -> View:
 
 def _method(facts: RepoFacts) -> View:
     """The method that made the sets, and whether it is another than the generator's."""
-    maker = facts.maker
+    maker = facts.method
     return {
         "name": maker.name,
         "title": maker.title or maker.name,
         "learns": maker.learns,
-        "other": facts.method is not None,
+        "other": not maker.has_generator,
     }
 
 
@@ -172,7 +172,7 @@ def _machines(facts: RepoFacts) -> Iterator[View]:
 
 def _preview_rows(facts: RepoFacts) -> str:
     """What the rows of preview.png are, from the top: that of the largest set."""
-    if facts.method:
+    if not facts.method.has_generator:
         return "real images of the source, " * bool(facts.pool) + f"the {OTHERS[facts.method.learns]}"
     rows = ["real images of the source"] if facts.pool else []
     rows.append("what the generator makes of them" if rows else "what the generator makes")
@@ -217,7 +217,7 @@ def _unwhitened(ipc: int, made: SetFacts) -> str:
 
 def _score_view(ipc: int, score: Score, facts: RepoFacts) -> View:
     """One row of a table of results."""
-    names = STAGES | {"distilled": OTHERS[facts.method is None or facts.method.learns]}
+    names = STAGES | {"distilled": OTHERS[facts.method.learns]}
     where = "the set in this repository" if facts.kind == SETS else "the set in the dataset repository"
     remark = f" ({where})" if score.stage == facts.sets[ipc].stage else ""
     remark += ", before rounding to 8 bits" * (score.pixels == EXACT)

@@ -24,17 +24,22 @@ def unpacked(archive: Path, beside: Path, report: Report) -> Iterator[Path]:
     beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=beside) as folder:
         try:
-            for done, total, name, stream in _members(archive):
-                with stream, open(_place(Path(folder), name, archive), "wb") as file:
-                    shutil.copyfileobj(stream, file, 1 << 20)
-                if done % 1000 == 0:
-                    report(Step("unpack", done, total, {}))
+            _unpack(archive, Path(folder), report)
         except (OSError, EOFError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
             said = getattr(error, "strerror", None) or str(error)
             raise DataError(
                 f"The archive '{archive}' cannot be unpacked: {said}.", "Unpack it, and name the folder."
             ) from error
         yield Path(folder)
+
+
+def _unpack(archive: Path, folder: Path, report: Report) -> None:
+    """Every regular file of the archive into a folder."""
+    for done, total, name, stream in _members(archive):
+        with stream, open(_place(folder, name, archive), "wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+        if done % 1000 == 0:
+            report(Step("unpack", done, total, {}))
 
 
 def names_in(archive: Path) -> list[str]:

@@ -13,15 +13,17 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, FiniteFloat, TypeAdapter
 
+from ddtool.config import Values
 from ddtool.errors import DataError
 from ddtool.events import Note, Report
-from ddtool.sources.decode import Split, Written, write_images
+from ddtool.sources.decode import Broken, Split, Written, write_images
 from ddtool.sources.labels import check_every_class
 from ddtool.sources.options import DataOptions
 from ddtool.sources.pixels import Rules
@@ -38,14 +40,59 @@ _ABANDONED = 24 * 3600.0  # seconds after which a temporary folder belongs to no
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What is decided about a dataset before it is decoded."""
+
+    class_names: tuple[str, ...]
+    source: Values
+    """Splits, columns and options, for `ImageData.source`."""
+    found: dict[str, int]
+    """Files that were found and are not used, by kind."""
+    notes: tuple[str, ...]
+    """What was said about the data when it was read."""
+
+
+Channels = Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
+"""A number for each channel."""
+Shape = tuple[int, int, int, int]
+"""Of the images of a part: (n, c, h, w)."""
+
+
+@dataclass(frozen=True)
+class Meta(Facts):
+    """The content of meta.json: the facts, and what decoding found out."""
+
+    format: int
+    mean: Channels
+    std: Channels
+    shared: int
+    """Test images whose pixels are those of a training image."""
+    train: Shape
+    test: Shape
+
+    def shape(self, part: str) -> Shape:
+        """The shape of the images of "train" or "test"."""
+        return self.train if part == "train" else self.test
+
+    @property
+    def sound(self) -> bool:
+        """Whether its parts go together, and are of this version."""
+        channels = {self.train[1], self.test[1], len(self.mean), len(self.std)}
+        return self.format == FORMAT and len(channels) == 1 and len(self.class_names) > 1
+
+
+META = TypeAdapter(Meta)
+
+
+@dataclass(frozen=True)
 class Entry:
-    """A filled cache folder and its `meta.json`: format, class_names, mean, std, source, notes, shapes by part."""
+    """A filled cache folder and its meta.json."""
 
     folder: Path
-    meta: dict[str, Any]
+    meta: Meta
 
-    def broken(self) -> list[dict[str, Any]]:
-        """The images that were set aside: split, row, image, reason."""
+    def broken(self) -> list[Broken]:
+        """The images that were set aside."""
         try:
             lines = (self.folder / BROKEN).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -60,14 +107,14 @@ def rules(options: DataOptions) -> Rules:
 
 def build(
     splits: Sequence[Split],
-    facts: dict[str, Any],
+    facts: Facts,
     final: Path,
     options: DataOptions,
     *,
     workers: int,
     report: Report,
 ) -> Entry:
-    """Decode `splits` and put the entry at `final`; `facts` (class_names, source, notes, found) go into its meta.json.
+    """Decode `splits` and put the entry at `final`; the facts go into its meta.json.
 
     Raises DataError for too many rows that cannot be decoded, images of unequal size, or a cache that cannot be written.
     """
@@ -75,9 +122,9 @@ def build(
     try:
         with _scratch(final) as folder:
             written = write_images(splits, folder, rules(options), allowed, workers, report)
-            meta = facts | _write_labels(splits, folder, written, facts["class_names"])
-            meta["notes"] = [*facts["notes"], *_said(written, report)]
-            (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+            meta = _write_labels(splits, folder, written, facts)
+            meta = replace(meta, notes=(*facts.notes, *_said(written, report)))
+            (folder / "meta.json").write_text(json.dumps(asdict(meta), indent=1), encoding="utf-8")
             if written.broken:
                 lines = "".join(json.dumps(image) + "\n" for image in written.broken)
                 (folder / BROKEN).write_text(lines, encoding="utf-8")
@@ -110,20 +157,29 @@ def cache_error(cache: Path, error: OSError) -> DataError:
     )
 
 
-def _write_labels(splits: Sequence[Split], folder: Path, written: Written, names: Sequence[str]) -> dict[str, Any]:
-    """The labels of both parts; returns what meta.json says about the arrays."""
-    plan, shapes = written.plan, {}
+def _write_labels(splits: Sequence[Split], folder: Path, written: Written, facts: Facts) -> Meta:
+    """Write the labels of both parts; returns the content of meta.json."""
+    plan, counts = written.plan, list[int]()
     for part, held in zip(PARTS, (False, True), strict=True):
         rows = [s.labels[kept & (s.held == held)] for s, kept in zip(splits, written.kept, strict=True)]
         labels = np.concatenate(rows)
         if part == "train":
-            check_every_class(labels, names, splits[0].name)
+            check_every_class(labels, facts.class_names, splits[0].name)
         elif not len(labels):
             raise DataError("No image is left to score on.", "Mend the images of the test split.")
         np.save(folder / f"{part}-labels.npy", labels.astype(np.int64))
-        shapes[part] = [len(labels), plan.channels, plan.height, plan.width]
+        counts.append(len(labels))
     mean, std = channel_stats(np.load(folder / "train-images.npy", mmap_mode="r"))
-    return {"format": FORMAT, "mean": mean, "std": std, "shared": written.shared, **shapes}
+    train, test = ((n, plan.channels, plan.height, plan.width) for n in counts)
+    return Meta(
+        **vars(facts),
+        format=FORMAT,
+        mean=tuple(mean),
+        std=tuple(std),
+        shared=written.shared,
+        train=train,
+        test=test,
+    )
 
 
 def channel_stats(images: np.ndarray) -> tuple[list[float], list[float]]:
@@ -180,21 +236,10 @@ def _publish(folder: Path, final: Path) -> None:
 def read_entry(folder: Path) -> Entry | None:
     """The entry in `folder`, or None when there is none or its meta.json is damaged."""
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        channels = meta["train"][1]
-        sound = (
-            meta["format"] == FORMAT
-            and all(len(meta[part]) == 4 and meta[part][1] == channels for part in PARTS)
-            and len(meta["class_names"]) > 1
-            and all(len(meta[key]) == channels and all(math.isfinite(v) for v in meta[key]) for key in ("mean", "std"))
-            and isinstance(meta["source"], dict)
-            and isinstance(meta["notes"], list)
-            and isinstance(meta["found"], dict)
-            and isinstance(meta["shared"], int)
-        )
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        meta = META.validate_json((folder / "meta.json").read_bytes())
+    except (OSError, ValueError):
         return None
-    return Entry(folder, meta) if sound else None
+    return Entry(folder, meta) if meta.sound else None
 
 
 def open_part(entry: Entry, part: str, scattered: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
@@ -210,9 +255,9 @@ def open_part(entry: Entry, part: str, scattered: bool = False) -> tuple[np.ndar
         whole = path.stat().st_size == images.offset + images.nbytes
     except (OSError, ValueError, EOFError, AttributeError):
         return None
-    fits = images.dtype == np.uint8 and list(images.shape) == entry.meta[part]
+    fits = images.dtype == np.uint8 and images.shape == entry.meta.shape(part)
     known = labels.dtype == np.int64 and labels.shape == images.shape[:1] and len(labels) > 0
-    if not (whole and fits and known and labels.min() >= 0 and labels.max() < len(entry.meta["class_names"])):
+    if not (whole and fits and known and labels.min() >= 0 and labels.max() < len(entry.meta.class_names)):
         return None
     if scattered and hasattr(mmap, "MADV_RANDOM"):  # not on Windows
         images._mmap.madvise(mmap.MADV_RANDOM)

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 
@@ -91,6 +91,16 @@ class Layout:
     rules: Rules
 
 
+class Broken(TypedDict):
+    """An image that was set aside, plain JSON values."""
+
+    split: str
+    row: int
+    image: str
+    """Where it is, for messages."""
+    reason: str
+
+
 @dataclass
 class Written:
     """What decoding a dataset found out."""
@@ -99,8 +109,8 @@ class Written:
     kept: list[np.ndarray]
     """For each split, bool (n,): the rows that are in the arrays."""
 
-    broken: list[dict[str, Any]] = field(default_factory=list)
-    """The images that were set aside: split, row, image, reason."""
+    broken: list[Broken] = field(default_factory=list)
+    """The images that were set aside."""
 
     shared: int = 0
     """Test images whose pixels are those of a training image."""
@@ -118,7 +128,7 @@ class _Block:
     digests: list[bytes]
     plain: int  # images of one colour
     dark: int
-    broken: list[dict[str, Any]]
+    broken: list[Broken]
 
 
 # --- before decoding ------------------------------------------------------------------------------------------------
@@ -129,15 +139,7 @@ def first_look(splits: Sequence[Split], rules: Rules, allowed: int = 0) -> Layou
     DataError when more than `allowed` images before it are broken."""
     trial = replace(rules, background=rules.background or "black", scales=())
     with pixels.decoding():
-        for image in every_image(splits):
-            try:
-                found = pixels.decode_image(image.read(), trial, image.name)
-                break
-            except BrokenImageError as error:
-                if (allowed := allowed - 1) < 0:
-                    raise _broken(image.where, str(error)) from error
-        else:
-            raise DataError("None of the images can be decoded.", "Check the files.")
+        found = _first_sound(splits, trial, allowed)
     h, w = found.shape[:2]
     if rules.resolution is None and max(h, w) > MAX_NATIVE:
         raise SizesError(
@@ -145,6 +147,17 @@ def first_look(splits: Sequence[Split], rules: Rules, allowed: int = 0) -> Layou
             "Name a smaller size, for example --resolution 32.",
         )
     return Layout(3 if found.ndim == 3 else 1, h, w, rules)
+
+
+def _first_sound(splits: Sequence[Split], rules: Rules, allowed: int) -> np.ndarray:
+    """The first image that is not broken, (h, w) or (h, w, 3). Raises DataError when more than `allowed` before it are."""
+    for broken, image in enumerate(every_image(splits)):
+        try:
+            return pixels.decode_image(image.read(), rules, image.name)
+        except BrokenImageError as error:
+            if broken >= allowed:
+                raise _broken(image.where, str(error)) from error
+    raise DataError("None of the images can be decoded.", "Check the files.")
 
 
 def every_image(splits: Sequence[Split]) -> Iterator[Encoded]:
@@ -216,7 +229,7 @@ def _write_planned(
     return written
 
 
-def _check_broken(broken: list[dict[str, Any]], allowed: int) -> None:
+def _check_broken(broken: list[Broken], allowed: int) -> None:
     if len(broken) > allowed:
         first = broken[0]
         error = _broken(first["image"], first["reason"])
@@ -257,23 +270,28 @@ def _blocks(split: Split, plan: Layout, workers: int) -> Iterator[tuple[int, _Bl
 
 def in_threads(workers: int, work: Callable[[A], B], tasks: Iterator[A]) -> Iterator[B]:
     """`work` on every task in order, with few tasks read ahead, so that memory stays bounded."""
-    waiting: deque[Future[B]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         try:
-            for task in tasks:
-                waiting.append(threads.submit(work, task))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from _in_order(threads, workers, work, tasks)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode_chunk(split: Split, plan: Layout, first: int, chunk: list[Encoded]) -> _Block:
+def _in_order(threads: ThreadPoolExecutor, workers: int, work: Callable[[A], B], tasks: Iterator[A]) -> Iterator[B]:
+    """The results of the tasks in order, with at most two tasks a worker waiting."""
+    waiting: deque[Future[B]] = deque()
+    for task in tasks:
+        waiting.append(threads.submit(work, task))
+        if len(waiting) >= 2 * workers:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _decode_chunk(split: Split, plan: Plan, first: int, chunk: list[Encoded]) -> _Block:
     """Decode consecutive rows. Raises ColourFoundError when one channel is not enough, SizesError for another size."""
     images = np.empty((len(chunk), plan.channels, plan.height, plan.width), np.uint8)
-    kept, broken = split.labels[first : first + len(chunk)] >= 0, list[dict[str, Any]]()
+    kept, broken = split.labels[first : first + len(chunk)] >= 0, list[Broken]()
     for i in np.flatnonzero(kept):
         image = chunk[i]
         try:

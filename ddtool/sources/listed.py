@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ddtool.config import Values
 from ddtool.errors import DataError, did_you_mean
 from ddtool.sources.files import Folder, ending
 from ddtool.sources.folders import split_folders
@@ -36,7 +37,7 @@ class Table:
     """Its path below the root, with slashes."""
 
     columns: list[str]
-    rows: list[dict[str, Any]]
+    rows: list[Values]
     file: str = ""
     """The column that names files."""
 
@@ -174,7 +175,7 @@ def _matched(table: Table, index: _Index, options: DataOptions) -> Table:
     """The table with the column that names the most images; without a header its columns are numbered."""
     if any(index.find(name, table) for name in table.columns):
         header = [f"column {i}" for i, _ in enumerate(table.columns, 1)]
-        first = dict(zip(header, table.columns, strict=True))
+        first: Values = dict(zip(header, table.columns, strict=True))
         rows = [dict(zip(header, row.values(), strict=False)) for row in table.rows]
         table = Table(table.inside, header, [first, *rows])
     hits = _hits(table, index)
@@ -287,19 +288,19 @@ class _Listing:
         only = left[0] if len(left) == 1 and self.options.label_column is None else ""
         return _known_label(table, self.options) or only
 
-    def _by_split(self, table: Table) -> dict[str, list[dict[str, Any]]]:
+    def _by_split(self, table: Table) -> dict[str, list[Values]]:
         """The rows of each split: by a column that says it, by the table's name, or by its folder's."""
         for name in table.columns:
             values = {str(row.get(name, "")).lower() for row in table.rows}
             if name.lower() in _SPLITS and values <= {*TRAIN_NAMES, *TEST_NAMES}:
-                groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+                groups: dict[str, list[Values]] = defaultdict(list)
                 for row in table.rows:
                     groups[str(row[name]).lower()].append(row)
                 return groups
         stem = table.name.rpartition(".")[0]
         return {_split_of(stem) or _split_of(table.folder) or "train": table.rows}
 
-    def _files(self, table: Table, split: str, rows: list[dict[str, Any]], label: str) -> list[ImageFile]:
+    def _files(self, table: Table, split: str, rows: list[Values], label: str) -> list[ImageFile]:
         """The image of each row that has one, with the label; rows without are counted."""
         labels: dict[str, list[Any]] = {}
         missing, again = [], 0

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 
-from ddtool.data.images import ImageData
+from ddtool.config import Values
+from ddtool.data.images import ImageData, Source
 from ddtool.errors import DataError
 from ddtool.events import Note, Report, silent
 from ddtool.runtime.cache import cache_root
@@ -51,8 +52,8 @@ class Target:
     notes: tuple[str, ...] = ()
     """What was said about the data when it was read."""
 
-    broken: list[dict[str, Any]] = field(default_factory=list)
-    """The broken images that were set aside: split, row, image, reason."""
+    broken: list[decode.Broken] = field(default_factory=list)
+    """The broken images that were set aside."""
 
     def test(self) -> ImageData:
         """The test images, memory-mapped, with the mean and std of the training images."""
@@ -113,10 +114,10 @@ def load(
     return Target(
         name,
         train,
-        entry.meta["test"][0],
+        entry.meta.test[0],
         lambda: request.open("test")[1],
-        entry.meta["found"],
-        tuple(entry.meta["notes"]),
+        entry.meta.found,
+        entry.meta.notes,
         entry.broken(),
     )
 
@@ -139,10 +140,8 @@ def inspect(
     origin = names.resolve(name, options.config, options.revision, root, report)
     entry = _Request(name, origin, options, root, 1, report).entry()
     if entry is not None:
-        (train, *shape), test = entry.meta["train"], entry.meta["test"][0]
-        c, h, w = shape
-        found = entry.meta["found"]
-        return Outlook(train, train + test, len(entry.meta["class_names"]), (c, h, w), True, {}, found)
+        meta, (train, *_) = entry.meta, entry.meta.train
+        return Outlook(train, train + meta.test[0], len(meta.class_names), meta.train[1:], True, {}, meta.found)
     if origin.kind == "hub":
         return _hub_outlook(origin, options)
     with local.opened(origin, options, root, report) as reader:
@@ -204,8 +203,8 @@ class _Request:
         for held_out in (False, True):
             entry = self._entry(held_out)
             if entry and (arrays := cache.open_part(entry, part, self.scattered)):
-                for note in entry.meta["notes"] if part == "train" else ():
-                    self.report(Note(str(note)))
+                for note in entry.meta.notes if part == "train" else ():
+                    self.report(Note(note))
                 return entry, self._data(entry, arrays)
         entry = self._build()
         if arrays := cache.open_part(entry, part, self.scattered):
@@ -223,7 +222,7 @@ class _Request:
     def _entry(self, held_out: bool) -> cache.Entry | None:
         """The cache entry, unless it lacks images that a package installed since then can read."""
         entry = cache.read_entry(self._place(held_out))
-        lacking = entry is not None and any(NEEDS_HEIF in kind for kind in entry.meta["found"])
+        lacking = entry is not None and any(NEEDS_HEIF in kind for kind in entry.meta.found)
         return None if lacking and heif_is_here() else entry
 
     def _place(self, held_out: bool) -> Path:
@@ -245,12 +244,7 @@ class _Request:
             survey = _survey(reader, self.options, say)
             return cache.build(
                 survey.splits,
-                {
-                    "class_names": survey.class_names,
-                    "source": survey.source,
-                    "found": dict(reader.found.skipped),
-                    "notes": notes,
-                },
+                cache.Facts(survey.class_names, survey.source, dict(reader.found.skipped), tuple(notes)),
                 self._place(survey.held_out),
                 self.options,
                 workers=self.workers,
@@ -259,14 +253,14 @@ class _Request:
 
     def _data(self, entry: cache.Entry, arrays: tuple[np.ndarray, np.ndarray]) -> ImageData:
         meta = entry.meta
-        if self.options.strict and meta["shared"]:
+        if self.options.strict and meta.shared:
             raise DataError(
-                f"{meta['shared']} images of the test part of '{self.name}' are also in its training part.",
+                f"{meta.shared} images of the test part of '{self.name}' are also in its training part.",
                 "Remove them from one of the two, or leave --strict out.",
             )
-        source = {"name": self.name, **self.origin.describe(), **meta["source"], "licence": self.origin.licence}
+        source = {"name": self.name, **self.origin.describe(), **meta.source, "licence": self.origin.licence}
         images, numbers = (torch.from_numpy(array) for array in arrays)
-        return ImageData(images, numbers, tuple(meta["class_names"]), tuple(meta["mean"]), tuple(meta["std"]), source)
+        return ImageData(images, numbers, meta.class_names, meta.mean, meta.std, cast(Source, source))
 
 
 # --- deciding -------------------------------------------------------------------------------------------------------
@@ -278,7 +272,7 @@ class _Survey:
 
     splits: list[decode.Split]
     class_names: tuple[str, ...]
-    source: dict[str, Any]
+    source: Values
     held_out: bool
 
 
@@ -312,7 +306,7 @@ def _survey(reader: Reader, options: DataOptions, say: schema.Say) -> _Survey:
         ]
     if unused := [name for name in reader.names if name not in (train, scored_on)]:
         say(f"Not used: {'split' if len(unused) == 1 else 'splits'} {', '.join(unused)}.")
-    source = {"train_split": train, "test_split": scored_on, "image_column": image, "label_column": label}
+    source: Values = {"train_split": train, "test_split": scored_on, "image_column": image, "label_column": label}
     source |= {"resolution": options.resolution} | options.chosen()
     return _Survey(splits, classes.names, source, test is None)
 

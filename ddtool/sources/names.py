@@ -1,7 +1,7 @@
 """A name → data that is pinned: a Hub repo at a commit, or local files with a hash of their content.
 
 The one place that asks the Hub about datasets, and that turns what the Hub and `datasets` raise into explanations.
-Imports huggingface_hub only when a Hub name is resolved online.
+Imports huggingface_hub only for what may be a name on the Hub.
 """
 
 import contextlib
@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from pydantic import StrictStr, TypeAdapter
+
+from ddtool.config import Values
 from ddtool.errors import DataError, HubError, NotOnHubError, UsageError, did_you_mean
 from ddtool.events import Report, silent
 from ddtool.hub.errors import explained, reason, transport_errors
-from ddtool.hub.memory import offline, read_memory, write_memory
-from ddtool.hub.names import DATASET, Ref
+from ddtool.hub.memory import fitting, offline, read_memory, write_memory
+from ddtool.hub.names import DATASET, Ref, is_commit, parse
 from ddtool.sources.files import content_hash
 
 CONVERTED = "refs/convert/parquet"
@@ -55,8 +58,7 @@ _SHORT: dict[str, tuple[str, str | None, str | None]] = {  # name → repo, conf
 ALIASES: dict[str, str] = {name: repo for name, (repo, _, _) in _SHORT.items()} | {SAMPLE: SAMPLE}
 """Short names and what they stand for."""
 
-_HUB_ID = re.compile(r"(?:hf://datasets/)?(\w[\w.-]*/\w[\w.-]*)(?:@(.+))?")
-_SHA = re.compile(r"[0-9a-f]{40}")
+_SEEN = TypeAdapter(tuple[StrictStr, StrictStr | None])  # sha and licence
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,12 @@ class Origin:
         """Where local data lies."""
         return _sample_folder() if self.kind == SAMPLE else Path(self.where)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Values:
         """What a cache key holds of it: the content, not the name or the place."""
         repo = self.where if self.kind == "hub" else None
         return {"repo": repo, "version": self.version, "config": self.config, "converted": self.converted}
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Values:
         """The part of `ImageData.source` that says what the data is."""
         return {
             "kind": self.kind,
@@ -116,8 +118,8 @@ def resolve(name: str, config: str | None, revision: str | None, cache: Path, re
     path = Path(os.path.expanduser(name))
     if _looks_like_path(name) and os.path.exists(path):
         return _local_origin("local", path, config, revision, report)
-    if (match := _HUB_ID.fullmatch(name)) and not bare.lower().endswith(FILES):
-        return _hub_origin(match[1], config, _one(match[2] or "", revision), cache)
+    if not bare.lower().endswith(FILES) and (ref := parse(name)):
+        return _hub_origin(ref.repo, config, _one(ref.revision or "", revision), cache)
     _not_found(name, path)
 
 
@@ -192,16 +194,16 @@ def _ask(repo: str, revision: str | None, cache: Path) -> tuple[str, str | None]
         info = HfApi().dataset_info(repo, revision=revision, timeout=30)
     licence = info.card_data.get("license") if info.card_data else None
     answer = str(info.sha), ", ".join(licence) if isinstance(licence, list) else licence
-    seen = {_revision_key(repo, name): list(answer) for name in (revision, answer[0])}
+    seen: Values = {_revision_key(repo, name): list(answer) for name in (revision, answer[0])}
     write_memory(cache / REVISIONS, read_memory(cache / REVISIONS) | seen)
     return answer
 
 
 def _remembered(repo: str, revision: str | None, cache: Path) -> tuple[str, str | None]:
-    known = read_memory(cache / REVISIONS).get(_revision_key(repo, revision))
-    if isinstance(known, list) and len(known) == 2:
-        return known[0], known[1]
-    if revision and _SHA.fullmatch(revision):
+    known = fitting(_SEEN, read_memory(cache / REVISIONS).get(_revision_key(repo, revision)))
+    if known is not None:
+        return known
+    if revision and is_commit(revision):
         return revision, None
     raise DataError(
         f"HF_HUB_OFFLINE is set, and '{repo}' was not loaded here before.",

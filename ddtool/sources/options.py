@@ -1,9 +1,8 @@
 """How a dataset is read: the options that every command which opens data shares."""
 
 from dataclasses import fields
-from typing import Any
 
-from ddtool.config import Number, checked
+from ddtool.config import Number, Values, checked
 from ddtool.errors import UsageError, did_you_mean
 
 BACKGROUNDS = {"black": 0, "grey": 128, "white": 255}
@@ -84,12 +83,12 @@ class DataOptions:
             if value is not None and value not in known:
                 raise UsageError(f"{name} has no choice '{value}'.", did_you_mean(value, known))
 
-    def key(self) -> dict[str, Any]:
+    def key(self) -> Values:
         """The options that change what is read, for a cache key: all but those that say where, and those that only refuse."""
         elsewhere = ("config", "revision", "strict")  # the first two are part of a dataset's identity
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in elsewhere}
 
-    def chosen(self) -> dict[str, Any]:
+    def chosen(self) -> Values:
         """The options on how files become pictures and labels that are not as usual: whoever reads the data again needs them."""
         again = ("no_splits", "class_level", "multi_label", "skip_broken", "background", "max_megapixels")
         return {name: getattr(self, name) for name in again if getattr(self, name) != getattr(type(self), name)}

@@ -12,8 +12,10 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import StrictInt, StrictStr, TypeAdapter
+
 from ddtool.errors import DataError
-from ddtool.hub.memory import read_memory, write_memory
+from ddtool.hub.memory import fitting, read_memory, write_memory
 from ddtool.sources.decode import CHUNK, Encoded
 from ddtool.sources.files import Folder, ending
 from ddtool.sources.names import Origin, reading
@@ -31,6 +33,10 @@ class Shard:
     name: str
     rows: int
     names: dict[str, tuple[str, ...]]
+
+
+SHARDS = TypeAdapter(dict[str, list[tuple[StrictStr, StrictInt, dict[str, tuple[StrictStr, ...]]]]])
+"""The fields of the shards of each split, as they are remembered."""
 
 
 class Tables:
@@ -62,12 +68,12 @@ class Tables:
         """Note the shards of a Hub dataset, and remember them beside its rows: offline the files may be out of reach."""
         place = _own_cache(self.origin) / "shards.json"
         key, known = str(self.origin.config), read_memory(place)
-        if key in known:
-            self._shards = {split: [Shard(*shard) for shard in shards] for split, shards in known[key].items()}
+        if (kept := fitting(SHARDS, known.get(key))) is not None:
+            self._shards = {split: [Shard(*shard) for shard in shards] for split, shards in kept.items()}
             return
         self._note_shards(builder, None)
         shards = {split: [astuple(shard) for shard in shards] for split, shards in self._shards.items()}
-        write_memory(place, known | {key: shards})
+        write_memory(place, {**known, key: shards})
 
     def _note_shards(self, builder: Any, folder: Folder | None) -> None:
         """Keep what each parquet file says of itself; say which files are missing or not used."""

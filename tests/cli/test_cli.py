@@ -26,6 +26,7 @@ from ddtool.cli import output as output_module
 from ddtool.cli.app import app
 from ddtool.cli.output import Output
 from ddtool.config import RunConfig, from_dict
+from ddtool.evaluation.protocols import Score
 from ddtool.events import Done, Event, Note, Step
 from ddtool.hub import generators
 from ddtool.runs import formats
@@ -782,8 +783,8 @@ def test_quiet_is_quiet_in_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_scores_are_shown_as_they_are(run: Path) -> None:
-    score = {"stage": "[/x]", "ipc": 2, "protocol": ":smile:", "mean": 1.0, "std": 0.0, "seeds": 1, "seconds": 1}
-    Run.open(run).record(score=score)
+    score = Score("[/x]", "mgdd", 2, "a", ":smile:", "d", mean=1.0, std=0.0, seeds=1, seconds=1)
+    Run.open(run).record_score(score)
     shown = done("info", run).stdout
     assert "[/x]" in shown
     assert ":smile:" in shown

@@ -37,7 +37,7 @@ def test_every_command_that_opens_data_takes_the_same_options(command: str) -> N
     from ddtool.cli.options import READING
 
     taken = {option for parameter in pages.GROUP.commands[command].params for option in parameter.opts}
-    assert {"--" + name.replace("_", "-") for name in READING} <= taken
+    assert {"--" + option.name.replace("_", "-") for option in READING} <= taken
 
 
 def test_a_run_keeps_how_its_data_was_read_and_what_was_set_aside(deep: Path) -> None:

@@ -151,11 +151,11 @@ def test_scores_that_evaluate_has_added_are_not_the_job_s(folder: Folder, monkey
     folder.add(REQUEST, [A], False)
     finish(folder, A, 50.0)
     run = Run(folder.run(A))
-    score = run.results()["scores"][0] | {"mean": 99.0}
-    run.record(score=score | {"seeds": 3})
+    score = replace(run.noted().scores[0], mean=99.0)
+    run.record_score(replace(score, seeds=3))
     assert folder.outcome(A, REQUEST).accuracy == 50.0
-    run.record(score=score | {"arch": "mlp-w128-none"})
-    run.record(score=score | {"arch": "convnet3-w64-none", "mean": 51.0})
+    run.record_score(replace(score, arch="mlp-w128-none"))
+    run.record_score(replace(score, arch="convnet3-w64-none", mean=51.0))
     monkeypatch.setattr(Run, "load_set", lambda self, ipc: SimpleNamespace(shape=(3, 32, 32)))
     assert folder.outcome(A, REQUEST).accuracy == 51.0
     assert folder.finished() == {A.name}

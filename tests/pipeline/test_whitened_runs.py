@@ -52,7 +52,7 @@ def made(dataset: Path, out: Path, **settings: Any) -> Run:
 
 def test_every_stage_and_the_labels_hold_the_whitening(dataset: Path, tmp_path: Path) -> None:
     run = made(dataset, tmp_path / "run")
-    kept = run.load_label_head()[2]["whitening"]
+    kept = run.load_label_head().whitening
     assert (kept.kind, kept.fitted_on) == ("dct", 24)
     for stage in ("initial", "generated", None):
         found = run.load_set(2, stage)
@@ -104,9 +104,11 @@ def test_another_size_is_made_and_labelled_in_the_whitened_space(dataset: Path, 
     assert three.whitening is not None
     assert torch.equal(three.images[:6], run.load_set(2, "generated").images)
     analytical = api.generate(run, 3, labels="analytical", engine=tiny.ENGINE, force=True)
-    f, W, _ = load_labels(run, tiny.ENGINE)
+    f, head = load_labels(run, tiny.ENGINE)
     initial = run.load_set(3, "initial")
-    assert torch.allclose(initial.labels, mgdd.analytical_labels(f, W, initial.inputs) * initial.label_scale, atol=1e-4)
+    assert torch.allclose(
+        initial.labels, mgdd.analytical_labels(f, head.W, initial.inputs) * initial.label_scale, atol=1e-4
+    )
     assert analytical.label_method == "analytical"
 
 

@@ -25,6 +25,7 @@ from ddtool.data.batches import Pool, Real
 from ddtool.data.images import ImageData, SyntheticSet, one_hot
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DDToolError, DivergedError, GeneratorError, RunError, UsageError
+from ddtool.evaluation.protocols import Score
 from ddtool.events import Done, Event, Note, Phase, Step
 from ddtool.hub import generators
 from ddtool.methods import mgdd
@@ -552,11 +553,17 @@ def test_a_damaged_tensor_file_is_named(damage: Callable[[Path], Any], name: str
     assert str(run.folder) in caught.value.message
 
 
-def test_a_label_network_without_its_description_is_refused(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("tensor", "parts", "said"), [("W", (), "misses W"), (None, ("mirror", "mean"), "misses mean, mirror")]
+)
+def test_a_label_network_without_its_description_is_refused(
+    tensor: str | None, parts: tuple[str, ...], said: str, run: Run
+) -> None:
     tensors, info = formats.read_tensors(run.folder / "generator" / "labels.safetensors")
-    del tensors["W"], info["flip"]
+    tensors = {name: value for name, value in tensors.items() if name != tensor}
+    info = {name: value for name, value in info.items() if name not in parts}
     formats.write_tensors(run.folder / "generator" / "labels.safetensors", tensors, info)
-    with pytest.raises(RunError, match="misses flip, W"):
+    with pytest.raises(RunError, match=said):
         run.load_label_head()
 
 
@@ -745,11 +752,11 @@ def test_every_stage_has_its_labels_at_the_usual_scale(made: Path) -> None:
 
 def test_without_networks_to_fit_on_labels_are_analytical(dataset: Path, tmp_path: Path) -> None:
     run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"fit": {"networks": 0}})
-    features, W, info = networks.load_labels(run, Engine.choose("cpu", "fp32"))
+    features, head = networks.load_labels(run, Engine.choose("cpu", "fp32"))
     initial, scale = run.load_set(2, "initial"), 4.0
     assert initial.label_method == "analytical"
     assert not any("fit" in phase for phase in run.results()["timings"])
-    solved = analytical_labels(features, W, NetworkInput(info["mean"], info["std"])(initial.images))
+    solved = analytical_labels(features, head.W, NetworkInput(head.mean, head.std)(initial.images))
     assert torch.allclose(initial.labels, scale * solved, atol=1e-3)
 
 
@@ -785,9 +792,9 @@ def test_with_no_networks_to_fit_on_the_pool_has_the_labels_of_equation_3(
     pools: list[Pool] = []
     monkeypatch.setattr(mgdd, "adapt", lambda *a, **named: pools.append(a[3]))
     run = tiny.adapt(dataset, tmp_path / "run", settings=tiny.SETTINGS | {"fit": {"networks": 0}})
-    features, W, _ = networks.load_labels(run, tiny.ENGINE)
+    features, head = networks.load_labels(run, tiny.ENGINE)
     for ipc in (2, 4):
-        assert torch.equal(pools[0].Y_s[ipc], analytical_labels(features, W, pools[0].X_s[: 3 * ipc]))
+        assert torch.equal(pools[0].Y_s[ipc], analytical_labels(features, head.W, pools[0].X_s[: 3 * ipc]))
 
 
 def test_the_sizes_that_are_asked_for_are_adapted_for(dataset: Path, tmp_path: Path) -> None:
@@ -862,12 +869,16 @@ def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: i
 
 
 def test_scores_are_kept_once_for_each_measurement(run: Run) -> None:
-    score = {"stage": "refined", "method": "mgdd", "ipc": 2, "arch": "a", "protocol": "p", "dataset": "d", "seeds": 1}
-    run.record(score=score | {"mean": 1})
-    run.record(score=score | {"mean": 2})
-    run.record(score=score | {"mean": 3, "dataset": "other"}, timings={"x": 1}, colour="grey")
+    score = Score(
+        stage="refined", method="mgdd", ipc=2, arch="a", protocol="p", dataset="d", mean=1, std=0, seeds=1, seconds=1
+    )
+    run.record_score(score)
+    run.record_score(replace(score, mean=2))
+    run.record_score(replace(score, mean=3, dataset="other"))
     for n, other in enumerate(({"seeds": 3}, {"pixels": "exact"}, {"inputs": "not whitened"}, {"arch": "b"})):
-        run.record(score=score | {"mean": 4 + n} | other)
+        run.record_score(replace(score, mean=4 + n, **other))
+    run.record_seconds("x", 1)
+    run.record(colour="grey")
     results = run.results()
     assert [s["mean"] for s in results["scores"] if s["protocol"] == "p"] == [2, 3, 4, 5, 6, 7]
     assert (results["timings"]["x"], results["facts"]["colour"]) == (1, "grey")
@@ -887,7 +898,7 @@ def test_a_budget_counts_the_phases_before_and_not_an_earlier_attempt_at_the_sam
         "scores",
     ]
     took = {name: 2.0**i for i, name in enumerate(names)}
-    monkeypatch.setattr(Run, "results", lambda run: {"timings": took})
+    monkeypatch.setattr(Run, "results", lambda run: {"scores": [], "timings": took, "facts": {}})
     run = Run.open(made)
     config = replace(run.config(), seconds=1000.0, ipc=(2,))
     session, refining = Session(config, run, tiny.ENGINE), Phase("refine", 2)

@@ -29,15 +29,16 @@ def test_facts_of_version_0_1_are_read_and_written_alike(old: tuple[str, bytes])
     assert "## Results" in cards.card(facts)
 
 
-def present(old: bytes) -> bytes:
-    """Facts of version 0.1 with the present names of two keys."""
-    values = json.loads(old)
-    for made in values["sets"].values():
-        facts = made["facts"]
-        facts["flip"] = facts.pop("mirror")
-        if "spent" in facts:
-            facts["spent"]["overhead_seconds"] = facts["spent"].pop("outside_seconds")
-    return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+def test_the_method_is_always_known(old: tuple[str, bytes]) -> None:
+    values = json.loads(old[1])
+    assert "method" not in values
+    usual = RepoFacts.of(values).method
+    assert (usual.name, usual.has_generator, usual.learns) == ("mgdd", True, True)
+    named = RepoFacts.of(values | {"method": {"name": "dm", "title": "DM (Zhao and Bilen, 2023)"}}).method
+    assert (named.name, named.has_generator) == ("dm", False)  # as version 0.1 named those without one
+    again = RepoFacts.of(values | {"method": usual.stated()})
+    assert again.method == usual
+    assert json.loads(again.written())["method"]["has_generator"]
 
 
 def test_the_kind_of_the_repo_decides_what_it_may_hold(old: tuple[str, bytes]) -> None:
@@ -89,10 +90,11 @@ def test_a_score_that_is_written_otherwise_is_left_out(old: tuple[str, bytes]) -
 
 
 def test_the_facts_of_a_run_are_told_by_set() -> None:
-    spent = {"steps": 3, "step_seconds": 1.5, "overhead_seconds": 0.5}
+    spent = {"steps": 3, "step_seconds": 1.5, "outside_seconds": 0.5}
+    target = {"class_names": ["a"], "shape": [1, 8, 8], "mean": [0.5], "std": [0.2]}
     noted = {
-        "flip": True, "train_images": 30, "finished": True, "pulled": "a/b@c", "target": {"x": 1}, "idc ipc1": {"n": 1},
-        "idc ipc10": {"n": 2}, "spent": {"ipc1": spent},
+        "mirror": True, "train_images": 30, "finished": True, "pulled": "a/b@c", "target": target,
+        "idc ipc1": {"n": 1}, "idc ipc10": {"n": 2}, "spent": {"ipc1": spent},
     }  # fmt: skip
     facts = RunFacts.of({"scores": [], "timings": {"distil ipc1": 2}, "facts": noted}).facts
     own = facts.of_set(1).stated()
