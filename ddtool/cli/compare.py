@@ -111,7 +111,7 @@ def command(
         jobs = jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
         settings = merged(o.read_config_file(config), o.parse_settings(set_ or []))
         request = Request(
-            dataset=dataset, protocol=protocol, networks=networks, published=published, generator=generator, preset=preset,
+            dataset=dataset, protocol=protocol, networks=eval_seeds, published=published, generator=generator, preset=preset,
             precision=precision, compiled=compile_, data={**data}, settings=settings, own=settings_of_methods(set_for or []),
         )  # fmt: skip
         folder = Folder(out or default_folder(dataset))

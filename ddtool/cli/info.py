@@ -108,12 +108,12 @@ def describe_run(path: Path, output: Output) -> None:
     tables = [fact_table(facts | readable(results["facts"], noted.facts.spent))]
     tables += [score_table(noted.scores)] if noted.scores else []
     output.result({**facts, **results["facts"], **results}, str(path), tables)
-    if not adapts and noted.facts.finished:
-        output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --seeds 3"))
-    elif all(ipc in run.ipcs() for ipc in config.ipc):
-        output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(run.ipcs())}"))
-    else:
+    if not (noted.facts.finished or noted.facts.pulled):
         output.next_step(o.shell("ddtool adapt --resume", path))
+    elif not adapts:
+        output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
+    else:
+        output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(run.ipcs())}"))
 
 
 def describe_generator(name: str, output: Output) -> None:
@@ -207,7 +207,7 @@ def readable(facts: "Values", spent: "dict[str, Spent]") -> dict[str, object]:
 
 def spent_text(spent: "Spent") -> str:
     """What a set took."""
-    return f"{spent.steps} steps in {spent.step_seconds:.1f} s, {spent.outside_seconds:.1f} s beside them"
+    return f"{spent.steps} steps in {spent.step_seconds:.1f} s, {spent.overhead_seconds:.1f} s of overhead"
 
 
 def fact_table(facts: Mapping[str, object]) -> Table:

@@ -102,7 +102,7 @@ def prepare(session: Session, train: ImageData) -> None:
         rows = torch.randperm(len(data), generator=rng, device=rng.device)[: config.labels.images]
         W = mgdd.label_head(f, real, rows, config.labels.ridge)
     run.save_pool(data, indices)
-    run.record(classes=data.num_classes, train_images=len(data), mirror=problem.mirror, pool_ipc=pool_ipc)
+    run.record(classes=data.num_classes, train_images=len(data), flip=problem.flip, pool_ipc=pool_ipc)
     head = LabelHead(
         theta=dict(f.net.body.state_dict()),
         W=W,
@@ -111,7 +111,7 @@ def prepare(session: Session, train: ImageData) -> None:
         std=data.std,
         shape=data.shape,
         label_width=config.labels.width,
-        mirror=problem.mirror,
+        flip=problem.flip,
         pool_ipc=pool_ipc,
         source=data.source,
         whitening=data.whitening,

@@ -40,11 +40,11 @@ def described_problem(session: Session, train: ImageData) -> Problem:
     if facts.target is not None:
         check_same_data(facts.target, train, run)
         seen = replace(train, whitening=run.load_whitening())
-        return Problem(Real.of(seen, session.engine), bool(facts.mirror))
+        return Problem(Real.of(seen, session.engine), bool(facts.flip))
     problem = measured_problem(session, train)
     run.save_whitening(problem.real.data.whitening)
     known = KnownTarget(class_names=train.class_names, shape=train.shape, mean=train.mean, std=train.std)
-    run.record(classes=train.num_classes, train_images=len(train), mirror=problem.mirror, target=known.stated())
+    run.record(classes=train.num_classes, train_images=len(train), flip=problem.flip, target=known.stated())
     return problem
 
 

@@ -74,7 +74,7 @@ class Adapted:
             mean=head.mean,
             std=head.std,
             whitening=head.whitening,
-            mirror=head.mirror,
+            flip=head.flip,
             stage="initial",
             source=head.source,
         )
@@ -200,7 +200,7 @@ def problem_at_hand(session: Session, adapted: Adapted, needed: bool) -> JudgedP
 def problem_of(session: Session, train: ImageData, head: LabelHead) -> JudgedProblem:
     """The problem of a run that has begun: the target as the run says that it is seen."""
     real = Real.of(replace(train, whitening=head.whitening), session.engine)
-    return JudgedProblem(real, head.mirror, feature_network(session, head.shape))
+    return JudgedProblem(real, head.flip, feature_network(session, head.shape))
 
 
 def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:

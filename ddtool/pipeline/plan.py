@@ -154,7 +154,7 @@ class RunPlan(TypedDict):
 
     dataset: DataPlan
     memory_mib: int
-    """Of working memory, an estimate."""
+    """Bytes of working memory, an estimate."""
     files: list[str]
     """Those that it would leave, by their names below its folder."""
 

@@ -30,7 +30,7 @@ from ddtool.runtime.loop import Checkpoint
 
 Figure = Literal["loss before", "loss after", "accuracy", "seconds"]
 FIGURES: tuple[Figure, ...] = ("loss before", "loss after", "accuracy", "seconds")
-"""Of a validation: Eq. 1 on held-out classes before and after τ steps, kernel-ridge accuracy in percent, time so far."""
+"""Figures of a validation: Eq. 1 on held-out classes before and after τ steps, kernel-ridge accuracy in percent, time so far."""
 Point = TypedDict(
     "Point", {"iteration": int, "loss before": float, "loss after": float, "accuracy": float, "seconds": float}
 )

@@ -9,7 +9,7 @@ from typing import TypedDict
 import torch
 
 from ddtool.config import FitConfig, PretrainConfig, Values, to_dict
-from ddtool.data.batches import mirrored
+from ddtool.data.batches import with_flips
 from ddtool.data.images import ImageData, SyntheticSet, accuracy
 from ddtool.errors import DivergedError
 from ddtool.events import Event, Report, Step
@@ -19,7 +19,7 @@ from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
 from ddtool.models.ridge import ridge_head
 from ddtool.pretraining.folder import FIGURES, Point, Pretraining, describe
-from ddtool.pretraining.tasks import LargeSet, Plan, task_images, whitened
+from ddtool.pretraining.tasks import LargeSet, TaskPlan, task_images, whitened
 from ddtool.runs.files import staged_folder, write_json
 from ddtool.runs.preview import preview
 from ddtool.runtime.distributed import Ranks

@@ -33,7 +33,7 @@ class Description(Record):
     class_names: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(min_length=1)]
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
-    mirror: bool
+    flip: bool
     source: dict[str, JsonValue]
     whitening: JsonValue = None
     """As `Whitening.description` gives it, checked by `whitening.fault`; None in files of version 0.1."""

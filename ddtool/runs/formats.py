@@ -59,6 +59,8 @@ def read_described(path: Path, parse: Callable[[Header, Values], T]) -> tuple[di
             info = json.loads((file.metadata() or {})["ddtool"])
             if not isinstance(info, dict):
                 raise RunError(f"{path} is not a file of ddtool.", RESTORE)
+            if "mirror" in info:  # as files of version 0.1 call it
+                info.setdefault("flip", info.pop("mirror"))
             slices = {name: file.get_slice(name) for name in list(file.keys())}
             parsed = parse({k: (part.get_dtype(), tuple(part.get_shape())) for k, part in slices.items()}, info)
             tensors = {name: file.get_tensor(name).clone() for name in slices}  # Windows replaces no mapped file
@@ -133,7 +135,7 @@ def read_set(path: Path) -> SyntheticSet:
         class_names=info.class_names,
         mean=info.mean,
         std=info.std,
-        mirror=info.mirror,
+        flip=info.flip,
         label_scale=info.label_scale,
         method=info.method,
         stage=info.stage,
@@ -178,7 +180,7 @@ class LabelHead:
     to use them.
 
     shape: (c, h, w) of an image;  label_width: channels of the fixed network;  mean, std: by channel;
-    mirror: whether classes survive a left-right mirror;  pool_ipc: images per class of Z; None in files that do not say.
+    flip: whether images keep their class when flipped left-right;  pool_ipc: images per class of Z; None in files that do not say.
     """
 
     theta: dict[str, Tensor]
@@ -188,7 +190,7 @@ class LabelHead:
     std: tuple[float, ...]
     shape: tuple[int, int, int]
     label_width: int
-    mirror: bool
+    flip: bool
     pool_ipc: int | None
     source: Source
     whitening: Whitening | None
@@ -211,7 +213,7 @@ def read_label_head(path: Path) -> LabelHead:
         std=info.std,
         shape=info.shape,
         label_width=info.label_width,
-        mirror=info.mirror,
+        flip=info.flip,
         pool_ipc=info.pool_ipc,
         source=source_of(info),
         whitening=restored_whitening(path, tensors, info.whitening),

@@ -136,9 +136,9 @@ class Run:
         results["timings"][phase] = seconds
         self.write_json(files.RESULTS, results)
 
-    def record_spent(self, ipc: int, steps: int, step_seconds: float, outside_seconds: float) -> None:
+    def record_spent(self, ipc: int, steps: int, step_seconds: float, overhead_seconds: float) -> None:
         """What a set took: steps, seconds in them, and seconds outside them."""
-        spent = Spent(steps=steps, step_seconds=round(step_seconds, 2), outside_seconds=round(outside_seconds, 2))
+        spent = Spent(steps=steps, step_seconds=round(step_seconds, 2), overhead_seconds=round(overhead_seconds, 2))
         known = {name: before.stated() for name, before in self.noted().facts.spent.items()}
         self.record(spent={**known, f"ipc{ipc}": spent.stated()})
 

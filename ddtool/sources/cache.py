@@ -55,7 +55,7 @@ class Facts:
 Channels = Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
 """A number for each channel."""
 Shape = tuple[int, int, int, int]
-"""Of the images of a part: (n, c, h, w)."""
+"""The shape of the images of a part: (n, c, h, w)."""
 
 
 @dataclass(frozen=True)

@@ -288,7 +288,7 @@ def _in_order(threads: ThreadPoolExecutor, workers: int, work: Callable[[A], B],
         yield waiting.popleft().result()
 
 
-def _decode_chunk(split: Split, plan: Plan, first: int, chunk: list[Encoded]) -> _Block:
+def _decode_chunk(split: Split, plan: Layout, first: int, chunk: list[Encoded]) -> _Block:
     """Decode consecutive rows. Raises ColourFoundError when one channel is not enough, SizesError for another size."""
     images = np.empty((len(chunk), plan.channels, plan.height, plan.width), np.uint8)
     kept, broken = split.labels[first : first + len(chunk)] >= 0, list[Broken]()

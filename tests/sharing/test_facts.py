@@ -20,6 +20,17 @@ def old(request: pytest.FixtureRequest) -> tuple[str, bytes]:
     return request.param, (OLD / f"{request.param}-ddtool.json").read_bytes()
 
 
+def present(old: bytes) -> bytes:
+    """Facts of version 0.1 with the present names of two keys."""
+    values = json.loads(old)
+    for made in values["sets"].values():
+        facts = made["facts"]
+        facts["flip"] = facts.pop("mirror")
+        if "spent" in facts:
+            facts["spent"]["overhead_seconds"] = facts["spent"].pop("outside_seconds")
+    return (json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
 def test_facts_of_version_0_1_are_read_and_written_alike(old: tuple[str, bytes]) -> None:
     facts = read_repo(old[1], old[0])
     assert facts.written() == present(old[1])
@@ -90,10 +101,10 @@ def test_a_score_that_is_written_otherwise_is_left_out(old: tuple[str, bytes]) -
 
 
 def test_the_facts_of_a_run_are_told_by_set() -> None:
-    spent = {"steps": 3, "step_seconds": 1.5, "outside_seconds": 0.5}
+    spent = {"steps": 3, "step_seconds": 1.5, "overhead_seconds": 0.5}
     target = {"class_names": ["a"], "shape": [1, 8, 8], "mean": [0.5], "std": [0.2]}
     noted = {
-        "mirror": True, "train_images": 30, "finished": True, "pulled": "a/b@c", "target": target,
+        "flip": True, "train_images": 30, "finished": True, "pulled": "a/b@c", "target": target,
         "idc ipc1": {"n": 1}, "idc ipc10": {"n": 2}, "spent": {"ipc1": spent},
     }  # fmt: skip
     facts = RunFacts.of({"scores": [], "timings": {"distil ipc1": 2}, "facts": noted}).facts
