@@ -554,7 +554,7 @@ def test_a_damaged_tensor_file_is_named(damage: Callable[[Path], Any], name: str
 
 
 @pytest.mark.parametrize(
-    ("tensor", "parts", "said"), [("W", (), "misses W"), (None, ("flip", "mean"), "misses flip, mean")]
+    ("tensor", "parts", "said"), [("W", (), "misses W"), (None, ("flip", "mean"), "misses mean, flip")]
 )
 def test_a_label_network_without_its_description_is_refused(
     tensor: str | None, parts: tuple[str, ...], said: str, run: Run
