@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ddtool.hub.access import access
 from ddtool.runtime.cache import cache_root
 from ddtool.runtime.files import write_atomically
 
@@ -18,7 +19,9 @@ Listing = dict[str, tuple[int, str]]
 
 
 def offline() -> bool:
-    """Whether the user has said that nothing may be asked: now, or when huggingface_hub was imported."""
+    """Whether the user has said that nothing may be asked: in this call, now, or when huggingface_hub was imported."""
+    if access().local_files_only:
+        return True
     switches = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
     if any(os.environ.get(s, "").upper() in ("1", "ON", "YES", "TRUE") for s in switches):
         return True

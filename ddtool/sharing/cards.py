@@ -18,6 +18,7 @@ from ddtool.sharing.files import BEGIN, END
 from ddtool.sharing.pretraining import pretraining_of, short_name
 from ddtool.sharing.views import Code, enumerated, hub_id, is_tested_here, number, ranked_scores, source_name, view
 from ddtool.text import one_line, without_secrets
+from ddtool.version import ADDRESS
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
@@ -244,7 +245,7 @@ def _environment() -> jinja2.Environment:
 def _render(template: str, metadata: "CardData", facts: RepoFacts) -> str:
     """A template filled in; the same facts give the same text."""
     front = front_matter(metadata)
-    body = _environment().get_template(template).render(_safe(view(facts)))
+    body = _environment().get_template(template).render(_safe(view(facts) | {"address": Code(ADDRESS)}))
     part = re.sub(r"\n{3,}", "\n\n", body).strip()
     return f"---\n{front}---\n\n{BEGIN}\n\n{part}\n\n{END}\n"
 
