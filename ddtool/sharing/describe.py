@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import JsonValue
 from safetensors import safe_open
@@ -140,7 +139,7 @@ def method_of(config: RunConfig) -> MethodFacts | None:
     return None if kind.has_generator else MethodFacts(name=kind.name, title=kind.title, learns=kind.learns)
 
 
-def target_of(run: Run) -> tuple[tuple[str, ...], tuple[int, int, int], Mapping[str, Any]]:
+def target_of(run: Run) -> tuple[tuple[str, ...], tuple[int, int, int], Mapping[str, JsonValue]]:
     """What the run was made from: class names, shape (c, h, w) and source; RunError when the run does not say."""
     if methods.has_generator(run.config().method):
         info = run.load_label_head()[2]
@@ -158,12 +157,13 @@ def public_environment(run: Run) -> Environment:
     return env
 
 
-def public_source(source: Mapping[str, Any]) -> Source:
+def public_source(source: Mapping[str, JsonValue]) -> Source:
     """Where data came from, without a place on this disk: of a folder its name, of a Hub dataset its alias or id."""
     public = {key: value for key, value in source.items() if key != "path"}
     if source.get("kind") == "hub":
-        return Source(**public | {"name": SHORT.get(source["id"], source["id"])})
-    return Source(**public | {"name": last_part(str(source.get("path") or source.get("name")))})
+        repo = str(source["id"])
+        return Source.of({**public, "name": SHORT.get(repo, repo)})
+    return Source.of({**public, "name": last_part(str(source.get("path") or source.get("name")))})
 
 
 def public_generator(name: str) -> str:

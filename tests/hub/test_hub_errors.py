@@ -13,7 +13,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import tiny
-from hub_server import Delay, HubServer, LoseAnswer, Status
+from hub_server import Answer, Delay, HubServer, LoseAnswer, Status
 from test_hub import (  # noqa: F401  fixtures among them
     WRITE,
     Made,
@@ -124,6 +124,33 @@ def test_xets_refusals_are_rights_or_quota(status: int) -> None:
     assert said.message.startswith(f"Xet, the storage of large files, refuses 'ann/c10' ({status}): ")
     assert "HF_HUB_DISABLE_XET=1" in said.hint
     assert "quota of 'ann'" in said.hint
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_xets_refusals_by_the_true_client(pushed: HubServer, status: int, tmp_path: Path) -> None:
+    """A file that the Hub says is in Xet, and a client that has not switched it off."""
+    pytest.importorskip("hf_xet")
+    answered = pushed._answer
+
+    def with_xet(method: str, target: str, headers: dict[str, str], body: bytes) -> Any:
+        if "/xet-read-token/" in target:
+            return Answer(status, b"{}", {"X-Error-Message": "No Xet for you."})
+        given = answered(method, target, headers, body)
+        if "/resolve/" in target and given.status == 302:
+            given.headers["X-Xet-Hash"] = "0" * 64
+            given.headers["Link"] = f'<{pushed.url}/api/models/ann/c10/xet-read-token/main>; rel="xet-auth"'
+        return given
+
+    pushed._answer = with_xet  # type: ignore[method-assign]
+    try:
+        code = "import sys; from ddtool.__main__ import main; sys.argv[1:] = ['pull', 'ann/c10']; main()"
+        result = tiny.python(code, HF_HUB_DISABLE_XET="0", HF_HOME=str(tmp_path / "hf"))
+    finally:
+        del pushed._answer
+    assert result.returncode == 1, result.stderr
+    assert f"refuses 'ann/c10' ({status})" in result.stderr, result.stderr
+    assert "HF_HUB_DISABLE_XET=1" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("error", [ConnectionError, RuntimeError, PermissionError])
