@@ -12,6 +12,8 @@ from ddtool.errors import UsageError
 from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
 from ddtool.events import Event, Note, Report, silent
 from ddtool.hub import download, generators, names
+from ddtool.hub.access import Access, asked
+from ddtool.hub.names import at_revision
 from ddtool.hub.upload import Pushed
 from ddtool.pipeline import plan, scoring
 from ddtool.pipeline.adapt import adapt as adapt_and_make
@@ -181,7 +183,12 @@ def push(
     dataset_repo: str | None = None,
     force: bool = False,
     overwrite_card: bool = False,
-    message: str | None = None,
+    commit_message: str | None = None,
+    tag: str | None = None,
+    collection: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
     report: Report = silent,
 ) -> list[Pushed]:
     """Push a finished run to the model repo `repo` and the dataset repo `repo`-ddtool, or a meta `generator` to `repo`.
@@ -194,7 +201,8 @@ def push(
     pool: push the initial samples, real images, too;  only: 'generator' or 'dataset', that repo alone;
     dataset_repo: where the sets go;  force: replace another generator, other sets, or files that are not of ddtool;
     overwrite_card: write ddtool's part of a README.md anew though a person has changed it (words beside it always stay);
-    message: the title of the commits.
+    commit_message: the title of the commits;  tag: a name for these commits, new in each repo;  collection: the slug of a
+    collection on the Hub, to which the repos are added;  token, cache_dir, force_download: as `load_set` has them.
     """
     options = Options(
         private=private,
@@ -205,9 +213,12 @@ def push(
         dataset_repo=dataset_repo,
         force=force,
         overwrite_card=overwrite_card,
-        message=message,
+        commit_message=commit_message,
+        tag=tag,
+        collection=collection,
     )
-    return pushing.push(run, generator, repo, options, report)
+    with asked(Access(token, cache_dir, force_download)):
+        return pushing.push(run, generator, repo, options, report)
 
 
 def plan_push(
@@ -217,25 +228,54 @@ def plan_push(
     return pushing.plan(run, generator, repo, Options(**options), report)
 
 
-def pull(repo: str, *, out: str | Path | None = None, force: bool = False, report: Report = silent) -> Path:
+def pull(
+    repo: str,
+    *,
+    out: str | Path | None = None,
+    with_sets: bool = False,
+    force: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+    report: Report = silent,
+) -> Path:
     """Bring a repo[@revision] of `push` here: a run, a meta generator or synthetic sets; returns its folder.
 
-    out: default runs/NAME, generators/NAME or sets/NAME. Everything in it is checked; HubError for what is refused.
+    out: default runs/NAME, generators/NAME or sets/NAME;  with_sets: into a run also the sets of the dataset repo that it names,
+    and their scores;  force: replace what was pulled there before;  revision, token, cache_dir, force_download,
+    local_files_only: as `load_set` has them. Everything that comes is checked; HubError for what is refused.
     """
-    return pulled(repo, out=out, force=force, report=report).path
+    with asked(Access(token, cache_dir, force_download, local_files_only)):
+        return pulled(at_revision(repo, revision), out=out, with_sets=with_sets, force=force, report=report).path
 
 
-def pulled(repo: str, *, out: str | Path | None = None, force: bool = False, report: Report = silent) -> Pulled:
+def pulled(
+    repo: str, *, out: str | Path | None = None, with_sets: bool = False, force: bool = False, report: Report = silent
+) -> Pulled:
     """As `pull`; says also what was brought: its kind, commit and sets."""
-    return pulling.pull(repo, Path(out) if out else None, force, report)
+    return pulling.pull(repo, Path(out) if out else None, force, with_sets, report)
 
 
-def load_set(repo: str, ipc: int | None = None) -> SyntheticSet:
+def load_set(
+    repo: str,
+    ipc: int | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> SyntheticSet:
     """The exact tensors of a set in a dataset repo[@revision] of `ddtool push`; `ipc` when the repo holds several sets.
 
-    Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused.
+    revision: a branch, a tag or a commit;  token: default that of the environment or of `hf auth login`, False for none;
+    cache_dir: default HF_HOME;  force_download: also what is in the cache;  local_files_only: ask nothing, take what was used
+    here before. Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused.
     """
-    return shared_sets.load_set(repo, ipc)
+    with asked(Access(token, cache_dir, force_download, local_files_only)):
+        return shared_sets.load_set(at_revision(repo, revision), ipc)
 
 
 def open_run(name: str | Path, report: Report = silent) -> Run:

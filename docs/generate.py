@@ -46,7 +46,7 @@ FROM_SETTINGS = {
 
 SHOWN = {
     "Engine": ("choose", "describe", "peak_memory_mib"),
-    "Generator": ("from_pretrained", "load", "save", "forward"),
+    "Generator": ("from_pretrained", "save_pretrained", "push_to_hub", "load", "save", "forward"),
     "Run": ("open", "config", "results", "ipcs", "load_set", "set_path"),
 }
 """Of classes with methods that only ddtool itself calls: those for users."""

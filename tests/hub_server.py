@@ -10,7 +10,7 @@ sha256, uploaded before the commit that names them). Large files go to and come 
 the Hub, which refuses a request that carries a token. Tests read the requests and put faults in their way.
 
 The endpoints stand in the order of a push (create, card check, preupload, LFS batch, upload, verify, commit) and of a
-pull (info, tree, resolve, download). Not here: Xet (set HF_HUB_DISABLE_XET=1), search, tags, discussions.
+pull (info, tree, resolve, download). Not here: Xet (set HF_HUB_DISABLE_XET=1), search, discussions.
 Only the standard library, and PyYAML for the card check.
 """
 
@@ -190,6 +190,7 @@ class Repo:
     def __init__(self, kind: str, repo_id: str, private: bool = False, gated: bool = False) -> None:
         self.kind, self.id, self.private, self.gated = kind, repo_id, private, gated
         self.commits: dict[str, Commit] = {}
+        self.tags: dict[str, str] = {}
         self.refs: dict[str, str] = {}  # "main", another branch's name, or "refs/pr/1" -> sha
         self.objects: dict[str, bytes] = {}  # LFS, by sha256
         self.announced: dict[str, int] = {}  # sha256 -> size: objects that may be uploaded
@@ -215,8 +216,8 @@ class Repo:
         return self.commits[sha]
 
     def at(self, revision: str) -> Commit:
-        """The commit of a branch, a pull request's ref or a full sha."""
-        sha = self.refs.get(revision, revision)
+        """The commit of a branch, a tag, a pull request's ref or a full sha."""
+        sha = (self.tags | self.refs).get(revision, revision)
         if sha not in self.commits:
             raise Refused(404, f"Invalid rev id: {revision}", code="RevisionNotFound")
         return self.commits[sha]
@@ -373,6 +374,45 @@ def create_branch(call: Call) -> Answer:
         raise Refused(409, f"Reference refs/heads/{name} already exists")
     repo.refs[name] = repo.at(call.json().get("startingPoint") or "main").sha
     return as_json({})
+
+
+@route("POST", "{api}/tag/{rev}")
+def create_tag(call: Call) -> Answer:
+    repo, name = call.repo_to_write(), call.json()["tag"]
+    if name in repo.tags:
+        raise Refused(409, f"Reference refs/tags/{name} already exists")
+    repo.tags[name] = repo.at(call.parts["rev"]).sha
+    return as_json({})
+
+
+def collection(call: Call) -> Answer:
+    """A collection as the client reads it."""
+    slug = call.parts["repo"]
+    if slug not in call.hub.collections:
+        raise Refused(404, "Collection not found")
+    items = [
+        {"_id": str(k), "id": repo, "type": kind, "position": k}
+        for k, (kind, repo) in enumerate(call.hub.collections[slug])
+    ]
+    told = {"slug": slug, "title": slug.partition("/")[2], "owner": slug.partition("/")[0], "items": items}
+    return as_json(told | {"lastUpdated": DATE, "position": 0, "private": False, "theme": "blue", "upvotes": 0})
+
+
+@route("GET", "/api/collections/(?P<repo>[^/]+/[^/]+)")
+def get_collection(call: Call) -> Answer:
+    return collection(call)
+
+
+@route("POST", "/api/collections/(?P<repo>[^/]+/[^/]+)/items")
+def add_to_collection(call: Call) -> Answer:
+    if not call.signed_in().may_write(call.parts["repo"].partition("/")[0]):
+        raise Refused(403, "You don't have the rights to change this collection")
+    collection(call)
+    items, item = call.hub.collections[call.parts["repo"]], call.json()["item"]
+    if (item["type"], item["id"]) in items:
+        raise Refused(409, "The item is in the collection already")
+    items.append((item["type"], item["id"]))
+    return collection(call)
 
 
 @route("POST", "/api/validate-yaml")
@@ -638,6 +678,8 @@ def refs(call: Call) -> Answer:
         pull_request = name.startswith("refs/pr/")
         ref = {"name": name, "ref": name if pull_request else f"refs/heads/{name}", "targetCommit": sha}
         groups["pullRequests" if pull_request else "branches"].append(ref)
+    for name, sha in call.repo().tags.items():
+        groups["tags"].append({"name": name, "ref": f"refs/tags/{name}", "targetCommit": sha})
     return as_json(groups)
 
 
@@ -697,6 +739,7 @@ class HubServer:
         with self._lock:
             self.repos: dict[tuple[str, str], Repo] = {}
             self.accounts: dict[str, Account] = {}
+            self.collections: dict[str, list[tuple[str, str]]] = {}  # slug -> (kind, repo) of its items
             self.faults: list[Fault] = []
             self.requests: list[Request] = []
             self.page_size, self.part_size = PAGE_SIZE, PART_SIZE

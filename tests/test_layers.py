@@ -191,6 +191,7 @@ def test_cards_have_one_writer_that_knows_facts_only() -> None:
         "sharing.pretraining",
         "sharing.views",
         "text",
+        "version",
     )
     for name in ("cards", "views", "pretraining"):
         assert inner_imports(f"ddtool.sharing.{name}") <= allowed

@@ -1,5 +1,6 @@
 """What is released holds what it should and nothing else; its versions, workflows, image and lock agree with pyproject.toml."""
 
+import contextlib
 import importlib.metadata
 import re
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 import ddtool
 from tests.tiny import ROOT
@@ -63,7 +65,7 @@ def test_the_sdist_holds_what_a_build_and_a_test_need(sdist: Path) -> None:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
     tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
     assert names >= SOURCES | CARDS | LICENCES | tests | {"pyproject.toml", "README.md", "Dockerfile", ".ci/run"}
-    assert "docker/requirements.lock" in names
+    assert {"docker/requirements.lock", "docker/torch.lock"} <= names
     kept = ("benchmarks", "ddtool", "docker", "docs", "hub_cards", "tests", ".ci", ".github")
     assert {name.partition("/")[0] for name in names if "/" in name} == set(kept)
     assert not {name for name in names if re.search(r"__pycache__|\.pyc$|(^|/)(dist|\.\w+_cache)/|^runs/", name)}
@@ -129,7 +131,7 @@ def instructions() -> list[tuple[str, str]]:
 
 def test_the_image_runs_ddtool_as_nobody_special() -> None:
     found = instructions()
-    assert found[0] == ("ARG", "BASE_IMAGE=python:3.12-slim")
+    assert re.fullmatch(r"BASE_IMAGE=python:3\.\d+\.\d+-slim-\w+", found[0][1]), "an exact version"
     assert [rest.split()[0] for word, rest in found if word == "FROM"] == ["${BASE_IMAGE}"] * 2
     last = found[[word for word, _ in found].index("FROM", 2) :]
     users = [rest for word, rest in last if word == "USER"]
@@ -163,13 +165,67 @@ def as_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0]))
 
 
-def test_the_lock_pins_every_dependency_within_its_range() -> None:
-    lines = [line for line in text("docker/requirements.lock").splitlines() if not line.startswith("#")]
-    assert all(re.fullmatch(r"[\w.-]+==\d[\w.]*", line) for line in lines), "exact versions, no hosts, no paths"
-    pins = {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
+def locked(name: str) -> dict[str, tuple[str, list[str]]]:
+    """The entries of a lock: package → (version, hashes). Nothing else may stand in it."""
+    entries: dict[str, tuple[str, list[str]]] = {}
+    for line in text(name).replace("\\\n", " ").splitlines():
+        if line.startswith("#"):
+            continue
+        package, *hashes = line.split()
+        found = re.fullmatch(r"([a-z0-9-]+)==(\d[\w.]*)", package)
+        assert found, f"an exact version, no host, no path: {line[:80]}"
+        assert hashes, f"{package} has no hash"
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", part) for part in hashes), package
+        assert found[1] not in entries
+        entries[found[1]] = found[2], hashes
+    return entries
+
+
+def test_the_locks_pin_every_dependency_within_its_range_by_hash() -> None:
+    others, torch = locked("docker/requirements.lock"), locked("docker/torch.lock")
+    assert not others.keys() & torch.keys()
+    assert {name for name in torch if not re.match(r"nvidia-|cuda-|triton$", name)} == {"torch"}
+    assert not [name for name in others if re.match(r"nvidia-|cuda-|triton$", name)]
     for dependency in PROJECT["dependencies"]:
         name, lowest = re.fullmatch(r"([\w-]+)>=([\d.]+)", dependency).groups()  # type: ignore[union-attr]
-        assert as_numbers(pins[name.replace("_", "-")]) >= as_numbers(lowest), dependency
+        version, _ = (others | torch)[name.replace("_", "-")]
+        assert as_numbers(version) >= as_numbers(lowest), dependency
+
+
+def test_the_locks_hold_what_their_packages_need() -> None:
+    """As far as the packages are installed here: each of their own dependencies is locked, too."""
+    others, torch = locked("docker/requirements.lock"), locked("docker/torch.lock")
+    for package in others:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            for line in importlib.metadata.requires(package) or []:
+                needed = Requirement(line)
+                if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                    assert needed.name.lower().replace("_", "-") in others | torch, f"{package} needs {line}"
+
+
+def test_the_image_is_built_from_hashes_with_a_cache() -> None:
+    runs = [rest for word, rest in instructions() if word == "RUN" and "pip install" in rest]
+    assert all(rest.startswith("--mount=type=cache,target=/root/.cache/pip ") for rest in runs)
+    for name in ("requirements", "torch"):
+        assert f"--require-hashes --requirement /src/docker/{name}.lock" in " ".join(runs)
+    assert "PIP_NO_CACHE_DIR" not in text("Dockerfile"), "the cache is a mount"
+
+
+def test_the_image_says_where_its_source_is() -> None:
+    last = [rest for word, rest in instructions() if word == "LABEL"][-1]
+    assert 'org.opencontainers.image.source="${SOURCE}"' in last
+    release = yaml.safe_load(text(".github/workflows/release.yml"))
+    (built,) = (step for step in steps(release) if "build-push-action" in step.get("uses", ""))
+    given = dict(line.split("=", 1) for line in built["with"]["build-args"].split("\n") if line)
+    arguments = {rest.partition("=")[0] for word, rest in instructions() if word == "ARG"}
+    assert given.keys() <= arguments
+    assert given["SOURCE"] == "${{ github.server_url }}/${{ github.repository }}"
+
+
+def test_the_line_for_a_cpu_comes_first() -> None:
+    for page in ("README.md", "docs/docker.md"):
+        first = next(line for line in text(page).splitlines() if line.startswith("docker build"))
+        assert '--build-arg TORCH_INDEX="$TORCH_CPU_INDEX"' in first
 
 
 @pytest.mark.parametrize("script", ["docker/lock.sh", "tests/docker/check.sh", "tests/release/check.sh"])

@@ -17,6 +17,12 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="Folder. Default runs/NAME, generators/NAME or sets/NAME, by what it is.")
     ] = None,
+    with_sets: Annotated[
+        bool,
+        typer.Option(
+            "--with-sets", help="Into a run, also the sets of the dataset repo that it names, and their scores."
+        ),
+    ] = False,
     force: o.Force = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
@@ -30,6 +36,6 @@ def command(
     from ddtool import api
 
     with Output(json_, quiet) as output:
-        pulled = api.pulled(repo, out=out, force=force, report=output.listener)
+        pulled = api.pulled(repo, out=out, with_sets=with_sets, force=force, report=output.listener)
         output.result(asdict(pulled) | {"path": str(pulled.path)}, str(pulled.path))
         output.next_step(o.next_with(pulled.kind, pulled.path))

@@ -41,6 +41,10 @@ def command(
         typer.Option("--overwrite-card", help="Write ddtool's part of README.md anew, though it was changed by hand."),
     ] = False,
     commit_message: Annotated[str | None, typer.Option(help="Title of the commits. Default: what was pushed.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag the commits, as v1.0 say.")] = None,
+    collection: Annotated[
+        str | None, typer.Option(metavar="NAMESPACE/TITLE-ID", help="Add the repos to a collection on the Hub.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and cards; send nothing.")] = False,
     json_: o.Json = False,
     quiet: o.Quiet = False,
@@ -66,8 +70,8 @@ def command(
         def asked(call: Callable[..., T]) -> T:
             return call(
                 run, target, generator=generator, private=private, create_pr=create_pr, revision=revision, pool=pool,
-                only=only, dataset_repo=dataset_repo, force=force, overwrite_card=overwrite_card, message=commit_message,
-                report=output.listener,
+                only=only, dataset_repo=dataset_repo, force=force, overwrite_card=overwrite_card,
+                commit_message=commit_message, tag=tag, collection=collection, report=output.listener,
             )  # fmt: skip
 
         if dry_run:

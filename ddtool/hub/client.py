@@ -4,6 +4,7 @@ Tokens and the stored login are huggingface_hub's alone.
 """
 
 import contextlib
+import contextvars
 import logging
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, TypeVar
 
 from ddtool.errors import HubError, UsageError
+from ddtool.hub.access import access
 from ddtool.hub.errors import LOGIN, CorruptedError, header_of, is_passing, transport_errors
 from ddtool.version import __version__
 
@@ -42,10 +44,11 @@ def api() -> "HfApi":
     """The client. HubError for a token that cannot be one."""
     from huggingface_hub import HfApi, get_token
 
-    token = get_token()
+    given = access().token
+    token = given if isinstance(given, str) else get_token()
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise HubError("The token for the Hub has letters, spaces or line breaks that no token has.", LOGIN)
-    return HfApi(library_name="ddtool", library_version=__version__)
+    return HfApi(token=given, library_name="ddtool", library_version=__version__)
 
 
 @contextlib.contextmanager
@@ -83,7 +86,7 @@ def in_time(act: Callable[[], T], seconds: float) -> T:
     """What `act` returns; HubError when it has not come to an end after so many seconds, whatever it waits for."""
     pool = ThreadPool(1)  # of daemons: one that is stuck does not keep the program
     try:
-        return pool.apply_async(act).get(seconds)
+        return pool.apply_async(contextvars.copy_context().run, (act,)).get(seconds)
     except multiprocessing.TimeoutError:
         hint = (
             "Run the same command again: what has arrived is not sent twice. DDTOOL_HUB_TIMEOUT=SECONDS waits longer."

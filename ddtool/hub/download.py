@@ -6,17 +6,17 @@ What comes from there is untrusted: sizes are limited before a download, and has
 import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddtool.errors import DDToolError, HubError, NotOnHubError
 from ddtool.events import Report, Step, silent
 from ddtool.hub import memory
+from ddtool.hub.access import access
 from ddtool.hub.client import api, patiently
-from ddtool.hub.errors import CorruptedError, explained
+from ddtool.hub.errors import CorruptedError, explained, fetch_once, why_offline
 from ddtool.hub.memory import offline
-from ddtool.hub.names import Pinned, Ref, is_commit
+from ddtool.hub.names import Pinned, Ref, RemoteFile, is_commit
 from ddtool.version import __version__
 
 if TYPE_CHECKING:
@@ -27,23 +27,12 @@ DAMAGED = "The repo was damaged, or not made by `ddtool push`. Take another repo
 """What to try when a file of a repo is refused."""
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file as the Hub lists it: bytes, and the sha256 of its content (LFS) or its Git hash."""
-
-    size: int
-    oid: str
-
-
 def resolve(kind: str, ref: Ref) -> Pinned:
     """The commit that a name means now; offline, the one it meant when it was last used here."""
     if offline():
         sha = ref.revision if is_commit(ref.revision) else memory.commit_of(kind, ref.repo, ref.branch)
         if sha is None:
-            raise NotOnHubError(
-                f"HF_HUB_OFFLINE is set, and the {kind} '{ref}' was not used here before.",
-                f"Fetch it once with a connection (unset HF_HUB_OFFLINE): `ddtool pull {ref}`.",
-            )
+            raise NotOnHubError(f"{why_offline()}, and the {kind} '{ref}' was not used here before.", fetch_once(ref))
         return Pinned(kind, ref.repo, sha, branch=ref.branch)
     with explained(kind, ref):
         info = patiently(lambda: api().repo_info(ref.repo, repo_type=kind, revision=ref.revision, timeout=30))
@@ -83,8 +72,15 @@ def listing(repo: Pinned, names: Iterable[str]) -> dict[str, RemoteFile]:
     if offline():
         known = memory.files_of(repo.kind, repo.repo, repo.sha)
         return {name: RemoteFile(*known[name]) for name in names if name in known}
-    if not names:
-        return {}
+    if unknown := [name for name in names if name not in repo.seen]:
+        asked = _ask(repo, unknown)
+        memory.remember_files(repo.kind, repo.repo, repo.sha, {name: (f.size, f.oid) for name, f in asked.items()})
+        repo.seen.update({name: asked.get(name) for name in unknown})
+    return {name: file for name in names if (file := repo.seen[name])}
+
+
+def _ask(repo: Pinned, names: list[str]) -> dict[str, RemoteFile]:
+    """What the Hub says of these files."""
     from huggingface_hub.hf_api import RepoFile
 
     def ask() -> "list[RepoFile | RepoFolder]":
@@ -93,9 +89,7 @@ def listing(repo: Pinned, names: Iterable[str]) -> dict[str, RemoteFile]:
     with explained(repo.kind, Ref(repo.repo, repo.sha)):
         found = patiently(ask)
     files = {f.path: RemoteFile(f.size, f.lfs.sha256 if f.lfs else f.blob_id) for f in found if isinstance(f, RepoFile)}
-    files = {name: files[name] for name in names if name in files}
-    memory.remember_files(repo.kind, repo.repo, repo.sha, {name: (f.size, f.oid) for name, f in files.items()})
-    return files
+    return {name: files[name] for name in names if name in files}
 
 
 def licence_of(kind: str, ref: Ref) -> str | None:
@@ -153,7 +147,7 @@ def fetch(repo: Pinned, limits: Mapping[str, int], report: Report = silent) -> P
 
 def _missing_hint(repo: Pinned) -> str:
     if offline():
-        return f"HF_HUB_OFFLINE is set, and the file was not used here before: `ddtool pull {repo.repo}` with a connection."
+        return f"{why_offline()}, and the file was not used here before: `ddtool pull {repo.repo}` with a connection."
     return "Only files of ddtool are read, safetensors and JSON; a pickle (pytorch_model.bin, *.pt) never is."
 
 
@@ -168,6 +162,9 @@ def _download(repo: Pinned, name: str, listed: RemoteFile) -> Path:
                 name,
                 repo_type=repo.kind,
                 revision=repo.sha,
+                token=access().token,
+                cache_dir=access().cache_dir,
+                force_download=access().force_download and not offline(),
                 local_files_only=offline(),
                 etag_timeout=30,
                 library_name="ddtool",

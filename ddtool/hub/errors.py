@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ddtool.errors import HubError, NotOnHubError
+from ddtool.hub.access import access
 from ddtool.hub.memory import offline
 from ddtool.hub.names import Ref, web
 from ddtool.text import one_line, without_secrets
@@ -239,11 +240,21 @@ def _by_answer(error: Exception, ref: Ref) -> HubError | None:
     return None
 
 
+def why_offline() -> str:
+    """What it was that said that nothing may be asked: the beginning of a sentence."""
+    return "local_files_only was asked for" if access().local_files_only else "HF_HUB_OFFLINE is set"
+
+
+def fetch_once(ref: Ref) -> str:
+    """What to do about a repo that was not used here before."""
+    other = "leave local_files_only out" if access().local_files_only else "unset HF_HUB_OFFLINE"
+    return f"Fetch it once with a connection ({other}): `ddtool pull {ref}`."
+
+
 def _by_circumstance(error: Exception, ref: Ref, writing: bool) -> HubError:
     """What is left: nothing was answered at all."""
     if offline():
-        hint = f"Fetch it once with a connection (unset HF_HUB_OFFLINE): `ddtool pull {ref}`."
-        return HubError(f"HF_HUB_OFFLINE is set, and '{ref}' is not whole in the cache.", hint)
+        return HubError(f"{why_offline()}, and '{ref}' is not whole in the cache.", fetch_once(ref))
     if any(isinstance(cause, PermissionError) for cause in causes(error)):
         return HubError(f"A file cannot be written: {reason(error)}.", "Check HF_HOME and its permissions.")
     hint = "Check the connection" + (" (HF_ENDPOINT is set)" if "huggingface.co" not in web("model", "") else "") + "."

@@ -5,10 +5,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ddtool.errors import GeneratorError, did_you_mean
+from ddtool.errors import GeneratorError, HubError, UsageError, did_you_mean
 from ddtool.events import Report, silent
-from ddtool.hub.download import fetch, or_local, resolve
-from ddtool.hub.names import MODEL, parse
+from ddtool.hub.download import fetch, listing, or_local, resolve
+from ddtool.hub.names import MODEL, at_revision, branch_name, parse, repo_name, web
+from ddtool.hub.upload import Files, Pushed, changes, check_may_write, commit, find
 
 BUNDLED = "meta-generator-32"
 GENERATOR_FILES = {"config.json": 2**20, "model.safetensors": 2**30}
@@ -18,6 +19,28 @@ FACTS, MOST_FACTS = "ddtool.json", 2**22
 """What a repo of ddtool states, and the most bytes of it."""
 PRETRAINING = "pretraining.json"
 """Beside a meta generator on a disk: what made it. In a repo it is among the facts."""
+
+
+SHORT_CARD = """---
+library_name: ddtool
+pipeline_tag: image-to-image
+tags:
+- ddtool
+- dataset-distillation
+---
+
+# {title}
+
+A generator of ddtool, an image-to-image network for dataset distillation: it turns a few real images per class into a small
+synthetic training set.
+
+```python
+from ddtool import Generator
+
+generator = Generator.from_pretrained("{repo}")
+```
+"""
+"""The README.md of a generator that was pushed from Python; the card of `ddtool push` says more."""
 
 
 def bundled_folder() -> Path:
@@ -44,6 +67,42 @@ def generator_folder(name: str, report: Report = silent) -> Path:
         raise GeneratorError(f"No generator called '{name}'.", hint)
     with or_local(name, "--generator bundled always works."):
         return fetch(resolve(MODEL, ref), GENERATOR_FILES, report)
+
+
+def named_generator(name: str | Path, revision: str | None) -> str:
+    """The name of a generator with its revision; UsageError for a revision of what has none."""
+    if revision is not None and (name == "bundled" or Path(name).expanduser().exists()):
+        raise UsageError(f"'{name}' is no Hub repo: it has no revision '{revision}'.", "Leave the revision out.")
+    return at_revision(str(name), revision)
+
+
+def push_folder(
+    folder: Path,
+    repo: str,
+    *,
+    message: str,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    report: Report = silent,
+) -> Pushed:
+    """The generator in a folder to a model repo: weights, configuration and, where there is no README.md, a short one.
+
+    HubError for a repo of `ddtool push`, whose facts tell of the weights that it has.
+    """
+    if revision is not None:
+        branch_name(revision)
+    check_may_write(repo_name(repo).partition("/")[0], anywhere=create_pr)
+    base = find(MODEL, repo, revision)
+    files: Files = {name: folder / name for name in GENERATOR_FILES}
+    if base and listing(base, [FACTS]) and changes(base, files):
+        hint = "`ddtool push` brings generator and facts together. Or push to another name."
+        raise HubError(f"{web(MODEL, repo)} was made by `ddtool push`, and tells of another generator.", hint)
+    if base is None or not listing(base, ["README.md"]):
+        files = {**files, "README.md": SHORT_CARD.format(title=repo.partition("/")[2], repo=repo).encode()}
+    return commit(
+        MODEL, repo, base, files, message=message, private=private, branch=revision, create_pr=create_pr, report=report
+    )
 
 
 def pretraining_of(name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from pydantic import JsonValue, StrictInt, StrictStr, TypeAdapter, ValidationError
 
 from ddtool.config import Values
+from ddtool.hub.access import access
 from ddtool.runtime.cache import cache_root
 from ddtool.runtime.files import write_atomically
 
@@ -25,7 +26,9 @@ LISTING = TypeAdapter(dict[str, tuple[StrictInt, StrictStr]])
 
 
 def offline() -> bool:
-    """Whether the user has said that nothing may be asked: now, or when huggingface_hub was imported."""
+    """Whether the user has said that nothing may be asked: in this call, now, or when huggingface_hub was imported."""
+    if access().local_files_only:
+        return True
     switches = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
     if any(os.environ.get(s, "").upper() in ("1", "ON", "YES", "TRUE") for s in switches):
         return True

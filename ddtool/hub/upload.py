@@ -12,7 +12,16 @@ from ddtool.errors import HubError, NotOnHubError
 from ddtool.events import Note, Report, Step, silent
 from ddtool.hub.client import TRIES, api, in_time, is_last, longest, patiently, quiet, wait
 from ddtool.hub.download import hash_of, listing, resolve
-from ddtool.hub.errors import LOGIN, NoRevisionError, explained, is_passing, reason, status_of, transport_errors
+from ddtool.hub.errors import (
+    LOGIN,
+    NoRevisionError,
+    explained,
+    is_passing,
+    reason,
+    status_of,
+    transport_errors,
+    why_offline,
+)
 from ddtool.hub.memory import offline
 from ddtool.hub.names import MODEL, Pinned, Ref, web
 
@@ -47,7 +56,9 @@ def check_may_write(namespace: str, anywhere: bool = False) -> None:
     What the Hub does not say about a token (a fine-grained one) shows when it is used.
     """
     if offline():
-        raise HubError("HF_HUB_OFFLINE is set: nothing can be pushed.", "Unset it, and run the command again.")
+        raise HubError(
+            f"{why_offline()}: nothing can be pushed.", "A push needs a connection: ask for one, and try again."
+        )
     with explained(MODEL, Ref(f"{namespace}/…")):
         me = patiently(lambda: api().whoami())
         token = (me.get("auth") or {}).get("accessToken") or {}
@@ -216,7 +227,7 @@ def _find_request(
 ) -> tuple[str, str] | None:
     """(sha, URL) of the newest of the latest pull requests that brings just this."""
     for name, sha in sorted(requests.items(), key=lambda item: _number(item[0]), reverse=True)[:REQUESTS]:
-        if _holds(replace(base, sha=sha), files, removed):
+        if _holds(base.at(sha), files, removed):
             return sha, f"{web(base.kind, base.repo)}/discussions/{_number(name)}"
     return None
 

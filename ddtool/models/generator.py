@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from ddtool.config import GeneratorConfig, from_dict
 from ddtool.errors import GeneratorError, UsageError
 from ddtool.hub import generators
+from ddtool.hub.access import Access, asked
 from ddtool.hub.download import named
 from ddtool.runtime.engine import finite, frozen_random_state
 from ddtool.runtime.files import write_atomically
@@ -99,12 +101,53 @@ class Generator(nn.Module):
         generator.load_state_dict(weights, assign=True)
         return generator
 
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write config.json and model.safetensors into a folder, which `from_pretrained` takes."""
+        self.save(Path(save_directory))
+
     @classmethod
-    def from_pretrained(cls, name: str) -> "Generator":
-        """The generator of a Hub repo[@revision], of a folder or a run, or 'bundled'. Raises GeneratorError or HubError."""
-        folder = generators.generator_folder(name)
-        with named(folder, name):
-            return cls.load(folder)
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> "Generator":
+        """The generator of a Hub repo[@revision], of a folder or a run, or 'bundled'. Raises GeneratorError or HubError.
+
+        token: default that of the environment or of `hf auth login`;  cache_dir: default HF_HOME;  force_download: also what is
+        in the cache;  local_files_only: ask nothing, take what was used here before.
+        """
+        with asked(Access(token, cache_dir, force_download, local_files_only)):
+            named_so = generators.named_generator(name, revision)
+            folder = generators.generator_folder(named_so)
+            with named(folder, named_so):
+                return cls.load(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Generator, by ddtool",
+        private: bool = False,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Push weights, configuration and (where there is no README.md) a short card to a model repo, as one commit; returns its
+        address, or that of the pull request. `ddtool push` writes the full card, and brings what makes sets. Raises HubError.
+
+        private: make a new repo private;  revision: a branch, made if it is not there;  create_pr: propose the commit.
+        """
+        with asked(Access(token)), TemporaryDirectory(prefix="ddtool-push-") as folder:
+            self.save_pretrained(folder)
+            pushed = generators.push_folder(
+                Path(folder), repo_id, message=commit_message, private=private, revision=revision, create_pr=create_pr
+            )
+        return pushed.pull_request or f"{pushed.url}/commit/{pushed.sha}"
 
 
 def averaged(images: Tensor, size: tuple[int, int]) -> Tensor:

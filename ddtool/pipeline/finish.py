@@ -28,12 +28,13 @@ def record_peak(session: Session) -> None:
 
 
 def draw_preview(run: Run, ipc: int, path: Path | None = None, real: bool = True) -> None:
-    """preview.png of one set, in the run or at `path`: its stages above each other, without `real` not the initial ones."""
+    """preview.png of one set, in the run or at `path`: its stages above each other, those that the run has; without
+    `real` not the initial ones."""
     final = run.load_set(ipc)
     method = methods.find(final.method)
     first, *between = takewhile(lambda stage: stage != final.stage, method.stages)
     shown = [first] * (real and method.learns) + between
-    stages = {stage: run.load_set(ipc, stage) for stage in shown}
+    stages = {stage: run.load_set(ipc, stage) for stage in shown if run.set_path(ipc, stage).exists()}
     stages[final.stage if method.has_generator else final.method] = final
     name = Path(str(final.source.get("name", "dataset"))).name
     title = f"ddtool · {name} · {ipc} image{'s' if ipc > 1 else ''} per class"

@@ -92,6 +92,9 @@ def generate(session: Session, ipc: int, *, labels: str | None = None, force: bo
     alone; default: fitted where the dataset can be had. More initial samples than Z holds are drawn from it again.
     """
     check_labelling(session, labels)
+    if not force and has_same(session, ipc, labels):
+        session.report(Note(f"{session.run.folder} has this set of ipc {ipc} already; --force makes it anew."))
+        return session.run.set_path(ipc).parent
     check_request(session, ipc, force)
     if labels == "analytical":
         check_pool(session.run, ipc)
@@ -148,6 +151,14 @@ def check_labelling(session: Session, labels: str | None) -> None:
     if labels == "fitted" and session.config.fit.networks == 0:
         message = f"{session.run.folder} was made without fitted labels (fit.networks is 0)."
         raise UsageError(message, "Leave --labels out.")
+
+
+def has_same(session: Session, ipc: int, labels: str | None) -> bool:
+    """Whether the run has the set that is asked for: made by the generator alone, with such labels."""
+    if not session.method.has_generator or not session.run.set_path(ipc).exists():
+        return False
+    made = session.run.load_set(ipc)
+    return made.stage == "generated" and labels in (None, made.label_method)
 
 
 def check_request(session: Session, ipc: int, force: bool) -> None:

@@ -8,7 +8,7 @@ huggingface_hub's `ModelCardData` and `DatasetCardData`.
 import re
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import jinja2
 
@@ -18,6 +18,7 @@ from ddtool.sharing.files import BEGIN, END
 from ddtool.sharing.pretraining import pretraining_of, short_name
 from ddtool.sharing.views import Code, enumerated, hub_id, is_tested_here, number, ranked_scores, source_name, view
 from ddtool.text import one_line, without_secrets
+from ddtool.version import ADDRESS
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
@@ -95,13 +96,21 @@ def dataset_metadata(facts: RepoFacts) -> "DatasetCardData":
     )
 
 
-def _configuration(ipc: int, default: bool) -> dict[str, Any]:
+def _configuration(ipc: int, default: bool) -> dict[str, object]:
     """A set as `datasets` finds it; the default one needs no name."""
     files = [{"split": "train", "path": f"ipc{ipc}/train.parquet"}]
     return {"config_name": f"ipc{ipc}", **({"default": True} if default else {}), "data_files": files}
 
 
-def licence(facts: RepoFacts) -> dict[str, Any]:
+class LicenceData(TypedDict, total=False):
+    """What the Hub's metadata says of a licence."""
+
+    license: Any  # one name or several: the Hub takes both, the type of ModelCardData says one
+    license_name: str
+    license_link: str | None
+
+
+def licence(facts: RepoFacts) -> LicenceData:
     """The licence of all that the files were made with, where it is one and the Hub knows it; else `other`, with the names of all
     and where to read the first that is not usual."""
     terms = terms_of(facts)
@@ -210,7 +219,7 @@ def plain(text: str, limit: int = 300) -> str:
     return one_line(without_secrets(one_line(text, 10 * limit)), limit)
 
 
-def _safe(value: object) -> Any:
+def _safe(value: object) -> object:
     """The same value with every string in it made harmless."""
     if isinstance(value, Code):
         return code(value)
@@ -221,7 +230,7 @@ def _safe(value: object) -> Any:
     return [_safe(item) for item in value] if isinstance(value, list) else value
 
 
-def _plain_values(value: object) -> Any:
+def _plain_values(value: object) -> object:
     """The same metadata with every string on one line: the YAML writer does the quoting."""
     if isinstance(value, str):
         return plain(value)
@@ -244,7 +253,7 @@ def _environment() -> jinja2.Environment:
 def _render(template: str, metadata: "CardData", facts: RepoFacts) -> str:
     """A template filled in; the same facts give the same text."""
     front = front_matter(metadata)
-    body = _environment().get_template(template).render(_safe(view(facts)))
+    body = _environment().get_template(template).render(_safe(view(facts) | {"address": Code(ADDRESS)}))
     part = re.sub(r"\n{3,}", "\n\n", body).strip()
     return f"---\n{front}---\n\n{BEGIN}\n\n{part}\n\n{END}\n"
 

@@ -3,7 +3,8 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+from pydantic import JsonValue
 
 from ddtool.config import PRESETS, RunConfig, from_dict, merged, to_dict
 from ddtool.data.images import SyntheticSet
@@ -34,7 +35,7 @@ def command(config: RunConfig, made: SyntheticSet, env: Environment, local: bool
     return " ".join(words)
 
 
-def differences(config: Mapping[str, Any], preset: str) -> Iterator[tuple[str, Any]]:
+def differences(config: Mapping[str, JsonValue], preset: str) -> Iterator[tuple[str, JsonValue]]:
     """(a.b, value) of every setting that differs from a preset's, but for those with an option of their own."""
     usual = to_dict(from_dict(RunConfig, merged({}, PRESETS[preset])))
     for key, value in config.items():

@@ -270,6 +270,13 @@ class RepoFacts(Record):
         """The name of the method that made the sets."""
         return self.method.name
 
+    @property
+    def provenance(self) -> tuple[str | None, ...]:
+        """Which data, at which state, the facts are about, and the method."""
+        assert self.source is not None
+        source = self.source
+        return source.kind, source.id, source.config, source.revision, source.content_hash, self.made_by
+
     def written(self) -> bytes:
         """The content of ddtool.json: the same facts give the same bytes."""
         return (json.dumps(self.stated(), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -7,7 +7,7 @@ from ddtool.hub.download import DAMAGED, fetch, listing, resolve
 from ddtool.hub.generators import FACTS, GENERATOR_FILES
 from ddtool.hub.names import DATASET, MODEL, Pinned, names_dataset, parse
 from ddtool.sharing.facts import FORMAT, META, Kind, RepoFacts, read_repo
-from ddtool.sharing.files import LIMITS
+from ddtool.sharing.files import LIMITS, USUAL
 
 
 class NotOursError(HubError):
@@ -59,7 +59,7 @@ def find(name: str, first: str = MODEL) -> Found:
 
 def facts_of(repo: Pinned) -> RepoFacts | None:
     """The facts in a repo's ddtool.json, checked; None when it has none."""
-    if FACTS not in listing(repo, [FACTS]):
+    if FACTS not in listing(repo, USUAL[repo.kind]):
         return None
     path = fetch(repo, {FACTS: LIMITS[FACTS]}) / FACTS
     try:

@@ -5,13 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddtool.errors import HubError, UsageError
-from ddtool.hub.names import DATASET, MODEL, Pinned, is_branch, parse, web
+from ddtool.hub.names import DATASET, MODEL, Pinned, branch_name, is_branch, is_repo, repo_name, web
 from ddtool.hub.upload import find
 from ddtool.methods import has_generator
 from ddtool.runs.run import Run
-
-LONGEST = 96
-"""The most characters of a repo's name, without its namespace."""
 
 ONLY = {MODEL: "generator", DATASET: "dataset"}
 """What --only calls a repo."""
@@ -37,19 +34,30 @@ class Options:
     """Replace another generator, another set of the same IPC, sets of another source, and files that are not of ddtool."""
     overwrite_card: bool = False
     """Write anew what ddtool writes in a README.md, though a person has changed it; their words beside it stay."""
-    message: str | None = None
+    commit_message: str | None = None
     """The title of the commits; None: what was pushed."""
+    tag: str | None = None
+    """A name for the commits, new in each repo."""
+    collection: str | None = None
+    """The slug of a collection on the Hub, to which the repos are added."""
 
     def __post_init__(self) -> None:
-        if self.message is not None and not self.message.strip():
+        if self.commit_message is not None and not self.commit_message.strip():
             raise UsageError("--commit-message is empty.", "Leave it out for the usual one.")
         if self.only not in (None, "generator", "dataset"):
             raise UsageError(f"--only takes generator or dataset, got '{self.only}'.", "Leave it out to push both.")
         if self.revision and self.create_pr:
             raise UsageError("--revision and --create-pr exclude each other.", "A pull request is made on main.")
-        if self.revision is not None and not is_branch(self.revision):
-            hint = "Letters, digits and . _ - / make one, for example v2; no commit, no refs/…."
-            raise UsageError(f"'{self.revision}' is not a name for a branch.", hint)
+        if self.revision is not None:
+            branch_name(self.revision)
+        if self.tag is not None and (self.create_pr or not is_branch(self.tag)):
+            fault = "goes with no pull request, which is no commit yet" if self.create_pr else "is not a name for a tag"
+            raise UsageError(
+                f"--tag '{self.tag}' {fault}.", "A tag is of letters, digits and . _ - /, for example v1.0."
+            )
+        if self.collection is not None and not is_repo(self.collection):
+            hint = "It is the end of its address, NAMESPACE/TITLE-ID."
+            raise UsageError(f"'{self.collection}' is not the name of a collection.", hint)
 
     def by_method(self, method: str) -> "Options":
         """The same for a run of that method: without a generator, there is the dataset repo alone. Raises UsageError."""
@@ -70,18 +78,6 @@ def repos(repo: str, options: Options, generator: str | None = None) -> dict[str
     return {kind: name for kind, name in names.items() if options.only in (None, ONLY[kind])}
 
 
-def repo_name(name: str) -> str:
-    """A repo to push to; UsageError for anything else."""
-    ref = parse(name)
-    if ref is None and len(name.partition("/")[2]) > LONGEST and name.count("/") == 1:
-        hint = "Choose a shorter one; `ddtool push … --dataset-repo NAMESPACE/NAME` names the repo of the sets."
-        raise UsageError(f"The name '{name}' is longer than the {LONGEST} characters that the Hub allows.", hint)
-    if ref is None or ref.repo != name:
-        hint = "It is NAMESPACE/NAME, your user name or organisation first; a branch goes with --revision."
-        raise UsageError(f"'{name}' is not a repo to push to.", hint)
-    return name
-
-
 def base_of(kind: str, repo: str, options: Options) -> Pinned | None:
     """The head that a push starts from, None for a new repo; HubError when --private was asked for and it is public."""
     base = find(kind, repo, options.revision)
@@ -97,9 +93,9 @@ def again(run: str | Path | Run | None, generator: str | None, repo: str, option
     what = shlex.quote(str(run.folder if isinstance(run, Run) else run))
     flags = {
         "--generator": generator, "--private": options.private, "--create-pr": options.create_pr,
-        "--no-pool": not options.pool, "--force": options.force, "--commit-message": options.message,
+        "--no-pool": not options.pool, "--force": options.force, "--commit-message": options.commit_message,
         "--overwrite-card": options.overwrite_card, "--revision": options.revision, "--only": options.only,
-        "--dataset-repo": options.dataset_repo,
+        "--dataset-repo": options.dataset_repo, "--tag": options.tag, "--collection": options.collection,
     }  # fmt: skip
     words = [f"{flag} {shlex.quote(v)}" if isinstance(v, str) else flag for flag, v in flags.items() if v]
     return " ".join(["ddtool push", *([what] if generator is None else []), repo, *words])

@@ -13,7 +13,7 @@ from ddtool.errors import HubError, RunError, UsageError
 from ddtool.events import Report
 from ddtool.hub.download import fetch, filenames, listing
 from ddtool.hub.generators import FACTS, GENERATOR_FILES, generator_folder, pinned_generator
-from ddtool.hub.names import DATASET, MODEL, Pinned, web
+from ddtool.hub.names import DATASET, MODEL, Pinned, repo_name, web
 from ddtool.hub.upload import changes
 from ddtool.models.generator import WEIGHTS_FILE, Generator
 from ddtool.pipeline.finish import draw_preview
@@ -24,7 +24,7 @@ from ddtool.sharing.describe import describe_generator, without_paths
 from ddtool.sharing.facts import ADAPTED, SETS, RepoFacts, SetFacts
 from ddtool.sharing.files import CARD, EXACT, LABELS, LIMITS, PARQUET, POOL, PREVIEW
 from ddtool.sharing.found import facts_of
-from ddtool.sharing.options import Options, base_of, repo_name
+from ddtool.sharing.options import Options, base_of
 from ddtool.sharing.readme import Readme, merged_card
 
 Files = dict[str, bytes | Path]
@@ -171,7 +171,7 @@ def sets_to_keep(
     """Sets of other IPCs that stay in the repo, and the files of those that `force` replaces because they are of another
     source or method; HubError without `force`."""
     kept = {n: made for n, made in there.sets.items() if n not in known.sets} if there else {}
-    if not there or not kept or provenance(there) == provenance(known):
+    if not there or not kept or there.provenance == known.provenance:
         return kept, []
     if not options.force:
         same_method = there.made_by == known.made_by
@@ -182,13 +182,6 @@ def sets_to_keep(
         )
         raise HubError(message, hint)
     return {}, [f"ipc{n}/{file}" for n in kept for file in (PARQUET, EXACT)]
-
-
-def provenance(facts: RepoFacts) -> tuple[str | None, ...]:
-    """Which data, at which state, facts are about, and the method."""
-    assert facts.source is not None
-    source = facts.source
-    return source.kind, source.id, source.config, source.revision, source.content_hash, facts.made_by
 
 
 def sealed(parcel: Parcel, there: RepoFacts | None, options: Options) -> Parcel:
@@ -262,7 +255,7 @@ def picture(run: Run, base: Pinned | None, there: RepoFacts | None, known: RepoF
     """The run's preview; for a run without one that of the repo stays, or one is drawn. Without a pool: no real images."""
     if known.pool and run.has(PREVIEW):
         return {PREVIEW: run.folder / PREVIEW}
-    if known.pool and base and there and there.pool and listing(base, [PREVIEW]):
+    if not run.has(PREVIEW) and base and there and bool(there.pool) == bool(known.pool) and listing(base, [PREVIEW]):
         return {}
     draw_preview(run, max(run.ipcs()), temporary / PREVIEW, real=bool(known.pool))
     return {PREVIEW: temporary / PREVIEW}

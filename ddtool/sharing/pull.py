@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddtool.config import RunConfig, from_dict, most_from_hub, to_dict
-from ddtool.errors import DDToolError, HubError, RunError
+from ddtool.errors import DDToolError, HubError, RunError, UsageError
 from ddtool.events import Note, Phase, Report, silent
 from ddtool.hub.download import DAMAGED, fetch, listing, named
 from ddtool.hub.generators import FACTS, GENERATOR_FILES, PRETRAINING
-from ddtool.hub.names import parse
+from ddtool.hub.names import DATASET, parse
 from ddtool.hub.upload import changes
 from ddtool.methods import has_generator
 from ddtool.models.generator import Generator
@@ -49,17 +49,27 @@ class Pulled:
     """The images per class of the sets that the repo tells of."""
 
 
-def pull(name: str, out: Path | None = None, force: bool = False, report: Report = silent) -> Pulled:
+def pull(
+    name: str, out: Path | None = None, force: bool = False, with_sets: bool = False, report: Report = silent
+) -> Pulled:
     """Bring what a repo holds into a folder: a run, a generator or synthetic sets.
 
-    out: default runs/NAME, generators/NAME or sets/NAME. Raises RunError when something is there that `force` does not
+    out: default runs/NAME, generators/NAME or sets/NAME;  with_sets: into a run also the sets of the dataset repo that it
+    names, and their scores. Raises RunError when something is there that `force` does not
     replace, HubError for what is refused; then nothing is left behind.
     """
     found = find(name)
     folder = out or default_folder(found)
     check_place(folder, force)
-    bring = {ADAPTED: bring_run, META: bring_generator, SETS: bring_sets}[found.kind]
-    bring(found, folder, report)
+    if found.kind == ADAPTED:
+        bring_run(found, folder, report, sets_beside(found, name) if with_sets else None)
+        if found.facts.dataset_repo and not with_sets:
+            report(Note(f"Its sets are in {found.facts.dataset_repo}; --with-sets brings them, and their scores."))
+    else:
+        if with_sets and found.kind == META:
+            raise UsageError(f"'{name}' is a meta generator, which has no sets.", "Leave --with-sets out.")
+        bring = bring_generator if found.kind == META else bring_sets
+        bring(found, folder, report)
     return Pulled(folder, found.kind, found.repo.repo, found.repo.sha, tuple(found.ipcs))
 
 
@@ -122,8 +132,24 @@ def same_run(run: Run, found: Found) -> bool:
 # ---------------------------------------------------------------------------------------------------------------- a run
 
 
-def bring_run(found: Found, folder: Path, report: Report) -> None:
-    """A run directory with generator, labels and pool, as the run that was pushed had them."""
+def sets_beside(found: Found, name: str) -> Found:
+    """The dataset repo that a generator's repo names as its own; HubError when there is none, or it is of other data."""
+    if not found.facts.dataset_repo:
+        raise HubError(f"'{name}' names no repo with its sets.", "Leave --with-sets out.")
+    beside = find(found.facts.dataset_repo, DATASET)
+    alike = beside.kind == SETS and (beside.facts.class_names, beside.facts.shape) == (
+        found.facts.class_names,
+        found.facts.shape,
+    )
+    if not alike or beside.facts.provenance != found.facts.provenance:
+        message = f"The sets of '{beside.repo.repo}' are of other data than the generator of '{name}'."
+        raise HubError(message, f"Leave --with-sets out, or pull them alone: `ddtool pull {beside.repo.repo}`.")
+    return beside
+
+
+def bring_run(found: Found, folder: Path, report: Report, beside: Found | None = None) -> None:
+    """A run directory with generator, labels and pool, as the run that was pushed had them; with the sets of `beside` and their
+    scores."""
     config = run_config(found)
     there = listing(found.repo, [POOL])
     limits = {**GENERATOR_FILES, LABELS: LIMITS[LABELS], **dict.fromkeys(there, LIMITS[POOL])}
@@ -139,8 +165,22 @@ def bring_run(found: Found, folder: Path, report: Report) -> None:
         run.write_json("env.json", made.env.stated())
         facts = stated | {"pulled": str(found.repo)}
         run.write_json("results.json", {"scores": [], "timings": timings, "facts": facts})
+        if beside:
+            add_sets(run, beside, report)
         with named(temporary, found.repo.repo):
             check_run(run, found)
+
+
+def add_sets(run: Run, beside: Found, report: Report) -> None:
+    """The sets of a dataset repo into a run, with their scores and seconds."""
+    files = fetch_sets(beside, beside.ipcs, report)
+    checked_sets(beside, files, beside.ipcs)
+    copy(files, run.folder / "synthetic", files_of_sets(beside.ipcs))
+    for made in beside.facts.sets.values():
+        for phase, seconds in made.timings.items():
+            run.record_seconds(phase, seconds)
+        for score in made.scores:
+            run.record_score(score)
 
 
 def run_config(found: Found) -> RunConfig:

@@ -15,6 +15,7 @@ from ddtool.errors import HubError
 from ddtool.events import Note, Report, silent
 from ddtool.hub.download import listing
 from ddtool.hub.names import DATASET, MODEL, web
+from ddtool.hub.tags import add_tag, add_to_collection, check_collection, check_tag
 from ddtool.hub.upload import Pushed, check_may_write, commit, find
 from ddtool.methods import has_generator
 from ddtool.models.generator import WEIGHTS_FILE
@@ -50,13 +51,14 @@ def send(parcels: list[Parcel], options: Options, again: str, report: Report = s
     The dataset comes before the model, whose card and `ddtool evaluate` lead to it: a visitor finds nothing that points
     into the void.
     """
+    check_marks(parcels, options)
     done: list[Pushed] = []
     for parcel in parcels:
         if shown := parcel.real_images():
             report(Note(f"Real images of {shown} are among the files for {parcel.repo}; --no-pool leaves them out."))
         try:
             made = commit(
-                parcel.kind, parcel.repo, parcel.base, parcel.files, parcel.removed, message=options.message or parcel.title,
+                parcel.kind, parcel.repo, parcel.base, parcel.files, parcel.removed, message=options.commit_message or parcel.title,
                 private=parcel.private, branch=options.revision, create_pr=options.create_pr, report=report,
             )  # fmt: skip
         except HubError as error:
@@ -66,7 +68,29 @@ def send(parcels: list[Parcel], options: Options, again: str, report: Report = s
         done.append(made)
         what = f"{len(made.changed)} files in one commit" if made.changed else "nothing has changed"
         report(Note(f"{made.pull_request or made.url}: {what}."))
+        mark(made, options, again)
     return done
+
+
+def check_marks(parcels: list[Parcel], options: Options) -> None:
+    """HubError, before anything is sent, when a repo has the tag elsewhere or there is no such collection."""
+    if options.tag:
+        for parcel in parcels:
+            check_tag(parcel.base, parcel.files, options.tag)
+    if options.collection:
+        check_collection(options.collection)
+
+
+def mark(made: Pushed, options: Options, again: str) -> None:
+    """Give the commit its tag, and the repo its place in the collection; a failure says that the commit is there."""
+    try:
+        if options.tag:
+            add_tag(made, options.tag)
+        if options.collection:
+            add_to_collection(made, options.collection)
+    except HubError as error:
+        hint = f"{error.hint} A push repeats safely: `{again}`".lstrip()
+        raise type(error)(f"{error.message} {made.url} is complete, but for its tag and collection.", hint) from error
 
 
 @contextlib.contextmanager

@@ -49,12 +49,15 @@ base=${BASE_IMAGE:-localhost/python-stand-in:bookworm}
 buildah inspect --type image "$base" > /dev/null 2>&1 || make_base
 echo "base: $base, $(podman run --rm "${limits[@]}" "$base" python --version)"
 
+# With wheels at hand torch is taken from them, as from an index of CPU builds.
 wheels=${WHEELS:-$(python3 -m pip config get global.find-links 2> /dev/null || true)}
 printf '[global]\nfind-links = /wheels\ncert = /etc/ssl/certs/ca-certificates.crt\n' > "$work/pip.conf"
+index=${wheels:+file:///wheels}
 start=$SECONDS
 buildah build --layers --isolation chroot --format docker --pull-never --tag "$image" \
   --volume "$work/pip.conf:/etc/pip.conf:ro" --volume "${wheels:-$work}:/wheels:ro" \
-  --build-arg BASE_IMAGE="$base" --build-arg TORCH_INDEX= --build-arg VERSION="$version" . \
+  --build-arg BASE_IMAGE="$base" --build-arg TORCH_INDEX="$index" --build-arg VERSION="$version" \
+  --build-arg SOURCE=https://host.example/ddtool . \
   > "$work/build.log" 2>&1 || { cat "$work/build.log"; failed "the build"; }
 passed "built in $((SECONDS - start)) s"
 size() { podman image inspect --format '{{.Size}}' "$1"; }
@@ -67,15 +70,20 @@ passed "runs as user 1000"
 label=$(podman image inspect --format '{{index .Labels "org.opencontainers.image.version"}}' "$image")
 [ "$label" = "$version" ] || failed "the label says version '$label'"
 passed "--help, --version ($version, as the label says)"
+label=$(podman image inspect --format '{{index .Labels "org.opencontainers.image.source"}}' "$image")
+[ "$label" = https://host.example/ddtool ] || failed "the label says source '$label'"
 packages='
+import re
 from importlib.metadata import distributions
 for package in distributions(path=[p for p in __import__("sys").path if p.startswith("/opt/ddtool/")]):
     if package.name != "ddtool":
-        print(package.name, package.version.partition("+")[0], sep="==")'
+        print(re.sub("[-_.]+", "-", package.name).lower(), package.version.partition("+")[0], sep="==")'
+torch=docker/torch.lock
+[ -z "$index" ] || { torch=$work/torch.lock; grep '^torch==' docker/torch.lock > "$torch"; }
 differs=$(run --entrypoint python -- -c "$packages" | LC_ALL=C sort -f |
-  diff - <(grep -v '^#' docker/requirements.lock | LC_ALL=C sort -f) || true)
+  diff - <(grep -ohE '^[a-z0-9-]+==[0-9][^ ;\\]*' docker/requirements.lock "$torch" | LC_ALL=C sort -f) || true)
 [ -z "$differs" ] || failed "not the packages of the lock: $differs"
-passed "holds the packages of docker/requirements.lock, no other"
+passed "holds the packages of the locks, no other"
 
 unwanted='find /cache /data -mindepth 1; ls -d /src /root/.cache /opt/ddtool/bin/pip 2> /dev/null || true'
 left=$(run --entrypoint sh -- -c "$unwanted")

@@ -2,7 +2,9 @@
 
 # ruff: noqa: F811  (fixtures of test_hub)
 
+import errno
 import json
+import re
 import shutil
 import threading
 import time
@@ -13,7 +15,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import tiny
-from hub_server import Delay, HubServer, LoseAnswer, Status
+from hub_server import Answer, Delay, HubServer, LoseAnswer, Status
 from test_hub import (  # noqa: F401  fixtures among them
     WRITE,
     Made,
@@ -35,7 +37,7 @@ from ddtool import Generator, api, load_set
 from ddtool.errors import DDToolError, HubError
 from ddtool.events import Step
 from ddtool.hub import client, errors, upload
-from ddtool.hub.names import Ref
+from ddtool.hub.names import Ref, repo_name
 from ddtool.text import without_secrets
 
 COMMIT = r"^POST .*/commit/"
@@ -124,6 +126,33 @@ def test_xets_refusals_are_rights_or_quota(status: int) -> None:
     assert said.message.startswith(f"Xet, the storage of large files, refuses 'ann/c10' ({status}): ")
     assert "HF_HUB_DISABLE_XET=1" in said.hint
     assert "quota of 'ann'" in said.hint
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_xets_refusals_by_the_true_client(pushed: HubServer, status: int, tmp_path: Path) -> None:
+    """A file that the Hub says is in Xet, and a client that has not switched it off."""
+    pytest.importorskip("hf_xet")
+    answered = pushed._answer
+
+    def with_xet(method: str, target: str, headers: dict[str, str], body: bytes) -> Any:
+        if "/xet-read-token/" in target:
+            return Answer(status, b"{}", {"X-Error-Message": "No Xet for you."})
+        given = answered(method, target, headers, body)
+        if "/resolve/" in target and given.status == 302:
+            given.headers["X-Xet-Hash"] = "0" * 64
+            given.headers["Link"] = f'<{pushed.url}/api/models/ann/c10/xet-read-token/main>; rel="xet-auth"'
+        return given
+
+    pushed._answer = with_xet  # type: ignore[method-assign]
+    try:
+        code = "import sys; from ddtool.__main__ import main; sys.argv[1:] = ['pull', 'ann/c10']; main()"
+        result = tiny.python(code, HF_HUB_DISABLE_XET="0", HF_HOME=str(tmp_path / "hf"))
+    finally:
+        del pushed._answer
+    assert result.returncode == 1, result.stderr
+    assert f"refuses 'ann/c10' ({status})" in result.stderr, result.stderr
+    assert "HF_HUB_DISABLE_XET=1" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("error", [ConnectionError, RuntimeError, PermissionError])
@@ -269,3 +298,71 @@ def test_addresses_lose_what_signs_them() -> None:
     text = "PUT https://s3.example/a/b?X-Amz-Signature=abc&x=1 failed (see 'http://x/y?z') what?"
     assert without_secrets(text) == "PUT https://s3.example/a/b failed (see 'http://x/y') what?"
     assert WRITE not in without_secrets(f"Bearer {WRITE}")
+
+
+# ------------------------------------------------------------------------------------------------ the table of the manual
+
+
+def raised(act: Callable[[], object]) -> DDToolError:
+    with pytest.raises(DDToolError) as caught:
+        act()
+    return caught.value
+
+
+def through(error: Exception) -> Callable[[], object]:
+    """What becomes of an error of the client."""
+
+    def act() -> None:
+        with errors.explained("model", Ref("ann/c10", "v9"), "config.json"):
+            raise error
+
+    return act
+
+
+def with_code(status: int, code: str) -> Exception:
+    """What the client raises for an answer with that code."""
+    http: Any = huggingface_hub.utils.httpx if hasattr(huggingface_hub.utils, "httpx") else None
+    if http is None:
+        import httpx as http
+    request = http.Request("GET", f"{huggingface_hub.constants.ENDPOINT}/api/models/ann/c10")
+    with pytest.raises(huggingface_hub.errors.HfHubHTTPError) as caught:
+        huggingface_hub.utils.hf_raise_for_status(
+            http.Response(status, headers={"X-Error-Code": code}, request=request)
+        )
+    return caught.value
+
+
+def faults() -> list[DDToolError]:
+    """An error of every kind that the Hub, the way to it, or a name can cause."""
+    api_path = "/api/models/ann/c10"
+    answers = [refusal(status, api_path, SAID) for status in (400, 401, 402, 403, 409, 412, 413, 429, 503)]
+    codes = [(404, "RepoNotFound"), (404, "RevisionNotFound"), (403, "GatedRepo")]
+    found = [raised(through(error)) for error in answers + [with_code(*code) for code in codes]]
+    disabled = refusal(403, api_path, "Access to this resource is disabled.")
+    others = [
+        disabled,
+        refusal(404, f"{api_path}/xet-read-token/main"),
+        json.JSONDecodeError("x", "<html>", 0),
+        KeyError("sha"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        ConnectionError(111, "refused"),
+        PermissionError(13, "denied"),
+        errors.CorruptedError(),
+        huggingface_hub.errors.LocalTokenNotFoundError("none"),
+    ]
+    found += [raised(through(error)) for error in others]
+    found.append(raised(lambda: client.in_time(lambda: threading.Event().wait(0.3), 0.01)))
+    return [*found, raised(lambda: repo_name("ann/" + "n" * 97))]
+
+
+def test_the_manual_has_every_fault_with_its_sentence_and_exit_code() -> None:
+    page = (tiny.ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if re.match(r"\| .* \| \d \|$", line)]
+    told = [(sentence, int(row[-1].rstrip(" |"))) for row in rows for sentence in re.findall(r"“(.+?)”", row[2])]
+    patterns = [(re.compile(".+".join(map(re.escape, text.split("…")))), code) for text, code in told]
+    seen = [(error.message, error.exit_code) for error in faults()]
+    for message, code in seen:
+        assert any(pattern.fullmatch(message) and code == said for pattern, said in patterns), (message, code)
+    for pattern, said in patterns:
+        if "expired" not in pattern.pattern and "letters" not in pattern.pattern:  # tried above, over HTTP
+            assert any(pattern.fullmatch(message) and code == said for message, code in seen), pattern.pattern
