@@ -21,9 +21,9 @@ from ddtool.runtime.engine import seeded_generator
 MIRROR_KEEPS = 0.9
 """Classes survive a mirror when a head scores at least this share of its accuracy on mirrored images."""
 
-TRIAL_IMAGES, TRIAL_HELD_OUT, TRIAL_NETWORKS = 100, 2000, 4
+TRIAL_IMAGES, TRIAL_HELD_OUT, TRIAL_NETWORKS, TRIAL_WIDTH = 100, 2000, 4, 128
 """Of the trial that decides about whitening: images whose labels are fitted (at least one a class), held-out images that are
-classified, networks that classify."""
+classified, networks that classify, and how wide these are at most."""
 GAIN = 1.0
 """Percentage points that whitening has to gain in the trial: less is not worth asking users of a set to whiten."""
 
@@ -120,7 +120,7 @@ def trial_accuracy(session: Session, problem: Problem, tests: tuple[Tensor, Tens
     ipc = min(max(1, TRIAL_IMAGES // seen.num_classes), int(seen.class_counts().min()))
     if ipc < 1:  # all images of a class are held out: there is nothing to try
         return math.nan
-    widths = pyramid(session.config.features.width, depth_for(seen.shape))
+    widths = pyramid(min(session.config.features.width, TRIAL_WIDTH), depth_for(seen.shape))
     f = RandomFeatures(seen.shape, widths, "none", session.engine, rng)
     X, _ = real.at(draw_per_class(seen, ipc, rng))
     fit = FitConfig(networks=2 * TRIAL_NETWORKS, mirror=mirror)

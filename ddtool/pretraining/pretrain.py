@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from ddtool.config import (
-    PRETRAIN_PRESETS,
     MetaConfig,
     PretrainConfig,
+    by_device,
     from_dict,
     layered,
-    preset,
 )
 from ddtool.data.images import ImageData
 from ddtool.errors import UsageError
@@ -38,7 +37,7 @@ def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any], report
 
     `report` hears of settings that are given by the name of an earlier version.
     """
-    usual = preset(preset_name, engine.device.type, PRETRAIN_PRESETS)
+    usual = by_device(preset_name, engine.device.type)
     config = from_dict(PretrainConfig, layered(usual, *layers, note=lambda text: report(Note(text))))
     check_config(config)
     return config

@@ -38,7 +38,7 @@ def differences(config: Mapping[str, Any], preset: str) -> Iterator[tuple[str, A
     """(a.b, value) of every setting that differs from a preset's, but for those with an option of their own."""
     usual = to_dict(from_dict(RunConfig, merged({}, PRESETS[preset])))
     for key, value in config.items():
-        if key in ("dataset", "ipc", "seed", "generator", "method", "seconds"):
+        if key in ("dataset", "ipc", "seed", "generator", "method", "seconds", "measured"):
             continue
         if isinstance(value, dict):
             inner = usual[key] if isinstance(usual[key], dict) else {}
