@@ -16,6 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "medium": {
         "features": {"width": 256},
+        "labels": {"images": 20_000},
         "adapt": {"steps": 500, "synthetic_batch": 500},
         "refine": {"steps": 2000},
     },
@@ -28,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """What differs from the defaults by preset, narrow to wide. 'auto' takes the widest that pays (`widest_that_pays`), and as many
 steps as there is time for."""
 
-PAYS_FROM = {"small": 0, "medium": 600, "large": 1500}
+PAYS_FROM = {"small": 0, "medium": 300, "large": 1500}
 """Fewer steps of a set than these are better spent on the next smaller preset (`benchmarks/widths.py`, docs/results.md)."""
 
 SECONDS = 120.0

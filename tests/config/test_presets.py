@@ -73,10 +73,10 @@ def test_more_seconds_buy_wider_networks() -> None:
 
 def test_work_before_the_steps_is_taken_off() -> None:
     def slow_labels(name: str) -> Pace:
-        return Pace(0.01, 100.0)
+        return Pace(0.02, 100.0)
 
     choice = widest_that_pays(120, slow_labels)
-    assert (choice.name, choice.steps) == ("small", rounded_down((120 - START - 100) * (1 - SPARE) / 0.01))
+    assert (choice.name, choice.steps) == ("small", rounded_down((120 - START - 100) * (1 - SPARE) / 0.02))
     assert widest_that_pays(60, slow_labels).steps == 1  # there is always one
 
 
