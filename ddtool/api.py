@@ -15,7 +15,7 @@ from ddtool.hub import download, generators, names
 from ddtool.hub.access import Access, asked
 from ddtool.hub.names import at_revision
 from ddtool.hub.upload import Pushed
-from ddtool.pipeline import plan, scoring
+from ddtool.pipeline import plan, scoring, speed
 from ddtool.pipeline.adapt import adapt as adapt_and_make
 from ddtool.pipeline.distil import distil
 from ddtool.pipeline.generate import generate as generate_set
@@ -54,7 +54,8 @@ def adapt(
 
     dataset: alias, Hub id, path or 'sample';  generator: bundled, scratch, a folder or a Hub repo[@revision];
     method: one of `ddtool.methods.METHODS`; one without a generator takes its settings from "baseline";
-    settings: nested values of RunConfig on top of the device's preset, for example {"refine": {"steps": 300}};
+    settings: nested values of RunConfig on top of the preset, for example {"refine": {"steps": 300}};
+    preset_name: small, medium or large; 'auto' chooses width and steps by the speed of the machine, for a set in two minutes;
     force: replace a run at `out`;  push_to: namespace/name, where `push` takes the finished run (checked before the work
     begins; what is different on the Hub is replaced only by `push` itself, with its `force`);  pool: push the initial samples,
     real images, too;  report: hears every event;  progress: show it on stderr (None: on a terminal or in a notebook, unless there
@@ -289,27 +290,29 @@ def open_run(name: str | Path, report: Report = silent) -> Run:
 def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any], report: Report = silent) -> RunConfig:
     """defaults < preset < layers, left to right; UsageError for an unknown key, or one that the method does not use.
 
-    `report` hears of settings that are given by the name of an earlier version.
+    With the preset 'auto' the result names the settings that `start` chooses by the speed of the machine (`measured`).
+    `report` hears of presets and settings that are given by the name of an earlier version.
     """
-    usual = preset(preset_name, engine.device.type)
+    usual = preset(preset_name, lambda text: report(Note(text)))
     config = from_dict(RunConfig, layered(usual, *layers, note=lambda text: report(Note(text))))
     if not config.dataset:
         raise UsageError("No dataset was given.", "For a first try: `ddtool adapt sample --ipc 10`.")
     plan.check_config(config)
     plan.check_given(config.method, *layers)
-    return config
+    return replace(config, measured=speed.left_open(preset_name, config.method, config.seconds, layers))
 
 
 def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: Report) -> Run:
     """A new run directory for a configuration whose dataset and generator can be had; nothing is written before that.
 
-    What comes from the Hub is recorded at its present commit.
+    What comes from the Hub is recorded at its present commit; what was left open is chosen by the speed of the machine.
 
     Raises RunError, before any data is loaded, when the folder is taken and `force` does not replace it.
     """
     check_free(folder, force)
     config = replace(config, generator=generators.pinned_generator(config.generator))
     target = plan.check_start(config, report)
+    config = speed.fitted_to_machine(config, target.train, engine, report)
     return Run.create(folder, plan.pinned(config, target.train.source), engine, force)
 
 

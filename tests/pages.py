@@ -14,6 +14,7 @@ from ddtool import config
 from ddtool.cli.app import app
 from ddtool.evaluation import measure as evaluation
 from ddtool.models import convnet as nets
+from ddtool.pipeline import speed
 from ddtool.pretraining import validation
 
 DOCS = tiny.ROOT / "docs"
@@ -93,9 +94,11 @@ def parse(words: list[str]) -> None:
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
     """Presets and protocols so small that the commands of the pages take a second as they stand."""
-    for name in ("cpu", "gpu"):
+    for name in config.PRESETS:
         patch.setitem(config.PRESETS, name, PRESET)
+    for name in config.PRETRAIN_PRESETS:
         patch.setitem(config.PRETRAIN_PRESETS, name, PRETRAIN_PRESET)
+    patch.setattr(speed, "SECONDS", 0.0)
     tiny.shorten_protocols(patch)
     patch.setattr(evaluation, "doubling_widths", lambda width, depth: nets.doubling_widths(8, depth))
     patch.setattr(validation, "FIT", config.FitConfig(networks=1, real_batch=12))

@@ -82,7 +82,9 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")] = False,
     config: Annotated[Path | None, typer.Option(help="Settings from a YAML, JSON or TOML file.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting.")] = None,
-    preset: Annotated[str, typer.Option(help="Defaults for a device: auto, cpu or gpu.")] = "auto",
+    preset: Annotated[
+        str, typer.Option(help="How wide and long: small, medium, large, or auto, by the speed of this machine.")
+    ] = "auto",
     *,
     data: o.Given,
     device: o.Device = "auto",
@@ -257,13 +259,12 @@ def show_plan(
     """--dry-run: the resolved configuration, dataset sizes, a memory estimate, the files and repos that would be written."""
     import json
 
-    from ddtool.config import to_dict
     from ddtool.pipeline.plan import plan
     from ddtool.runs.foreign import check_free
 
     check_free(folder, force)
-    planned = plan(config, output.listener)
-    data = {"config": to_dict(config), "device": engine.describe(), "out": str(folder), **planned}
+    planned = plan(config, engine, output.listener)
+    data = {"config": planned["config"], "device": engine.describe(), "out": str(folder), **planned}
     if goal:
         data["push_to"] = goal.repos(config.method)
     output.result(data, json.dumps(data, indent=2))

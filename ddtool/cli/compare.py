@@ -70,7 +70,7 @@ def command(
         list[str] | None,
         typer.Option("--set-for", metavar="METHOD:NAME=VALUE", help="A setting of one method, as dm:baseline.lr=10."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="auto, cpu or gpu: defaults by device.")] = "auto",
+    preset: Annotated[str, typer.Option(help="Defaults of all jobs: small (auto), medium or large.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Its folder. Default runs/compare-NAME.")] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Jobs beside each other, on all GPUs in turn.", rich_help_panel="Machine")

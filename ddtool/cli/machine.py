@@ -1,6 +1,9 @@
 """The machine options of a command as an Engine."""
 
+from dataclasses import replace
+
 from ddtool.cli.output import Output
+from ddtool.runtime.compiling import Compilation
 from ddtool.runtime.engine import Engine
 
 
@@ -11,5 +14,7 @@ def engine_for(device: str, precision: str, compile_: bool, threads: int | None,
 
         torch.set_num_threads(threads)
     engine = Engine.choose(device, precision, compile_)
+    if compile_:
+        engine = replace(engine, compilation=Compilation(output.say))
     output.say(f"Device: {engine.describe()}")
     return engine

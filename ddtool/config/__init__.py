@@ -18,9 +18,8 @@ from ddtool.config.checked import (
     to_dict,
 )
 from ddtool.config.layers import Notes, Values, layered, merged
+from ddtool.config.presets import PRESETS, PRETRAIN_PRESETS, by_device, preset
 from ddtool.config.settings import (
-    PRESETS,
-    PRETRAIN_PRESETS,
     AdaptConfig,
     EvalConfig,
     FeatureConfig,
@@ -32,7 +31,6 @@ from ddtool.config.settings import (
     RefineConfig,
     RunConfig,
     WhiteningConfig,
-    preset,
 )
 
 __all__ = [
@@ -62,6 +60,7 @@ __all__ = [
     "Share",
     "Values",
     "WhiteningConfig",
+    "by_device",
     "checked",
     "from_dict",
     "layered",

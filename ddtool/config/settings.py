@@ -1,6 +1,5 @@
-"""Every setting with its type, default, bounds and reason beside each other; the presets."""
+"""Every setting with its type, default, bounds and reason beside each other."""
 
-from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Literal, Self
 
@@ -20,7 +19,7 @@ from ddtool.config.checked import (
     checked,
 )
 from ddtool.config.layers import Values
-from ddtool.errors import UsageError, did_you_mean
+from ddtool.errors import UsageError
 
 MOST_PIXELS = 2**24
 """The most values that the stored images of a generator hold together: 192 MiB."""
@@ -86,8 +85,8 @@ class FeatureConfig:
 class LabelConfig:
     """Eq. 3: the analytical labels."""
 
-    width: Annotated[AtLeastOne, MostFromHub(4096)] = 128
-    """Width of the fixed network f_θ (width 128 in every block)."""
+    width: Annotated[AtLeastOne, MostFromHub(4096)] = 64
+    """Width of the fixed network f_θ (the same in every block). Ours: as good as 128, in less than half the time (docs/log.md)."""
     ridge: Ridge = 1e-3
     """λ of the ridge regression on the real images."""
     images: AtLeastOne = 50_000
@@ -124,8 +123,8 @@ class AdaptConfig:
     betas: tuple[Decay, Decay] = (0.9, 0.99)
     """Adam's moment decays."""
     real_batch: AtLeastOne | None = None
-    """Real images a step (rounded to a multiple of the classes); null: 256, or 10 of each class where that is more, up
-    to 2,000."""
+    """Real images a step (rounded to a multiple of the classes); null: two for each channel of `features.width`, at least 256, or
+    10 of each class where that is more, up to 2,000."""
     seen_ipcs: Annotated[tuple[AtLeastOne, ...], ListOfOne] = ()
     """The images per class of the batches from Z, in turn (the paper: 10 and 50). Empty: those of the sets that are asked for.
     A set of another size gains little from it, so name the sizes that you want (docs/log.md)."""
@@ -152,8 +151,9 @@ class RefineConfig:
     betas: tuple[Decay, Decay] = (0.9, 0.99)
     """Adam's moment decays."""
     real_batch: AtLeastOne | None = None
-    """Real images of a random network (rounded to a multiple of the classes); null: 256, or 10 of each class where that is
-    more, up to 2,000. Ours: with 2 of each of 100 classes, refinement does harm (docs/log.md)."""
+    """Real images of a random network (rounded to a multiple of the classes); null: two for each channel of `features.width`, at
+    least 256, or 10 of each class where that is more, up to 2,000. Ours: with 2 of each of 100 classes, refinement does harm
+    (docs/log.md)."""
     synthetic_batch: AtLeastOne = 1000
     """Upper bound on synthetic images a step; larger sets take a random class-balanced part each step."""
     ridge: Ridge = 1e-3
@@ -300,6 +300,9 @@ class RunConfig:
     """Settings of a `method` other than mgdd (the sections above are mgdd's)."""
     evaluate: EvalConfig = field(default_factory=EvalConfig)
     """The scores at the end."""
+    measured: tuple[str, ...] = ()
+    """Which of the settings the speed of the machine chose, since neither they nor a preset were given. ddtool's own note, kept on
+    resume; what is given here is overwritten."""
 
     @model_validator(mode="after")
     def _sets_are_few_enough(self) -> Self:
@@ -308,36 +311,3 @@ class RunConfig:
         if len(set(self.ipc)) != len(self.ipc):
             raise UsageError("The same IPC was asked for twice.", "Name each --ipc once.")
         return self
-
-
-PRESETS: dict[str, Values] = {
-    "gpu": {},
-    "cpu": {
-        "labels": {"images": 20_000},
-        "adapt": {"steps": 300, "synthetic_batch": 200},
-        "refine": {"steps": 2000, "synthetic_batch": 500},
-    },
-}
-"""What differs from the defaults above by device. 'auto' takes 'gpu' on cuda and 'cpu' elsewhere.
-
-cpu: `ddtool adapt cifar10 --ipc 10` writes its set in 115 s on 2 cores of an AMD EPYC, Zen 5 (docs/results.md).
-gpu: the defaults as they stand; not measured yet.
-"""
-
-PRETRAIN_PRESETS: dict[str, Values] = {
-    "gpu": {},
-    "cpu": {
-        "meta": {"iterations": 400, "meta_batch": 2, "task": {"synthetic_batch": 100, "real_batch": 128}},
-        "validate_every": 50,
-    },
-}
-"""The same for `ddtool pretrain`."""
-
-
-def preset(name: str, device_type: str, presets: Mapping[str, Values] = PRESETS) -> Values:
-    """The settings of a preset; UsageError for an unknown one."""
-    if name == "auto":
-        name = "gpu" if device_type == "cuda" else "cpu"
-    if name not in presets:
-        raise UsageError(f"Unknown preset '{name}'.", did_you_mean(name, ["auto", *presets]))
-    return presets[name]

@@ -51,9 +51,10 @@ class Pool:
         return balanced_part(self.X_s[: len(Y)], Y, Y.shape[1], most, rng)
 
 
-def usual_batch(C: int) -> int:
-    """Real images a step: 256, or 10 of each class where that is more, up to 2,000."""
-    return max(256, min(10 * C, 2000))
+def usual_batch(C: int, width: int = 128) -> int:
+    """Real images a step: 256, or two for each channel of the last block of the networks, or 10 of each class, up to 2,000; the
+    most of these."""
+    return max(256, 2 * width, min(10 * C, 2000))
 
 
 def with_flips(X: Tensor, Y: Tensor, flip: bool) -> tuple[Tensor, Tensor]:

@@ -102,7 +102,7 @@ class Request:
     generator: str = "bundled"
     """Meta generator of the jobs that adapt one."""
     preset: str = "auto"
-    """Defaults by device."""
+    """Defaults of all jobs."""
     precision: str = "auto"
     """bf16 or fp32."""
     compiled: bool = False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from ddtool.config import RunConfig, Values, from_dict, merged, preset
+from ddtool.config import PRESETS, RunConfig, Values, from_dict, merged, preset
 from ddtool.data.images import Source
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.evaluation.protocols import check_protocol
@@ -41,7 +41,7 @@ def checked_config(request: Request, method: str, device_type: str) -> RunConfig
     """The configuration of a method's jobs; UsageError, beginning with the method's name, for settings it cannot use."""
     values = request.settings_for(method) | {"method": entry_of(method).method.name}
     try:
-        config = from_dict(RunConfig, merged(preset(request.preset, device_type), values))
+        config = from_dict(RunConfig, merged(preset(request.preset), values))
         check_config(config)
         check_given(config.method, values)
     except UsageError as error:
@@ -66,7 +66,7 @@ def command(request: Request, job: Job, folder: Path, machine: Sequence[str]) ->
         return [*start, "--resume", str(folder), *last]
     method = entry_of(job.method).method
     words = ["--method", method.name, *budget_options(job)]
-    words += ["--ipc", str(job.ipc), "--seed", str(job.seed), "--out", str(folder), "--preset", request.preset]
+    words += ["--ipc", str(job.ipc), "--seed", str(job.seed), "--out", str(folder), "--preset", named(request.preset)]
     words += ["--protocol", request.protocol, "--eval-seeds", str(request.networks)]
     if method.has_generator:
         words += ["--generator", request.generator]
@@ -75,6 +75,11 @@ def command(request: Request, job: Job, folder: Path, machine: Sequence[str]) ->
     for pair in flat(merged(request.settings_for(job.method), FORCED)):
         words += ["--set", pair]
     return [*start, request.dataset, *words, *last]
+
+
+def named(preset_name: str) -> str:
+    """A preset that is the same in every job: none is to find out by itself how fast the machine is."""
+    return next(iter(PRESETS)) if preset_name == "auto" else preset_name
 
 
 def budget_options(job: Job) -> list[str]:

@@ -283,7 +283,7 @@ class MGDD(Registered):
         title="MGDD (Liu and Wang, 2023)",
         paper="Liu and Wang, NeurIPS 2023",
         sections=("generator", "architecture", "features", "labels", "adapt", "fit", "refine", "adapt_share"),
-        quick_settings={"labels": {"images": 4000}, "fit": {"networks": 8}},
+        quick_settings={"features": {"width": 128}, "labels": {"images": 4000}, "fit": {"networks": 8}},
         ours=True,
         has_generator=True,
         soft=True,

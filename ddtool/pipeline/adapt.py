@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddtool.config import AdaptConfig
-from ddtool.data.batches import Pool
+from ddtool.data.batches import Pool, usual_batch
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool
 from ddtool.events import Note, Phase, Report
 from ddtool.methods import mgdd
@@ -19,6 +19,7 @@ from ddtool.pipeline.networks import fixed_features, load_generator, load_labels
 from ddtool.pipeline.plan import check_ipcs, check_same_data, pool_size
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
+from ddtool.pipeline.speed import real_batch
 from ddtool.pipeline.target import measured_problem
 from ddtool.runs.formats import LabelHead
 
@@ -122,7 +123,8 @@ def prepare(session: Session, train: ImageData) -> None:
 def adapt_generator(session: Session, problem: JudgedProblem) -> None:
     """The adaptation stage; leaves generator/ in the run."""
     config, run, data = session.config, session.run, problem.real.data
-    settings = replace(config.adapt, flip=config.adapt.flip and problem.flip)
+    batch = config.adapt.real_batch or usual_batch(data.num_classes, config.features.width)
+    settings = replace(config.adapt, flip=config.adapt.flip and problem.flip, real_batch=batch)
     settings = feasible(settings, config.ipc, data, session.report)
     generator = session.engine.place(load_generator(config))
     pool = pool_of(session, problem, settings)
@@ -206,7 +208,12 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
         generated.labels,
         problem.features,
         real,
-        replace(config.refine, flip=config.refine.flip and problem.flip, synthetic_batch=batch),
+        replace(
+            config.refine,
+            flip=config.refine.flip and problem.flip,
+            synthetic_batch=batch,
+            real_batch=real_batch(config, real.data.num_classes),
+        ),
         rng=session.rng(str(phase)),
         report=session.report,
         saver=session.saver(phase),

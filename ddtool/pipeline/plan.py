@@ -8,7 +8,7 @@ from typing import TypedDict
 from pydantic import JsonValue
 
 from ddtool import methods
-from ddtool.config import RunConfig, to_dict
+from ddtool.config import RunConfig, Values, to_dict
 from ddtool.data.batches import usual_batch
 from ddtool.data.images import ImageData, Source
 from ddtool.errors import RunError, UsageError
@@ -18,9 +18,11 @@ from ddtool.models import registry
 from ddtool.models.convnet import known_norm
 from ddtool.pipeline.networks import load_generator
 from ddtool.pipeline.scoring import load_target
+from ddtool.pipeline.speed import fitted_to_machine
 from ddtool.runs.facts import KnownTarget
 from ddtool.runs.formats import MOST_BYTES, LabelHead
 from ddtool.runs.run import Run
+from ddtool.runtime.engine import Engine
 from ddtool.sources.load import Target
 
 POOL_IPC, POOL_BYTES = 50, 2**30
@@ -152,6 +154,8 @@ class DataPlan(TypedDict):
 class RunPlan(TypedDict):
     """What a run would do, plain JSON values."""
 
+    config: Values
+    """The settings, those that the speed of the machine chose among them."""
     dataset: DataPlan
     memory_mib: int
     """Bytes of working memory, an estimate."""
@@ -162,14 +166,17 @@ class RunPlan(TypedDict):
 # -------------------------------------------------------------------------------------------------------------- plan
 
 
-def plan(config: RunConfig, report: Report = silent) -> RunPlan:
-    """What a run would do: sizes of the data, an estimate of working memory in MiB, and the files it would leave.
+def plan(config: RunConfig, engine: Engine, report: Report = silent) -> RunPlan:
+    """What a run would do: its configuration, sizes of the data, an estimate of working memory in MiB, and the files it would
+    leave.
 
     Raises what the run would raise at its start.
     """
     target = check_start(config, report)
     train = target.train
+    config = fitted_to_machine(config, train, engine, report)
     return {
+        "config": to_dict(config),
         "dataset": {
             "train": len(train),
             "test": target.test_size,
@@ -205,7 +212,7 @@ def batch_with_generator(config: RunConfig, train: ImageData) -> int:
     """The images of the largest step of adaptation or refinement."""
     limit = config.refine.synthetic_batch
     widest = max(limit, min(max(config.ipc) * train.num_classes, 2 * limit))
-    real_batch = config.refine.real_batch or usual_batch(train.num_classes)
+    real_batch = config.refine.real_batch or usual_batch(train.num_classes, config.features.width)
     return widest + min(real_batch, 500)  # in chunks, without gradients
 
 

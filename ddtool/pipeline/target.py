@@ -21,9 +21,9 @@ from ddtool.runtime.engine import seeded_generator
 FLIP_KEEPS = 0.9
 """Images keep their class when flipped if a head keeps at least this share of its accuracy on flipped ones."""
 
-TRIAL_IMAGES, TRIAL_HELD_OUT, TRIAL_NETWORKS = 100, 2000, 4
+TRIAL_IMAGES, TRIAL_HELD_OUT, TRIAL_NETWORKS, TRIAL_WIDTH = 100, 2000, 4, 128
 """What the trial that decides about whitening takes: images whose labels are fitted (at least one a class), held-out images that
-are classified, networks that classify."""
+are classified, networks that classify, and how wide these are at most."""
 GAIN = 1.0
 """Percentage points that whitening has to gain in the trial: less is not worth asking users of a set to whiten."""
 
@@ -128,7 +128,7 @@ def trial_accuracy(session: Session, problem: Problem, tests: tuple[Tensor, Tens
     ipc = min(max(1, TRIAL_IMAGES // seen.num_classes), int(seen.class_counts().min()))
     if ipc < 1:  # all images of a class are held out: there is nothing to try
         return math.nan
-    widths = doubling_widths(session.config.features.width, depth_for(seen.shape))
+    widths = doubling_widths(min(session.config.features.width, TRIAL_WIDTH), depth_for(seen.shape))
     f = RandomFeatures(seen.shape, widths, "none", session.engine, rng)
     X, _ = real.at(draw_per_class(seen, ipc, rng))
     fit = FitConfig(networks=2 * TRIAL_NETWORKS, flip=flip)

@@ -10,12 +10,11 @@ import torch
 from pydantic import JsonValue
 
 from ddtool.config import (
-    PRETRAIN_PRESETS,
     MetaConfig,
     PretrainConfig,
+    by_device,
     from_dict,
     layered,
-    preset,
 )
 from ddtool.data.images import ImageData
 from ddtool.errors import UsageError
@@ -41,7 +40,7 @@ def resolve(
 
     `report` hears of settings that are given by the name of an earlier version.
     """
-    usual = preset(preset_name, engine.device.type, PRETRAIN_PRESETS)
+    usual = by_device(preset_name, engine.device.type)
     config = from_dict(PretrainConfig, layered(usual, *layers, note=lambda text: report(Note(text))))
     check_config(config)
     return config

@@ -1,18 +1,21 @@
 """Hardware: device, precision, memory format, compilation, seeds. Nobody else asks what machine this is."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ddtool.errors import UsageError, did_you_mean
+from ddtool.runtime.compiling import Compilation, check_compiler
 
 M = TypeVar("M", bound=nn.Module)
 DEVICES = ("auto", "cpu", "cuda")
@@ -28,17 +31,21 @@ class Engine:
     compile_networks: bool = False
     varying_sizes: bool = False
     """Batches differ in size from call to call: what is compiled takes any, instead of a compilation for each."""
+    compilation: Compilation | None = None
+    """Watches over compilations."""
 
     @classmethod
     def choose(cls, device: str = "auto", precision: str = "auto", compile_networks: bool = False) -> "Engine":
         """The engine for a request; 'auto' takes cuda before cpu, and bf16 where the hardware computes in it.
 
-        Raises UsageError for an unknown or absent device or an unknown precision.
+        Raises UsageError for an unknown or absent device, an unknown precision, or networks to compile without a compiler.
         """
         chosen = torch.device(_default_device() if device == "auto" else _known_device(device))
         if precision not in PRECISIONS:
             raise UsageError(f"Unknown precision '{precision}'.", did_you_mean(precision, PRECISIONS))
         bf16 = _bf16_is_fast(chosen) if precision == "auto" else precision == "bf16"
+        if compile_networks:
+            check_compiler(chosen.type)
         return cls(chosen, bf16, compile_networks)
 
     def describe(self) -> str:
@@ -57,6 +64,8 @@ class Engine:
         """`function` under autocast, compiled when the engine was asked to compile, its result in float32."""
         dynamic = None if self.varying_sizes else False
         compiled = torch.compile(function, dynamic=dynamic) if self.compile_networks else function
+        if self.compile_networks and self.compilation:
+            compiled = watched(compiled, self.compilation)
 
         def run(x: Tensor) -> Tensor:
             with self.autocast():
@@ -86,6 +95,35 @@ class Engine:
 
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def watched(compiled: Callable[[Tensor], Tensor], compilation: Compilation) -> Callable[[Tensor], Tensor]:
+    """`compiled`, which is compiled by its first call with images of a size, and its gradient by the backward pass after that."""
+    seen: set[tuple] = set()
+
+    def call(x: Tensor) -> Tensor:
+        compilation.finish()
+        kind = (x.shape, x.requires_grad, torch.is_grad_enabled())
+        if kind in seen:
+            return compiled(x)
+        seen.add(kind)
+        compilation.begin()
+        out = compiled(x)
+        if out.grad_fn is None:
+            compilation.finish()
+        else:
+            compiled_node(out.grad_fn).register_hook(lambda *gradients: compilation.over())
+        return out
+
+    return call
+
+
+def compiled_node(node: Any) -> Any:
+    """The node of a graph, at or below `node`, whose backward pass is compiled; `node` itself where none says so."""
+    found = node
+    while found is not None and "Compiled" not in found.name():
+        found = found.next_functions[0][0] if found.next_functions else None
+    return found or node
 
 
 def spread(device: str, processes: int) -> list[str]:
@@ -149,7 +187,29 @@ def _bf16_is_fast(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     flags = _cpu_flags()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return ("avx512_bf16" in flags or "amx_bf16" in flags) and _bf16_is_no_slower()
+
+
+SLOWER = 1.5
+"""So many times the seconds of float32 are taken for a sign that bf16 is emulated: where it is, it takes eight times as long."""
+
+
+@functools.cache
+def _bf16_is_no_slower(clock: Callable[[], float] = time.process_time) -> bool:
+    """Whether a convolution in bf16 takes about as much of the processor's time as in float32 at most. What a CPU says that it has
+    the kernels may not use (ONEDNN_MAX_CPU_ISA=AVX2 has that): then they emulate it, and labels take minutes."""
+    least = {kind: min(_conv_seconds(kind, clock) for _ in range(4)) for kind in (torch.float32, torch.bfloat16)}
+    return least[torch.bfloat16] <= SLOWER * least[torch.float32]
+
+
+@torch.no_grad()
+def _conv_seconds(kind: torch.dtype, clock: Callable[[], float]) -> float:
+    """Seconds of a convolution such as the networks have (a few milliseconds)."""
+    images = torch.ones(64, 32, 16, 16, dtype=kind).contiguous(memory_format=torch.channels_last)
+    weights = torch.ones(64, 32, 3, 3, dtype=kind).contiguous(memory_format=torch.channels_last)
+    started = clock()
+    nn.functional.conv2d(images, weights, padding=1)
+    return clock() - started
 
 
 def _cpu_info(field: str) -> str:

@@ -39,7 +39,7 @@ def differences(config: Mapping[str, JsonValue], preset: str) -> Iterator[tuple[
     """(a.b, value) of every setting that differs from a preset's, but for those with an option of their own."""
     usual = to_dict(from_dict(RunConfig, merged({}, PRESETS[preset])))
     for key, value in config.items():
-        if key in ("dataset", "ipc", "seed", "generator", "method", "seconds"):
+        if key in ("dataset", "ipc", "seed", "generator", "method", "seconds", "measured"):
             continue
         if isinstance(value, dict):
             below = usual[key]

@@ -208,7 +208,8 @@ def test_flags_stand_above_the_file_and_the_file_above_the_preset(name: str, tex
         "--config", name, "--ipc", 3, "--steps", 7, "--seed", 6, "--set", "adapt.steps=8", "--set", "refine.steps=9"
     )
     assert (config.ipc, config.seed, config.adapt.steps, config.adapt.lr, config.refine.steps) == ((3,), 6, 7, 1e-3, 9)
-    assert config.labels.images == 20_000
+    config = planned("--config", name, "--preset", "small", "--set", "features.width=8")
+    assert (config.labels.images, config.refine.steps, config.features.width) == (20_000, 2000, 8)
 
 
 def test_a_run_can_be_repeated_from_its_own_configuration(adapted: tuple[Path, Any], tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_every_option_arrives(dataset: Path) -> None:
     config = planned(
         dataset, *tiny.OPTIONS, "--ipc", 1, "--no-flip", "--protocol", "dsa-ce", "--eval-seeds", 4,
         "--image-column", "image", "--label-column", "label", "--train-split", "train", "--test-split", "test",
-        "--resolution", 16, "--preset", "gpu",
+        "--resolution", 16, "--preset", "large",
     )  # fmt: skip
     assert config.flip is False
     assert (config.evaluate.protocol, config.evaluate.seeds) == ("dsa-ce", 4)
@@ -264,7 +265,7 @@ def new(dataset: object, *words: object) -> tuple:
         (2, ["DATA", "--set", "data.resolutoin=16"], "Did you mean 'resolution'?"),
         (2, ["DATA", "--set", "adapt.lr=fast"], "'adapt.lr' must be a finite number"),
         (2, ["DATA", "--protocol", "frepo"], "Did you mean 'frepo-mse'?"),
-        (2, ["DATA", "--preset", "gpuu"], "Did you mean 'gpu'?"),
+        (2, ["DATA", "--preset", "smal"], "Did you mean 'small'?"),
         (2, ["DATA", "--device", "cdua"], "Did you mean 'cuda'?"),
         (2, ["DATA", "--device", "cpu:3"], "not available"),
         (2, ["DATA", "--device", "mps"], "Use --device cpu"),
@@ -419,7 +420,7 @@ def test_out_of_memory_names_smaller_batches(error: Exception, dataset: Path, mo
 def test_resume_takes_nothing_but_the_run(run: Path) -> None:
     for words in (
         ["sample"], ["--ipc", 4], ["--steps", 4], ["--out", "x"], ["--seed", 0], ["--force"], ["--dry-run"],
-        ["--set", "a=1"], ["--config", "c"], ["--preset", "gpu"], ["--protocol", "quick"], ["--label-column", "x"],
+        ["--set", "a=1"], ["--config", "c"], ["--preset", "large"], ["--protocol", "quick"], ["--label-column", "x"],
     ):  # fmt: skip
         assert "ddtool adapt --resume run" in refused(2, "adapt", "--resume", run, *words)
 

@@ -22,10 +22,10 @@ from ddtool.config import (
     MetaConfig,
     PretrainConfig,
     RunConfig,
+    by_device,
     from_dict,
     merged,
     most_from_hub,
-    preset,
     settings,
     to_dict,
 )
@@ -295,15 +295,15 @@ def test_layers_stack_from_defaults_to_flags(engine: Engine) -> None:
     layers = [{"adapt": {"steps": 1, "lr": 0.1}}, {"adapt": {"steps": 2}}, {"adapt": {"steps": 3}, "dataset": "sample"}]
     config = api.resolve(engine, "auto", *layers)
     assert (config.adapt.steps, config.adapt.lr) == (3, 0.1)
-    assert config.labels.images == 20_000  # of the preset 'cpu'
+    assert config.labels.images == 20_000  # of the preset 'small', with which 'auto' begins
     assert config.refine.lr_pixels == RunConfig().refine.lr_pixels
 
 
-def test_presets_follow_the_device() -> None:
-    assert preset("auto", "cuda") == preset("gpu", "cpu") == {}
-    assert preset("auto", "mps") == preset("cpu", "cuda") != {}
+def test_presets_of_pretraining_follow_the_device() -> None:
+    assert by_device("auto", "cuda") == by_device("gpu", "cpu") == {}
+    assert by_device("auto", "mps") == by_device("cpu", "cuda") != {}
     with pytest.raises(UsageError, match="Unknown preset 'cpuu'") as caught:
-        preset("cpuu", "cpu")
+        by_device("cpuu", "cpu")
     assert "'cpu'" in caught.value.hint
 
 

@@ -1,0 +1,168 @@
+"""How wide and how long a run can be on the machine at hand: a short probe before the first step, where no preset is named."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from pydantic import JsonValue
+
+from ddtool import methods
+from ddtool.config import RunConfig, Values, from_dict, to_dict
+from ddtool.config.layers import merged
+from ddtool.config.presets import PRESETS, SECONDS, Choice, Pace, leaves, widest_that_pays
+from ddtool.data.batches import Real, usual_batch
+from ddtool.data.images import ImageData
+from ddtool.events import Note, Report
+from ddtool.methods import mgdd
+from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths
+from ddtool.runtime.engine import Engine
+
+STEPS = ("adapt.steps", "refine.steps")
+"""The settings that the budget decides."""
+TIMED, LONG = 3, 0.3
+"""Steps of a width that are timed at most, after one that warms up; and seconds after which one is enough."""
+TRIALS = 60
+"""What the work before the labels takes (trials of flips and whitening, W_θ), in steps of the smallest preset."""
+
+Clock = Callable[[], float]
+
+
+def left_open(
+    preset_name: str, method: str, seconds: float | None, layers: Sequence[Mapping[str, JsonValue]]
+) -> tuple[str, ...]:
+    """The settings that the speed of the machine is to choose: those of the presets that no layer gives. None where a preset is
+    named, where the method has no such networks, or where width and steps (or a budget in seconds) are given."""
+    if preset_name != "auto" or "features" not in methods.find(method).sections:
+        return ()
+    given = {name for layer in layers for name in leaves(layer)}
+    names = dict.fromkeys(name for settings in PRESETS.values() for name in leaves(settings))
+    missing = [name for name in names if name not in given and not (name in STEPS and seconds is not None)]
+    decisive = {"features.width", *STEPS} & set(missing)
+    return tuple(missing) if decisive else ()
+
+
+def fitted_to_machine(
+    config: RunConfig, data: ImageData, engine: Engine, report: Report, clock: Clock = time.perf_counter
+) -> RunConfig:
+    """The configuration with what was left open (`config.measured`) chosen by a probe and said in a sentence; as it is where
+    nothing was."""
+    if not config.measured:
+        return config
+    real, first = Real.of(data, engine), []  # type: Real, list[Pace]
+
+    def pace_of(name: str) -> Pace:
+        tried = with_preset(config, name)
+        step = step_seconds(tried, real, engine, clock)
+        first.append(Pace(step, 0.0))
+        return Pace(step, seconds_before(tried, real.data.num_classes, step, first[0].step))
+
+    sets = adapting(config) + len(config.ipc) * (1 - adapting(config))
+    choice = widest_that_pays(config.seconds or SECONDS, pace_of, sets, given_steps(config))
+    chosen = with_steps(with_preset(config, choice.name), choice.steps)
+    report(Note(sentence(chosen, choice, data.num_classes)))
+    return chosen
+
+
+def with_preset(config: RunConfig, name: str) -> RunConfig:
+    """The configuration with what was left open as a preset has it; a setting that the preset does not name is the default."""
+    usual = to_dict(RunConfig())
+    values = {setting: value_at(merged(usual, PRESETS[name]), setting) for setting in config.measured}
+    return from_dict(RunConfig, merged(to_dict(config), nested(values)))
+
+
+def with_steps(config: RunConfig, steps: int) -> RunConfig:
+    """The configuration with so many steps of a set, shared between adaptation and refinement, where they were left open."""
+    share = adapting(config)
+    shared = {"adapt.steps": max(1, round(share * steps)), "refine.steps": max(1, round((1 - share) * steps))}
+    open_steps = {name: count for name, count in shared.items() if name in config.measured}
+    return from_dict(RunConfig, merged(to_dict(config), nested(open_steps)))
+
+
+def adapting(config: RunConfig) -> float:
+    """The share of a set's steps that are adaptation's: all of them where nothing is refined."""
+    return config.adapt_share if config.refine.steps or "refine.steps" in config.measured else 1.0
+
+
+def given_steps(config: RunConfig) -> int | None:
+    """The steps of a set where both counts were given, else None."""
+    return None if set(STEPS) & set(config.measured) or config.seconds else config.adapt.steps + config.refine.steps
+
+
+def seconds_before(config: RunConfig, C: int, step: float, small: float) -> float:
+    """What the labels take, in seconds: of the pool and of the generator's output, each fitted on `fit.networks` networks; before
+    them trials and W_θ. step, small: seconds of a step of this configuration, and of the smallest preset.
+
+    A step judges its real images once and works through the synthetic ones and their flips three times (a forward and a
+    backward pass); a network of the fit sees each once.
+    """
+    m = 2 * max(config.ipc) * C
+    in_a_step = real_batch(config, C) + 3 * min(m, 2 * config.refine.synthetic_batch)
+    in_a_fit = max(config.fit.real_batch, m) + m
+    fits = (1 + len(config.ipc)) * config.fit.networks
+    return TRIALS * small + fits * step * in_a_fit / in_a_step
+
+
+def step_seconds(config: RunConfig, real: Real, engine: Engine, clock: Clock = time.perf_counter) -> float:
+    """Seconds of one step of Eq. 1 as the configuration has it: the least of a few, after one that warms up. Networks are not
+    compiled for it."""
+    shape, C, settings = real.data.shape, real.data.num_classes, config.refine
+    engine, rng = replace(engine, compile_networks=False), engine.rng(config.seed, "probe")
+    f = RandomFeatures(
+        shape, doubling_widths(config.features.width, depth_for(shape)), config.features.norm, engine, rng
+    )
+    m = C * min(max(config.ipc), max(1, settings.synthetic_batch // C))
+    X = torch.randn(m, *shape, generator=rng, device=engine.device).contiguous(memory_format=torch.channels_last)
+    Y = torch.randn(m, C, generator=rng, device=engine.device)
+    one = replace(settings, steps=1, real_batch=real_batch(config, C))
+
+    def timed() -> float:
+        engine.synchronise()
+        started = clock()
+        mgdd.refine(X, Y, f, real, one, rng)
+        engine.synchronise()
+        return clock() - started
+
+    timed()
+    least = timed()
+    for _ in range(TIMED - 1):
+        if least < LONG:
+            least = min(least, timed())
+    return least
+
+
+def real_batch(config: RunConfig, C: int) -> int:
+    """Real images of a step of refinement."""
+    return config.refine.real_batch or usual_batch(C, config.features.width)
+
+
+def sentence(config: RunConfig, choice: Choice, C: int) -> str:
+    """What was chosen and why, and how to have the same elsewhere."""
+    step, budget = choice.pace.step, config.seconds or SECONDS
+    networks = f"{config.features.width} channels, {real_batch(config, C)} real images a step"
+    pace = f"A step takes {1000 * step:.3g} ms on this machine: preset {choice.name} ({networks})"
+    if config.seconds is not None:
+        return f"{pace} for {budget:g} s; --preset {choice.name} is the same on any machine."
+    counts = f"{config.adapt.steps} + {config.refine.steps} steps"
+    again = f"--preset {choice.name} --steps {config.adapt.steps} --refine-steps {config.refine.steps}"
+    return f"{pace}, {counts}, for about {budget / 60:g} minutes; {again} is the same on any machine."
+
+
+def value_at(values: JsonValue, name: str) -> JsonValue:
+    """The value of a full name in nested settings."""
+    for part in name.split("."):
+        assert isinstance(values, dict)
+        values = values[part]
+    return values
+
+
+def nested(values: Mapping[str, JsonValue]) -> Values:
+    """Settings by their full names, nested."""
+    out: Values = {}
+    for name, value in values.items():
+        inner: JsonValue = value
+        for part in reversed(name.split(".")):
+            inner = {part: inner}
+        assert isinstance(inner, dict)
+        out = merged(out, inner)
+    return out
