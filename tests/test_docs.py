@@ -158,6 +158,6 @@ def test_every_option_is_on_the_page() -> None:
 
 def test_there_is_a_row_for_every_setting() -> None:
     assert "| `refine.lr_pixels` | `0.03` |" in TEXTS["docs/commands.md"]
-    assert "| `adapt.steps` | `300` (cpu), `1000` (gpu) |" in TEXTS["docs/commands.md"]
+    assert "| `adapt.steps` | `600` (large), `500` (medium), `300` (small) |" in TEXTS["docs/commands.md"]
     assert not re.search(r"^\| `[\w.]+` \| .* \|  \|$", TEXTS["docs/commands.md"].split("## Settings")[1], re.MULTILINE)
     assert set(GENERATED) <= set(PAGES)
