@@ -1,6 +1,7 @@
 """The Python API: what the commands do, in one call each."""
 
 import re
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from ddtool.pipeline import plan, scoring
 from ddtool.pipeline.adapt import adapt as adapt_and_make
 from ddtool.pipeline.distil import distil
 from ddtool.pipeline.generate import generate as generate_set
+from ddtool.pipeline.moved import follow
 from ddtool.pipeline.session import Session
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run
@@ -62,7 +64,7 @@ def adapt(
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
     config = resolve(engine, preset_name, settings or {}, chosen, report=report)
-    run = start(config, Path(out) if out else default_folder(config), engine, force, report)
+    run = start(config, Path(out).expanduser() if out else default_folder(config), engine, force, report)
     work(run, engine, report)
     if push_to:
         push(run, push_to, pool=pool, report=report)
@@ -76,10 +78,20 @@ def work(run: Run, engine: Engine, report: Report) -> None:
     bring_to_its_end(session)
 
 
-def resume(folder: str | Path, *, engine: Engine | None = None, report: Report = silent) -> Run:
-    """Go on with an unfinished run; on the CPU the result is the same, bit for bit, as without the interruption."""
-    run = Run.open(Path(folder))
+def resume(
+    folder: str | Path,
+    *,
+    moved: str | Path | None = None,
+    engine: Engine | None = None,
+    report: Report = silent,
+) -> Run:
+    """Go on with an unfinished run; on the CPU the result is the same, bit for bit, as without the interruption.
+
+    moved: where its local data is now, if that has moved (DataError unless it is the same data).
+    """
+    run = Run.open(Path(folder).expanduser())
     run.sweep()
+    follow(run, moved, f"ddtool adapt --resume {shlex.quote(str(folder))}", report)
     work(run, engine or Engine.choose(), report)
     return run
 
@@ -111,6 +123,7 @@ def evaluate(
     ipc: int | None = None,
     stage: str | None = None,
     on: str | None = None,
+    moved: str | Path | None = None,
     protocol: str | Sequence[str] = "frepo-mse",
     arch: str | Sequence[str] = "convnet",
     seeds: int = 3,
@@ -124,7 +137,8 @@ def evaluate(
 ) -> list[Score]:
     """Scores of the sets of a run (or of one exact.safetensors, its folder, or a Hub repo) on a whole test split.
 
-    on: the dataset to test on (default: the run's);  stage: initial, generated or refined (default: the final one);
+    on: the dataset to test on (default: the run's);  moved: where the run's local data is now, if that has moved (DataError
+    unless it is the same data);  stage: initial, generated or refined (default: the final one);
     protocol: one of `ddtool.evaluation.protocols.PROTOCOLS`, or kernel-ridge;  arch: one of `ddtool.models.registry.NETWORKS`,
     with its usual norm layer or one that is named (vgg11-batch). Of both several can be asked for, and each pair is scored;
     baseline: score as many random real images too;  exact: train on the pixels before they were rounded to 8 bits;
@@ -133,6 +147,8 @@ def evaluate(
     Scores of a run are recorded in its results.json.
     """
     scoring.check_stage(stage)
+    if on and moved:
+        raise UsageError("--on and --data exclude each other.", "--data is for the set's own dataset, if it has moved.")
     seen = (EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
     judge = scoring.Judge(seed, engine or Engine.choose(), report)
@@ -142,7 +158,10 @@ def evaluate(
             found = scoring.Found(None, shared_sets.sets_of(str(run_or_set), ipc, stage, report))
     else:
         found = scoring.find_sets(path, ipc, stage)
-    return scoring.evaluate(found, wanted, judge, on=on, baseline=baseline, data=data or {})
+    if found.run and not on:
+        follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", report)
+        moved = None
+    return scoring.evaluate(found, wanted, judge, on=on, moved=moved, baseline=baseline, data=data or {})
 
 
 def several(names: str | Sequence[str]) -> list[str]:
@@ -210,7 +229,7 @@ def pull(repo: str, *, out: str | Path | None = None, force: bool = False, repor
 
 def pulled(repo: str, *, out: str | Path | None = None, force: bool = False, report: Report = silent) -> Pulled:
     """As `pull`; says also what was brought: its kind, commit and sets."""
-    return pulling.pull(repo, Path(out) if out else None, force, report)
+    return pulling.pull(repo, Path(out).expanduser() if out else None, force, report)
 
 
 def load_set(repo: str, ipc: int | None = None) -> SyntheticSet:
@@ -253,7 +272,8 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     check_free(folder, force)
     config = replace(config, generator=generators.pinned_generator(config.generator))
     target = plan.check_start(config, report)
-    return Run.create(folder, plan.pinned(config, target.train.source), engine, force)
+    source = target.train.source
+    return Run.create(folder, plan.pinned(config, source), engine, force, source)
 
 
 def default_folder(config: RunConfig) -> Path:

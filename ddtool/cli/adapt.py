@@ -68,6 +68,7 @@ def command(
     eval_seeds: Annotated[int | None, typer.Option(min=1, help="Networks per score.", rich_help_panel=STAGES)] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it. Default 0.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.")] = None,
+    moved: o.Moved = None,
     push_to: Annotated[
         str | None,
         typer.Option(
@@ -125,8 +126,10 @@ def command(
             if goal:
                 goal.check(Run.open(resume).config().method)
             engine = engine_for(device, precision, compile_, threads, output)
-            finish(output, go_on(resume, engine, machine, output), goal)
+            finish(output, go_on(resume, engine, machine, output, moved), goal)
             return
+        if moved is not None:
+            raise UsageError("--data goes with --resume.", "Name the dataset of a new run without it.")
         engine = engine_for(device, precision, compile_, threads, output)
         layers = (o.read_config_file(config), o.parse_settings(set_ or []))
         if not chosen_method(*layers, flags).has_generator:
@@ -205,12 +208,12 @@ def machine_flags(device: str, precision: str, threads: int | None, compile_: bo
     return " ".join(words + ["--compile"] * compile_)
 
 
-def go_on(folder: Path, engine: "Engine", machine: str, output: Output) -> "Run":
+def go_on(folder: Path, engine: "Engine", machine: str, output: Output, moved: Path | None = None) -> "Run":
     """Bring a run to its end; an interruption says how to go on later."""
     from ddtool import api
 
     try:
-        return api.resume(folder, engine=engine, report=output.listener)
+        return api.resume(folder, moved=moved, engine=engine, report=output.listener)
     except KeyboardInterrupt as stop:
         command = o.shell("ddtool adapt --resume", folder, machine)
         stop.hint = f"Everything so far is kept. Go on: {command}"  # type: ignore[attr-defined]

@@ -44,6 +44,7 @@ def command(
     whiten: Annotated[
         bool, typer.Option("--whiten/--no-whiten", help="Whiten as the set says, or see what it is worth without.")
     ] = True,
+    moved: o.Moved = None,
     *,
     data: dict[str, Any],
     device: o.Device = "auto",
@@ -69,8 +70,8 @@ def command(
     with Output(json_, quiet) as output:
         engine = engine_for(device, precision, compile_, threads, output)
         scores = api.evaluate(
-            run_or_set, ipc=ipc, stage=stage, on=on, protocol=protocol or USUAL, arch=arch or "convnet", seeds=seeds, seed=seed,
-            baseline=baseline, exact=exact, whiten=whiten, data=data, engine=engine, report=output.listener,
+            run_or_set, ipc=ipc, stage=stage, on=on, moved=moved, protocol=protocol or USUAL, arch=arch or "convnet",
+            seeds=seeds, seed=seed, baseline=baseline, exact=exact, whiten=whiten, data=data, engine=engine, report=output.listener,
         )  # fmt: skip
         rows = [score.to_dict() for score in scores]
         output.result({"scores": rows}, "\n".join(f"{s['mean']:.2f}" for s in rows), [score_table(rows)])

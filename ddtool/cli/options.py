@@ -37,6 +37,15 @@ Pool = Annotated[
 Private = Annotated[bool, typer.Option("--private", help="Make new Hub repos private.")]
 
 SOURCE = "Dataset"
+Moved = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Where the local data of the run is now, if it has moved.",
+        rich_help_panel=SOURCE,
+    ),
+]
 READING: dict[str, Any] = {
     "image_column": Annotated[
         str | None, typer.Option(help="Column with the images. Default: found.", rich_help_panel=SOURCE)

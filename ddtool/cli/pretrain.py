@@ -9,7 +9,7 @@ import typer
 
 from ddtool.cli import options as o
 from ddtool.cli.adapt import STAGES, machine_flags
-from ddtool.cli.errors import EXIT_INTERRUPTED, handled
+from ddtool.cli.errors import handled
 from ddtool.cli.output import Output
 from ddtool.errors import UsageError
 
@@ -112,13 +112,14 @@ def one_voice(ranks: "Ranks") -> Iterator[None]:
     """What ends every process is explained by rank 0 alone."""
     from ddtool.errors import DivergedError
     from ddtool.runtime.distributed import OtherRankError
+    from ddtool.runtime.signals import exit_code
 
     try:
         yield
     except (KeyboardInterrupt, OtherRankError, DivergedError) as error:
         if ranks.main:
             raise
-        raise SystemExit(EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1) from None
+        raise SystemExit(exit_code(error) if isinstance(error, KeyboardInterrupt) else 1) from None
 
 
 def finish(output: Output, run: "Pretraining", engine: "Engine", ranks: "Ranks", machine: str) -> None:

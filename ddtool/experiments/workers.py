@@ -16,7 +16,7 @@ from ddtool.events import Note, Report
 from ddtool.experiments.folder import Folder, Outcome
 from ddtool.experiments.grid import Job, Request
 from ddtool.runtime.distributed import PLACES
-from ddtool.runtime.loop import deferred_interrupt
+from ddtool.runtime.signals import StoppedError, deferred_interrupt
 
 POLL = 0.1
 """Seconds between two looks at the processes."""
@@ -75,7 +75,7 @@ class Workers:
         """Run those of the jobs that are not finished.
 
         Ctrl-C (a polite kill, a closed terminal) is passed on to the jobs once, so that each keeps its last step; then
-        KeyboardInterrupt. A second one ends them at once.
+        StoppedError. A second one ends them at once.
         """
         left = deque(job for job in jobs if self.folder.outcome(job, self.request).state != "finished")
         total, passed_on = len(left), False
@@ -93,7 +93,7 @@ class Workers:
             finally:
                 self.end()
         if asked.is_set():
-            raise KeyboardInterrupt
+            raise StoppedError(asked.number)
 
     def collect(self, stopping: bool, left: int) -> None:
         """Conclude the jobs that have ended; `left` have not begun."""

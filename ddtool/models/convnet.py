@@ -65,7 +65,8 @@ class ConvNet(nn.Module):
         height, width = (height + grown) >> len(widths), (width + grown) >> len(widths)
         if min(height, width) < 1:
             raise UsageError(
-                f"{len(widths)} blocks are too many for {shape[1]}x{shape[2]} images.", "Use a smaller depth."
+                f"{len(widths)} blocks are too many for {shape[1]}x{shape[2]} images.",
+                "Read the images larger: --resolution 32.",
             )
         blocks: list[nn.Module] = []
         for i, out in enumerate(widths):

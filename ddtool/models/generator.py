@@ -17,12 +17,16 @@ from ddtool.config import GeneratorConfig, from_dict
 from ddtool.errors import GeneratorError, UsageError
 from ddtool.hub import generators
 from ddtool.hub.download import named
+from ddtool.runtime.digest import digest
 from ddtool.runtime.engine import finite, frozen_random_state
 from ddtool.runtime.files import write_atomically
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+DIGEST = "digest"
+"""Of the weights, the one key in their file's metadata; files of version 0.1 have none."""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 """Types by the names that safetensors gives them."""
+RESTORE = "Copy or download it again."
 GAIN, SHARPNESS = 32.0, 5.0
 """Of the memory's output: a step of Adam at 1e-3 moves a pixel by up to 0.03, as a step of refinement does. Of the choice of
 slots: an image takes a handful of 512. Neither half nor twice as much makes a difference (docs/log.md)."""
@@ -84,7 +88,8 @@ class Generator(nn.Module):
         text = json.dumps({"ddtool_generator": asdict(self.config)}, indent=2) + "\n"
         (folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
         weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+        stated = {DIGEST: digest(weights)}
+        write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, metadata=stated))
 
     @classmethod
     def load(cls, folder: Path) -> "Generator":
@@ -175,10 +180,11 @@ def read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
                 if shape != wanted.shape or kind != wanted.dtype:
                     said = f"is {shape} {kind or part.get_dtype()}, expected {tuple(wanted.shape)} {wanted.dtype}"
                     raise GeneratorError(f"{path}: tensor '{name}' {said}.", hint)
-            return {name: file.get_tensor(name) for name in header}
+            weights, stated = {name: file.get_tensor(name) for name in header}, (file.metadata() or {}).get(DIGEST)
+            if stated is not None and stated != digest(weights):
+                raise GeneratorError(f"{path} is damaged: its values are not those that were written.", RESTORE)
+            return weights
     except FileNotFoundError:
         raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise GeneratorError(
-            f"{path} is not a readable safetensors file: {error}", "Copy or download it again."
-        ) from error
+        raise GeneratorError(f"{path} is not a readable safetensors file: {error}", RESTORE) from error

@@ -19,6 +19,7 @@ from ddtool.pipeline.scoring import load_target
 from ddtool.runs.formats import MOST_BYTES
 from ddtool.runs.run import Run
 from ddtool.sources.load import Target
+from ddtool.sources.names import placed
 
 POOL_IPC, POOL_BYTES = 50, 2**30
 """Initial samples per class that are kept in a run for sets of other sizes, and how many bytes of pixels at most for those."""
@@ -125,12 +126,13 @@ def check_same_data(known: Mapping[str, Any], train: ImageData, run: Run) -> Non
 
 
 def pinned(config: RunConfig, source: Mapping[str, Any]) -> RunConfig:
-    """The configuration with its Hub dataset at the commit that was read, so that a run stays on it.
+    """The configuration with its Hub dataset at the commit that was read, so that a run stays on it, or its local data by its
+    absolute place, so that the run finds it from any folder.
 
     The Hub's own parquet copy is named by its branch and has to stay so; its commit is in the source.
     """
     if source.get("kind") != "hub" or source.get("converted"):
-        return config
+        return replace(config, dataset=placed(config.dataset))
     at = {"revision": source["revision"]}
     return replace(config, dataset=config.dataset.partition("@")[0], data=config.data | at)
 

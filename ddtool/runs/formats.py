@@ -22,6 +22,7 @@ from ddtool.data.images import CENTRED, LARGEST_FACTOR, SyntheticSet
 from ddtool.data.whitening import Whitening
 from ddtool.errors import DataError, RunError
 from ddtool.runs.files import RESTORE, run_above, write_atomically
+from ddtool.runtime.digest import digest
 from ddtool.runtime.engine import finite
 from ddtool.runtime.loop import Checkpoint
 
@@ -33,20 +34,23 @@ LABEL_METHODS = ("hard", "analytical", "fitted", "learned")
 LABEL_INFO = ("class_names", "mean", "std", "shape", "label_width", "mirror", "source")
 """What is kept beside θ and W_θ: all that is needed to use them."""
 SET_TENSORS = ("images", "labels", "hard")
+DIGEST = "digest"
+"""Of the tensors and the description of a file, in the description; files of version 0.1 have none."""
 SET_HINT = "Make the set again: `ddtool generate RUN --ipc N --force`."
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
-    """A safetensors file with `info` as JSON in its metadata."""
+    """A safetensors file with `info` as JSON in its metadata, and in it a digest of all: the order of several keys is random."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"ddtool": json.dumps(info)}))
+    said = json.dumps(info | {DIGEST: digest(plain, json.dumps(info))})
+    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"ddtool": said}))
 
 
 def read_tensors(
     path: Path, check: Callable[[Header, dict[str, Any]], None] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and `info` of `write_tensors`; RunError when the file is missing or damaged.
+    """Tensors and `info` of `write_tensors`; RunError when the file is missing, damaged, or not as it was written.
 
     check: sees each tensor's type and shape, and `info`, before a tensor is read, and raises to refuse the file.
     """
@@ -55,12 +59,15 @@ def read_tensors(
             info = json.loads((file.metadata() or {})["ddtool"])
             if not isinstance(info, dict):
                 raise RunError(f"{path} is not a file of ddtool.", RESTORE)
+            stated, said = info.pop(DIGEST, None), json.dumps(info)
             if check:
                 slices = {name: file.get_slice(name) for name in list(file.keys())}
                 check({name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}, info)
             tensors = {
                 name: file.get_tensor(name).clone() for name in list(file.keys())
             }  # copies: Windows replaces no mapped file
+            if stated is not None and stated != digest(tensors, said):
+                raise ValueError("its values are not those that were written")
     except FileNotFoundError:
         hint = f"The run is incomplete: `ddtool adapt --resume {run_above(path) or 'RUN'}` finishes it."
         raise RunError(f"{path} is missing.", hint) from None

@@ -28,7 +28,7 @@ from ddtool.pipeline.distil import ExpertStore
 from ddtool.pipeline.scoring import load_target
 from ddtool.runs.formats import read_set, read_tensors, write_set, write_tensors
 from ddtool.runs.run import Run
-from ddtool.runtime.loop import Interrupted
+from ddtool.runtime.signals import Interrupted
 
 SCORED = ["--precision", "fp32", "--set", "evaluate.kernel_ridge=false"]
 

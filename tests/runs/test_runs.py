@@ -39,7 +39,8 @@ from ddtool.runs import files, formats
 from ddtool.runs import run as runs
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
-from ddtool.runtime.loop import Interrupted, Loop
+from ddtool.runtime.loop import Loop
+from ddtool.runtime.signals import Interrupted
 
 LAYOUT = [
     "config.json", "env.json", "generator/config.json", "generator/labels.safetensors", "generator/model.safetensors",

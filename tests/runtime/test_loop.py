@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ddtool.errors import DivergedError, RunError
 from ddtool.events import Done, Event, Step, silent
-from ddtool.runtime.loop import STOPS, Interrupted, Loop, deferred_interrupt
+from ddtool.runtime.loop import Loop
+from ddtool.runtime.signals import STOPS, Interrupted, deferred_interrupt
 
 
 class Problem:
