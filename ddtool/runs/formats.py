@@ -254,6 +254,7 @@ def write_parquet(
         columns["soft_label"] = soft.cpu().numpy()
     table = datasets.Dataset.from_dict({k: columns[k] for k in features}, features=datasets.Features(features))
     options = {"use_dictionary": False, "row_group_size": ROW_GROUP, "write_page_index": True}
+    options["write_page_checksum"] = True
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: parquet.write_table(table.data.table, temporary, **options))
 
@@ -267,7 +268,7 @@ def read_parquet(path: Path, num_classes: int) -> tuple[Tensor, Tensor]:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             check_parquet(file.metadata)
             if file.schema_arrow.field("label").type != pyarrow.int64():
                 raise ValueError("its labels are of another type")

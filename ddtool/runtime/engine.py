@@ -4,9 +4,11 @@ import contextlib
 import hashlib
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TypeVar
 
 import torch
@@ -33,11 +35,13 @@ class Engine:
     def choose(cls, device: str = "auto", precision: str = "auto", compile_networks: bool = False) -> "Engine":
         """The engine for a request; 'auto' takes cuda before cpu, and bf16 where the hardware computes in it.
 
-        Raises UsageError for an unknown or absent device or an unknown precision.
+        Raises UsageError for an unknown or absent device, an unknown precision, and networks to compile without a compiler.
         """
         chosen = torch.device(_default_device() if device == "auto" else _known_device(device))
         if precision not in PRECISIONS:
             raise UsageError(f"Unknown precision '{precision}'.", did_you_mean(precision, PRECISIONS))
+        if compile_networks:
+            _check_compiler(chosen)
         bf16 = _bf16_is_fast(chosen) if precision == "auto" else precision == "bf16"
         return cls(chosen, bf16, compile_networks)
 
@@ -141,6 +145,16 @@ def _known_device(name: str) -> str:
     if index and (kind != "cuda" or not index.isdigit() or int(index) >= torch.cuda.device_count()):
         raise UsageError(f"Device '{name}' is not available on this machine.", "Use --device auto.")
     return name
+
+
+def _check_compiler(device: torch.device) -> None:
+    """UsageError when torch.compile would not find what it compiles with."""
+    usual = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    needed = os.environ.get("CXX", usual)
+    found = shutil.which(needed) if device.type == "cpu" else find_spec("triton")
+    if not found:
+        what = f"the C++ compiler '{needed}' is not installed" if device.type == "cpu" else "triton is not installed"
+        raise UsageError(f"Networks cannot be compiled: {what}.", "Install it, or leave --compile out.")
 
 
 def _bf16_is_fast(device: torch.device) -> bool:

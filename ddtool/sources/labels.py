@@ -1,5 +1,6 @@
 """Labels as they are stored → class numbers: which values are classes, which mean "no label", which cannot be taken."""
 
+import re
 import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from ddtool.sources.schema import Column
 
 MAX_CLASSES = 100_000
 """More classes than this are taken for a mistake (a free-text column, for example)."""
+
+
+_KEPT_BYTE = re.compile("[\udc80-\udcff]")
 
 
 class _Dropped:
@@ -129,13 +133,18 @@ def class_names(names: Sequence[object]) -> tuple[str, ...]:
             f"The dataset has {len(names)} class; distillation needs two.",
             "Check where its classes are: --label-column.",
         )
-    clean = ["".join(filter(_is_writing, str(name))).strip() or f"class {i}" for i, name in enumerate(names)]
+    clean = ["".join(filter(_is_writing, _decoded(str(name)))).strip() or f"class {i}" for i, name in enumerate(names)]
     seen: dict[str, None] = {}
     for i, name in enumerate(clean):
         while name in seen or (name != clean[i] and name in clean):
             name += f" ({i})"
         seen[name] = None
     return tuple(seen)
+
+
+def _decoded(name: str) -> str:
+    """A folder's name as it was written: where the system's encoding is not UTF-8, Python keeps its bytes as lone surrogates."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if _KEPT_BYTE.search(name) else name
 
 
 def _is_writing(character: str) -> bool:

@@ -16,6 +16,7 @@ from ddtool.experiments.folder import Folder
 from ddtool.experiments.grid import Job
 from ddtool.experiments.workers import Workers, why
 from ddtool.runtime.engine import spread
+from ddtool.runtime.signals import exit_code
 
 
 def workers(
@@ -86,25 +87,29 @@ def test_a_job_that_cannot_start_is_a_failure(folder: Folder) -> None:
     assert folder.outcome(B, REQUEST).state == "finished"
 
 
-def press(when: Callable[[], bool], times: int = 1) -> None:
+def press(when: Callable[[], bool], times: int = 1, number: int = signal.SIGINT) -> None:
     """Press Ctrl-C once something has happened."""
 
     def wait() -> None:
         while not when():
             time.sleep(0.01)
         for _ in range(times):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             time.sleep(0.15)
 
     threading.Thread(target=wait, daemon=True).start()
 
 
-def test_an_interruption_is_passed_on_once_and_is_no_failure(folder: Folder, signals: None) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_is_passed_on_once_and_is_no_failure(
+    number: int, code: int, folder: Folder, signals: None
+) -> None:
     folder.add(REQUEST, [A, B], False)
     team, started, _ = workers(folder, {A: {"sleep": True}})
-    press((folder.run(A) / "ready").exists)
-    with pytest.raises(KeyboardInterrupt):
+    press((folder.run(A) / "ready").exists, number=number)
+    with pytest.raises(KeyboardInterrupt) as caught:
         team.run([A, B])
+    assert exit_code(caught.value) == code
     assert (folder.run(A) / "interrupts").read_text() == "1"
     assert int((folder.run(A) / "group").read_text()) != os.getpgrp()  # else a terminal would interrupt it as well
     assert [one for one, _ in started] == [A]
