@@ -88,6 +88,7 @@ def command(
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
     threads: o.Threads = None,
+    memory: o.Memory = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -118,19 +119,19 @@ def command(
         if (private or not pool) and not goal:
             given = "--private" if private else "--no-pool"
             raise UsageError(f"{given} is for what is pushed.", "Add --push-to NAMESPACE/NAME, or leave it out.")
-        machine = machine_flags(device, precision, threads, compile_) + (f" {goal.flags()}" if goal else "")
+        machine = machine_flags(device, precision, threads, compile_, memory) + (f" {goal.flags()}" if goal else "")
         if resume is not None:
             if flags or any(stages.values()) or out or config or set_ or force or dry_run or preset != "auto":
                 hint = o.shell("ddtool adapt --resume", resume, machine)
                 raise UsageError("--resume takes every setting from the run; no other one goes with it.", hint)
             if goal:
                 goal.check(Run.open(resume).config().method)
-            engine = engine_for(device, precision, compile_, threads, output)
+            engine = engine_for(device, precision, compile_, threads, output, memory)
             finish(output, go_on(resume, engine, machine, output, moved), goal)
             return
         if moved is not None:
             raise UsageError("--data goes with --resume.", "Name the dataset of a new run without it.")
-        engine = engine_for(device, precision, compile_, threads, output)
+        engine = engine_for(device, precision, compile_, threads, output, memory)
         layers = (o.read_config_file(config), o.parse_settings(set_ or []))
         if not chosen_method(*layers, flags).has_generator:
             if generator is not None or refine_steps is not None:
@@ -201,9 +202,9 @@ class Goal:
             raise
 
 
-def machine_flags(device: str, precision: str, threads: int | None, compile_: bool) -> str:
+def machine_flags(device: str, precision: str, threads: int | None, compile_: bool, memory: float | None = None) -> str:
     """The options that a run does not remember and that its last bits depend on, as they were given."""
-    given = {"--device": device, "--precision": precision, "--threads": threads}
+    given = {"--device": device, "--precision": precision, "--threads": threads, "--memory": memory}
     words = [f"{flag} {value}" for flag, value in given.items() if value not in (None, "auto")]
     return " ".join(words + ["--compile"] * compile_)
 

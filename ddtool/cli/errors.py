@@ -88,7 +88,8 @@ def explain(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
         return (
             "Out of memory.",
-            "Use a smaller batch: --set adapt.synthetic_batch=200 --set refine.synthetic_batch=200 "
+            "Work in less, for example --memory 2; or use a smaller batch: --set adapt.synthetic_batch=200 "
+            "--set refine.synthetic_batch=200 "
             "--set adapt.real_batch=128 --set refine.real_batch=128. For more than 10,000 images at once, the labels of Eq. 3: "
             "--set fit.networks=0.",
             1,

@@ -51,6 +51,7 @@ def command(
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
     threads: o.Threads = None,
+    memory: o.Memory = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -68,7 +69,7 @@ def command(
     from ddtool.cli.machine import engine_for
 
     with Output(json_, quiet) as output:
-        engine = engine_for(device, precision, compile_, threads, output)
+        engine = engine_for(device, precision, compile_, threads, output, memory)
         scores = api.evaluate(
             run_or_set, ipc=ipc, stage=stage, on=on, moved=moved, protocol=protocol or USUAL, arch=arch or "convnet",
             seeds=seeds, seed=seed, baseline=baseline, exact=exact, whiten=whiten, data=data, engine=engine, report=output.listener,

@@ -26,6 +26,12 @@ Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the networks (torch.compile).", rich_help_panel="Machine")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.", rich_help_panel="Machine")]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        min=0.5, metavar="GIB", help="Memory to work in. Default: half of what there is.", rich_help_panel="Machine"
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 RunName = Annotated[
