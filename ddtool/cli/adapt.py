@@ -66,6 +66,10 @@ def command(
         str | None, typer.Option(help="Score by quick, frepo-mse or dsa-ce.", rich_help_panel=STAGES)
     ] = None,
     eval_seeds: Annotated[int | None, typer.Option(min=1, help="Networks per score.", rich_help_panel=STAGES)] = None,
+    allow_repeat: Annotated[
+        bool | None,
+        typer.Option("--allow-repeat", help="Let an IPC be more than a class holds: its images begin several each."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it. Default 0.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.")] = None,
     moved: o.Moved = None,
@@ -107,7 +111,7 @@ def command(
     with Output(json_, quiet) as output:
         flags = o.given(
             dataset=dataset, ipc=ipc, generator=generator, seed=seed, mirror=mirror, data=data or None,
-            method=method, seconds=seconds,
+            method=method, seconds=seconds, allow_repeat=allow_repeat,
         )  # fmt: skip
         stages: dict[str, Any] = {
             "adapt": o.given(steps=steps),

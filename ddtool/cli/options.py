@@ -115,6 +115,10 @@ READING: dict[str, Any] = {
             rich_help_panel=SOURCE,
         ),
     ],
+    "max_per_class": Annotated[
+        int | None,
+        typer.Option(min=1, help="Read at most so many training images of every class.", rich_help_panel=SOURCE),
+    ],
     "max_megapixels": Annotated[
         float | None, typer.Option(help="Refuse images larger than this. Default: 256.", rich_help_panel=SOURCE)
     ],

@@ -95,7 +95,7 @@ def prepare(session: Session, train: ImageData) -> None:
     real, data = problem.real, problem.real.data
     with session.timed(LABELS):
         pool_ipc = pool_size(config, data)
-        indices = draw_pool(data, pool_ipc, config.seed)
+        indices = draw_pool(data, pool_ipc, config.seed, config.allow_repeat)
         rng = session.rng("labels")
         f = fixed_features(data.shape, config.labels.width, engine, rng)
         rows = torch.randperm(len(data), generator=rng, device=rng.device)[: config.labels.images]
@@ -120,7 +120,9 @@ def adapt_generator(session: Session, problem: JudgedProblem) -> None:
     """The adaptation stage; leaves generator/ in the run."""
     config, run, data = session.config, session.run, problem.real.data
     settings = replace(config.adapt, mirror=config.adapt.mirror and problem.mirror)
-    settings = feasible(settings, config.ipc, data, session.report)
+    if not config.allow_repeat:
+        settings = feasible(settings, config.ipc, data, session.report)
+    settings = replace(settings, seen_ipcs=settings.seen_ipcs or config.ipc)
     generator = session.engine.place(load_generator(config))
     pool = pool_of(session, problem, settings)
     if (cost := pretraining_seconds(config)) is not None:

@@ -220,7 +220,7 @@ def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:
         why=f"The run keeps {kept} initial samples per class; for {ipc} it needs its dataset.",
         otherwise=f"Use --ipc {kept} or less, or bring",
     )
-    indices = draw_pool(train, ipc, session.config.seed)
+    indices = draw_pool(train, ipc, session.config.seed, session.config.allow_repeat)
     adapted.pool_images, adapted.pool_labels = train.images[indices].to(device), train.labels[indices].to(device)
 
 
@@ -229,7 +229,8 @@ def restore_pool(session: Session) -> None:
     info = session.run.load_label_head()[2]
     session.report(Note(f"The run has no initial samples; drawing them from {session.config.dataset} again."))
     train = dataset_again(session, info, why="The run has no initial samples.", otherwise="Bring")
-    session.run.save_pool(train, draw_pool(train, info["pool_ipc"], session.config.seed))
+    config = session.config
+    session.run.save_pool(train, draw_pool(train, info["pool_ipc"], config.seed, config.allow_repeat))
 
 
 def dataset_again(session: Session, info: dict[str, Any], *, why: str, otherwise: str) -> ImageData:

@@ -107,9 +107,12 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
             raise UsageError(
                 f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class."
             )
-        if ipc > most:
+        if ipc > most and not config.allow_repeat:
             name = train.class_names[int(train.class_counts().argmin())]
-            raise UsageError(f"--ipc {ipc} is more than class '{name}' holds ({most}).", f"Use --ipc {most} or less.")
+            raise UsageError(
+                f"--ipc {ipc} is more than class '{name}' holds ({most}).",
+                f"Use --ipc {most} or less, or let images begin several: --set allow_repeat=true.",
+            )
         if (size := ipc * train.num_classes * math.prod(train.shape)) > MOST_BYTES:
             message = f"The pixels of --ipc {ipc} are {size / 2**30:,.0f} GiB, more than a run can keep."
             raise UsageError(message, "Use a smaller --resolution or --ipc.")
@@ -189,8 +192,10 @@ def batch_with_generator(config: RunConfig, train: ImageData) -> int:
 
 def pool_size(config: RunConfig, data: ImageData) -> int:
     """Images per class of Z: what is asked for and seen, and room for other sizes where nothing else is said."""
-    room = min(POOL_IPC, POOL_BYTES // (data.num_classes * math.prod(data.shape)))
-    return min(int(data.class_counts().min()), max(config.ipc + (config.adapt.seen_ipcs or (room,))))
+    most = int(data.class_counts().min())
+    room = min(most, POOL_IPC, POOL_BYTES // (data.num_classes * math.prod(data.shape)))
+    wanted = max(config.ipc + (config.adapt.seen_ipcs or (room,)))
+    return wanted if config.allow_repeat else min(most, wanted)
 
 
 def run_files(config: RunConfig) -> list[str]:

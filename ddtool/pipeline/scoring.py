@@ -54,9 +54,12 @@ def score_run(session: Session, target: Target) -> None:
 
 
 def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
-    """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale."""
+    """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale. Those of a class
+    that holds fewer come again."""
     seen_alike = replace(train, whitening=beside.whitening)
-    return real_images(seen_alike, draw_pool(train, beside.ipc, seed), beside.mirror).scaled(beside.label_scale)
+    return real_images(seen_alike, draw_pool(train, beside.ipc, seed, repeat=True), beside.mirror).scaled(
+        beside.label_scale
+    )
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,18 @@ def check_every_class(labels: np.ndarray, names: Sequence[str], split: str) -> N
         raise DataError(message, "Add images of every class, or remove the class from the dataset's names.")
 
 
+def at_most(labels: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """The labels with -1, as for a row that is left out, where a class has more than `most` rows: a random part of it stays."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # class by class, in random order inside each
+    ordered = labels[order]
+    first = np.searchsorted(ordered, ordered)
+    left_out = order[np.arange(len(order)) - first >= most]
+    kept = labels.copy()
+    kept[left_out] = -1
+    return kept
+
+
 def hold_out(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """bool (n,): a random `fraction` of every class, at least one and never all; a class of one stays for training.
 
