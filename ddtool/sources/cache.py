@@ -21,6 +21,7 @@ import numpy as np
 
 from ddtool.errors import DataError
 from ddtool.events import Note, Report
+from ddtool.runtime.files import synchronise
 from ddtool.sources.decode import Split, Written, write_images
 from ddtool.sources.labels import check_every_class
 from ddtool.sources.options import DataOptions
@@ -81,6 +82,7 @@ def build(
             if written.broken:
                 lines = "".join(json.dumps(image) + "\n" for image in written.broken)
                 (folder / BROKEN).write_text(lines, encoding="utf-8")
+            synchronise(folder)
             _publish(folder, final)
     except OSError as error:
         raise cache_error(final.parent, error) from error

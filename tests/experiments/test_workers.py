@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +132,32 @@ def test_a_second_interruption_ends_the_jobs(folder: Folder, signals: None) -> N
     with pytest.raises(KeyboardInterrupt):
         team.run([A])
     assert not team.working
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the processes notice, and end by themselves")
+def test_what_a_job_started_ends_with_it(folder: Folder, tmp_path: Path, signals: None) -> None:
+    folder.add(REQUEST, [A], False)
+    inner = f"import time; open({str(tmp_path / 'child')!r}, 'a').close(); time.sleep(100)"
+    outer = (
+        "import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        f"child = subprocess.Popen([sys.executable, '-S', '-c', {inner!r}]); "
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); child.wait()"
+    )
+    team = Workers(folder, REQUEST, lambda one, place: [sys.executable, "-S", "-c", outer], 1, silent, lambda: None)
+    press(lambda: (tmp_path / "child").exists() and bool((tmp_path / "pid").read_text()), times=2)
+    with pytest.raises(KeyboardInterrupt):
+        team.run([A])
+    child = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and alive(child):
+        time.sleep(0.02)
+    assert not alive(child)
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs; one that only waits to be taken note of does not."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return bool(found.stdout.strip()) and not found.stdout.startswith("Z")
 
 
 def test_the_launchers_place_is_not_the_jobs(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

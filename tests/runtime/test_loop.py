@@ -166,6 +166,17 @@ def test_checkpoints_come_by_the_clock(saver: Any) -> None:
     assert saver.saves == 5
 
 
+def test_the_clock_of_checkpoints_begins_anew_at_each(saver: Any, clock: Clock) -> None:
+    problem = Problem(20, saver=saver, checkpoint_seconds=10.0)
+    saved = []
+    for step in problem.loop:
+        saved.append(saver.saves)
+        clock.now += 4
+        problem.step()
+        assert step < 20
+    assert saved == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3 + [6] * 2
+
+
 def test_checkpoint_is_flat_tensors_on_the_cpu(saver: Any) -> None:
     Problem(2, saver=saver, checkpoint_seconds=0.0).run()
     assert set(saver.kept) == {
