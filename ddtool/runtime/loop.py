@@ -73,7 +73,7 @@ class Loop:
         self._base_lrs = [group["lr"] for group in optimiser.param_groups]
         self._asked, self.stopping = Asked(), None  # type: tuple[Asked, bool | None]
         self._before, self._started = 0.0, time.perf_counter()
-        self.outside = 0.0
+        self.outside, self._last_step = 0.0, 0.0
 
     @property
     def asked(self) -> bool:
@@ -108,9 +108,11 @@ class Loop:
             self._restore(saved)
         self._started = last_saved = time.perf_counter()
         with deferred_interrupt() as self._asked:
-            while self.done < 1:
+            while self.done < 1 and not self._nearer_without():
                 self._schedule()
+                began = time.perf_counter()
                 yield self.step
+                self._last_step = time.perf_counter() - began
                 self.step += 1
                 if self._due():
                     self._tell()
@@ -143,6 +145,10 @@ class Loop:
         half_cosine = 0.5 * (1 + math.cos(math.pi * self.done))
         for group, lr in zip(self.optimiser.param_groups, self._base_lrs, strict=True):
             group["lr"] = lr * (self.min_lr_ratio + (1 - self.min_lr_ratio) * half_cosine)
+
+    def _nearer_without(self) -> bool:
+        """Whether another step, as long as the last one, would end further beyond the limit than it is away now."""
+        return self.limit is not None and self.seconds + self._last_step / 2 > self.limit
 
     def _due(self) -> bool:
         if self.limit is None:

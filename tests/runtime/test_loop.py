@@ -399,6 +399,15 @@ def test_steps_that_take_longer_make_fewer(clock: Clock) -> None:
     assert [e.step for e in problem.reports] == [9, 10]  # no oftener than every quarter of the limit
 
 
+@pytest.mark.parametrize(("length", "steps"), [(7.0, 14), (9.0, 11), (3.0, 33), (30.0, 3), (300.0, 1)])
+def test_a_limit_is_met_as_nearly_as_whole_steps_can(length: float, steps: int, clock: Clock) -> None:
+    problem = Problem(1, limit=100.0)
+    for _ in problem.loop:
+        clock.now += length
+        problem.step()
+    assert problem.loop.step == steps
+
+
 def test_without_time_there_is_no_step(clock: Clock) -> None:
     problem = Problem(5, limit=0.0).run()
     assert problem.events == [Done("toy", 0.0)]
