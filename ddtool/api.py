@@ -1,5 +1,6 @@
 """The Python API: what the commands do, in one call each."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ddtool.pipeline import plan, scoring, speed
 from ddtool.pipeline.adapt import adapt as adapt_and_make
 from ddtool.pipeline.distil import distil
 from ddtool.pipeline.generate import generate as generate_set
+from ddtool.pipeline.moved import follow
 from ddtool.pipeline.session import Session
 from ddtool.progress import shown
 from ddtool.runs.foreign import check_free
@@ -69,7 +71,7 @@ def adapt(
     chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
     with shown(report, progress) as listener:
         config = resolve(engine, preset_name, settings or {}, chosen, report=listener)
-        run = start(config, Path(out) if out else default_folder(config), engine, force, listener)
+        run = start(config, Path(out).expanduser() if out else default_folder(config), engine, force, listener)
         work(run, engine, listener)
         if push_to:
             push(run, push_to, pool=pool, report=listener)
@@ -84,15 +86,22 @@ def work(run: Run, engine: Engine, report: Report) -> None:
 
 
 def resume(
-    folder: str | Path, *, engine: Engine | None = None, report: Report | None = None, progress: bool | None = None
+    folder: str | Path,
+    *,
+    moved: str | Path | None = None,
+    engine: Engine | None = None,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> Run:
     """Go on with an unfinished run; on the CPU the result is the same, bit for bit, as without the interruption.
 
+    moved: where its local data is now, if that has moved (DataError unless it is the same data);
     report, progress: as in `adapt`.
     """
-    run = Run.open(Path(folder))
+    run = Run.open(Path(folder).expanduser())
     run.sweep()
     with shown(report, progress) as listener:
+        follow(run, moved, f"ddtool adapt --resume {shlex.quote(str(folder))}", listener)
         work(run, engine or Engine.choose(), listener)
     return run
 
@@ -126,6 +135,7 @@ def evaluate(
     ipc: int | None = None,
     stage: str | None = None,
     on: str | None = None,
+    moved: str | Path | None = None,
     protocol: str | Sequence[str] = "frepo-mse",
     arch: str | Sequence[str] = "convnet",
     seeds: int = 3,
@@ -140,7 +150,8 @@ def evaluate(
 ) -> list[Score]:
     """Scores of the sets of a run (or of one exact.safetensors, its folder, or a Hub repo) on a whole test split.
 
-    on: the dataset to test on (default: the run's);  stage: initial, generated or refined (default: the final one);
+    on: the dataset to test on (default: the run's);  moved: where the run's local data is now, if that has moved (DataError
+    unless it is the same data);  stage: initial, generated or refined (default: the final one);
     protocol: one of `ddtool.evaluation.protocols.PROTOCOLS`, or kernel-ridge;  arch: one of `ddtool.models.registry.NETWORKS`,
     with its usual norm layer or one that is named (vgg11-batch). Of both several can be asked for, and each pair is scored;
     baseline: score as many random real images too;  exact: train on the pixels before they were rounded to 8 bits;
@@ -149,12 +160,17 @@ def evaluate(
     report, progress: as in `adapt`. Scores of a run are recorded in its results.json.
     """
     scoring.check_stage(stage)
+    if on and moved:
+        raise UsageError("--on and --data exclude each other.", "--data is for the set's own dataset, if it has moved.")
     seen = (EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
     with shown(report, progress) as listener:
         judge = scoring.Judge(seed, engine or Engine.choose(), listener)
         found = _sets_to_score(run_or_set, ipc, stage, listener)
-        return scoring.evaluate(found, wanted, judge, on=on, baseline=baseline, data=data or {})
+        if found.run and not on:
+            follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", listener)
+            moved = None
+        return scoring.evaluate(found, wanted, judge, on=on, moved=moved, baseline=baseline, data=data or {})
 
 
 def _sets_to_score(run_or_set: str | Path | Run, ipc: int | None, stage: str | None, report: Report) -> scoring.Found:
@@ -256,7 +272,7 @@ def pulled(
     repo: str, *, out: str | Path | None = None, with_sets: bool = False, force: bool = False, report: Report = silent
 ) -> Pulled:
     """As `pull`; says also what was brought: its kind, commit and sets."""
-    return pulling.pull(repo, Path(out) if out else None, force, with_sets, report)
+    return pulling.pull(repo, Path(out).expanduser() if out else None, force, with_sets, report)
 
 
 def load_set(
@@ -312,8 +328,9 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     check_free(folder, force)
     config = replace(config, generator=generators.pinned_generator(config.generator))
     target = plan.check_start(config, report)
+    source = target.train.source
     config = speed.fitted_to_machine(config, target.train, engine, report)
-    return Run.create(folder, plan.pinned(config, target.train.source), engine, force)
+    return Run.create(folder, plan.pinned(config, source), engine, force, source)
 
 
 def default_folder(config: RunConfig) -> Path:

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from ddtool.data.images import ImageData
 from ddtool.events import Event, Step
 from ddtool.runtime.engine import Engine
-from ddtool.runtime.loop import STOPS, Checkpoint
+from ddtool.runtime.loop import Checkpoint
+from ddtool.runtime.signals import STOPS
 
 settings.register_profile("ddtool", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("ddtool")

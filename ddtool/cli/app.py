@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import ddtool
-from ddtool.cli import adapt, compare, env, evaluate, generate, info, pretrain, pull, push
+from ddtool.cli import adapt, cache, compare, env, evaluate, generate, info, pretrain, pull, push
 from ddtool.cli.errors import Commands
 
 app = typer.Typer(
@@ -43,4 +43,5 @@ app.command("compare")(compare.command)
 app.command("push")(push.command)
 app.command("pull")(pull.command)
 app.command("info")(info.command)
+app.command("cache")(cache.command)
 app.command("env")(env.command)

@@ -273,6 +273,8 @@ class RunConfig:
     """Every random draw follows from it."""
     flip: bool | None = None
     """Whether images flipped left-right keep their class; null: measured on the target."""
+    allow_repeat: bool = False
+    """Whether an IPC may be more than a class holds: its images then begin several synthetic ones each."""
     seconds: Annotated[Number, Field(gt=0, lt=1e9)] | None = None
     """Wall clock of the work on one set, in place of counted steps; null: steps count. Data and scores are not in it."""
     label_scale: Annotated[Number, Field(gt=0, lt=1e6)] | None = None

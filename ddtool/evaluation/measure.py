@@ -23,6 +23,8 @@ from ddtool.runtime.engine import Engine, frozen_random_state, seeded_generator
 
 GUIDE_WIDTH = 128
 """Channels of the last block of the networks of `kernel_ridge`."""
+WIDEST = 128
+"""Channels that a network of any kind has at full resolution, at most."""
 
 
 def check_fits(synthetic: SyntheticSet, test: ImageData) -> None:
@@ -59,7 +61,8 @@ def train_and_test(
         other = "" if arch == registry.DEFAULT else f" {arch}"
         phase = f"{protocol}{other} {synthetic.stage} ipc{synthetic.ipc} net {k + 1}/{seeds}"
         net = train_network(whole, protocol, engine, (seed, k), phase, report, arch)
-        scores = predict(engine.wrap(net.eval()), test, whole.transform)
+        chunk = engine.at_once(WIDEST * test.shape[1] * test.shape[2], 500)
+        scores = predict(engine.wrap(net.eval()), test, whole.transform, chunk=chunk)
         accuracies.append(accuracy(scores, test.labels))
     return _score(synthetic, kind.text(test.shape), protocol, accuracies, time.perf_counter() - started)
 

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from ddtool.events import Note, Report
 from ddtool.experiments.folder import Folder, Outcome
 from ddtool.experiments.grid import Job, Request
 from ddtool.runtime.distributed import PLACES
-from ddtool.runtime.loop import deferred_interrupt
+from ddtool.runtime.signals import Asked, StoppedError, deferred_interrupt
 
 POLL = 0.1
 """Seconds between two looks at the processes."""
@@ -76,7 +75,7 @@ class Workers:
         """Run those of the jobs that are not finished.
 
         Ctrl-C (a polite kill, a closed terminal) is passed on to the jobs once, so that each keeps its last step; then
-        KeyboardInterrupt. A second one ends them at once.
+        StoppedError. A second one ends them at once.
         """
         left = deque(job for job in jobs if self.folder.outcome(job, self.request).state != "finished")
         if done := len(jobs) - len(left):
@@ -87,9 +86,9 @@ class Workers:
             finally:
                 self.end()
         if asked.is_set():
-            raise KeyboardInterrupt
+            raise StoppedError(asked.number)
 
-    def work(self, left: deque[Job], asked: threading.Event) -> None:
+    def work(self, left: deque[Job], asked: Asked) -> None:
         """Run the jobs until none is left, or, once it is asked to stop, until those that run have ended."""
         passed_on = False
         while self.working or (left and not asked.is_set()):

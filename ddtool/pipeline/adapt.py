@@ -97,7 +97,7 @@ def prepare(session: Session, train: ImageData) -> None:
     real, data = problem.real, problem.real.data
     with session.timed(LABELS):
         pool_ipc = pool_size(config, data)
-        indices = draw_pool(data, pool_ipc, config.seed)
+        indices = draw_pool(data, pool_ipc, config.seed, config.allow_repeat)
         rng = session.rng("labels")
         f = fixed_features(data.shape, config.labels.width, engine, rng)
         rows = torch.randperm(len(data), generator=rng, device=rng.device)[: config.labels.images]
@@ -125,7 +125,9 @@ def adapt_generator(session: Session, problem: JudgedProblem) -> None:
     config, run, data = session.config, session.run, problem.real.data
     batch = config.adapt.real_batch or usual_batch(data.num_classes, config.features.width)
     settings = replace(config.adapt, flip=config.adapt.flip and problem.flip, real_batch=batch)
-    settings = feasible(settings, config.ipc, data, session.report)
+    if not config.allow_repeat:
+        settings = feasible(settings, config.ipc, data, session.report)
+    settings = replace(settings, seen_ipcs=settings.seen_ipcs or config.ipc)
     generator = session.engine.place(load_generator(config))
     pool = pool_of(session, problem, settings)
     if (cost := pretraining_seconds(config)) is not None:

@@ -51,7 +51,7 @@ def described_problem(session: Session, train: ImageData) -> Problem:
 def make_set(session: Session, problem: Problem, ipc: int) -> None:
     """Distil the set of one IPC, and record what it took."""
     config, run, data = session.config, session.run, problem.real.data
-    rows, phase = draw_pool(data, ipc, config.seed), Phase("distil", ipc)
+    rows, phase = draw_pool(data, ipc, config.seed, config.allow_repeat), Phase("distil", ipc)
     method = methods.make(
         config.method,
         task_of(session, problem, rows),

@@ -229,7 +229,7 @@ def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:
         why=f"The run keeps {kept} initial samples per class; for {ipc} it needs its dataset.",
         otherwise=f"Use --ipc {kept} or less, or bring",
     )
-    indices = draw_pool(train, ipc, session.config.seed)
+    indices = draw_pool(train, ipc, session.config.seed, session.config.allow_repeat)
     adapted.pool_images, adapted.pool_labels = train.images[indices].to(device), train.labels[indices].to(device)
 
 
@@ -238,7 +238,8 @@ def restore_pool(session: Session) -> None:
     head = session.run.load_label_head()
     session.report(Note(f"The run has no initial samples; drawing them from {session.config.dataset} again."))
     train = dataset_again(session, head, why="The run has no initial samples.", otherwise="Bring")
-    session.run.save_pool(train, draw_pool(train, head.pool_ipc or 0, session.config.seed))
+    config = session.config
+    session.run.save_pool(train, draw_pool(train, head.pool_ipc or 0, config.seed, config.allow_repeat))
 
 
 def dataset_again(session: Session, head: LabelHead, *, why: str, otherwise: str) -> ImageData:

@@ -96,6 +96,7 @@ def staged_folder(target: Path, replacing: bool = False) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        files.synchronise(temporary)
         if replacing and target.exists():
             empty(target)
         if not target.exists():

@@ -13,7 +13,8 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -38,6 +39,8 @@ from ddtool.version import __version__
 
 STAGES = ("initial", "generated", "refined", "distilled")
 """What a set of a run may be at, first to last."""
+NOWHERE: Mapping[str, Any] = {}
+"""The source of data that nobody described."""
 
 
 class Results(TypedDict):
@@ -64,8 +67,11 @@ class Run:
     # ------------------------------------------------------------------------------------------------ life of a run
 
     @classmethod
-    def create(cls, folder: Path, config: RunConfig, engine: Engine, force: bool = False) -> "Run":
-        """A new run; RunError when the folder is taken, unless `force` says to replace a run (and only a run)."""
+    def create(
+        cls, folder: Path, config: RunConfig, engine: Engine, force: bool = False, source: Mapping[str, Any] = NOWHERE
+    ) -> "Run":
+        """A new run on data from `source`; RunError when the folder is taken, unless `force` says to replace a run (and only a
+        run)."""
         folder = Path(folder)
         check_free(folder, force)
         if files.is_run(folder):
@@ -73,7 +79,8 @@ class Run:
         with files.staged_folder(folder) as temporary:
             run = cls(temporary)
             run.write_json(files.CONFIG, to_dict(config))
-            run.write_json(files.ENVIRONMENT, environment(engine))
+            version = {name: source[name] for name in ("content_hash", "revision") if source.get(name)}
+            run.write_json(files.ENVIRONMENT, environment(engine) | {"data": version})
         return cls(folder)
 
     @classmethod
@@ -90,6 +97,24 @@ class Run:
         except UsageError as error:
             hint = error.hint or "Undo the change to the file, or start a new run."
             raise RunError(f"{self.folder / 'config.json'}: {error.message}", hint) from error
+
+    def content_hash(self) -> str | None:
+        """Of the local data that it was made from; None for data of the Hub, or where an earlier version did not keep it."""
+        version = self.read_json(files.ENVIRONMENT).get("data")
+        if isinstance(version, dict):
+            known = version.get("content_hash")
+        else:
+            known = self.load_label_head().source.get("content_hash") if self.has(files.LABELS) else None
+        return known if isinstance(known, str) else None
+
+    def move_data(self, place: str) -> None:
+        """Have the run find its data, the same data, at another place."""
+        config, results = self.config(), self.results()
+        moved = [score | {"dataset": place} for score in results["scores"] if score.get("dataset") == config.dataset]
+        others = [score for score in results["scores"] if score.get("dataset") != config.dataset]
+        if moved:
+            self.write_json(files.RESULTS, results | {"scores": others + moved})
+        self.write_json(files.CONFIG, to_dict(replace(config, dataset=place)))
 
     # ------------------------------------------------------------------------------------------------------- results
 

@@ -20,7 +20,7 @@ from ddtool.hub.upload import Pushed, check_may_write, commit, find
 from ddtool.methods import has_generator
 from ddtool.models.generator import WEIGHTS_FILE
 from ddtool.runs.run import Run
-from ddtool.sharing.describe import check_finished, describe_run, real_images
+from ddtool.sharing.describe import check_finished, check_whole, describe_run, real_images
 from ddtool.sharing.files import POOL, PREVIEW
 from ddtool.sharing.options import Options, again, base_of, repos
 from ddtool.sharing.parcels import Parcel, PlannedRepo, dataset_parcel, model_parcel, of_generator, old_facts
@@ -113,6 +113,7 @@ def of_run(run: Run, repo: str, options: Options, temporary: Path, report: Repor
     With --only, the other repo is named where it is there already. A new repo beside a private one is private.
     """
     check_finished(run, report)
+    check_whole(run)
     method = run.config().method
     options = options.by_method(method)
     names = repos(repo, options)

@@ -23,6 +23,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 from ddtool.config import Values
 from ddtool.errors import DataError
 from ddtool.events import Note, Report
+from ddtool.runtime.files import synchronise
 from ddtool.sources.decode import Broken, Split, Written, write_images
 from ddtool.sources.labels import check_every_class
 from ddtool.sources.options import DataOptions
@@ -39,10 +40,12 @@ BROKEN = "skipped.jsonl"
 _ABANDONED = 24 * 3600.0  # seconds after which a temporary folder belongs to nobody
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is decided about a dataset before it is decoded."""
 
+    name: str = ""
+    """What the dataset is called, for `ddtool cache`."""
     class_names: tuple[str, ...]
     source: Values
     """Splits, columns and options, for `ImageData.source`."""
@@ -58,7 +61,7 @@ Shape = tuple[int, int, int, int]
 """The shape of the images of a part: (n, c, h, w)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Meta(Facts):
     """The content of meta.json: the facts, and what decoding found out."""
 
@@ -128,6 +131,7 @@ def build(
             if written.broken:
                 lines = "".join(json.dumps(image) + "\n" for image in written.broken)
                 (folder / BROKEN).write_text(lines, encoding="utf-8")
+            synchronise(folder)
             _publish(folder, final)
     except OSError as error:
         raise cache_error(final.parent, error) from error

@@ -32,7 +32,7 @@ from ddtool.hub import generators
 from ddtool.runs import formats
 from ddtool.runs.run import Run
 
-COMMANDS = ("adapt", "generate", "pretrain", "evaluate", "push", "pull", "info", "env")
+COMMANDS = ("adapt", "cache", "generate", "pretrain", "evaluate", "push", "pull", "info", "env")
 TOKEN = "hf_secret0123456789"
 
 

@@ -211,6 +211,24 @@ def test_score_follows_from_the_seed(
     assert all(fresh[i] != fresh[j] for i in range(4) for j in range(i))
 
 
+def test_every_network_begins_with_weights_and_augmentations_of_its_own(
+    subset: SyntheticSet, toy_test: ImageData, engine: Engine, trained: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen without any training, so that the order of the batches makes no difference."""
+    monkeypatch.setitem(PROTOCOLS, "tiny-ce", replace(PROTOCOLS["tiny-ce"], steps=lambda m: 0))
+    draws: list[tuple[float, float]] = []
+    original = evaluation.augmentation
+
+    def spy(family: str, mirror: bool, host: torch.Generator, device: torch.Generator) -> object:
+        draws.append((torch.rand(1, generator=host).item(), torch.rand(1, generator=device).item()))
+        return original(family, mirror, host, device)
+
+    monkeypatch.setattr(evaluation, "augmentation", spy)
+    train_and_test(subset, toy_test, "tiny-ce", engine, seeds=3)
+    assert len({tuple(weights.tolist()) for weights in trained}) == 3
+    assert len({host for host, _ in draws}) == len({device for _, device in draws}) == 3
+
+
 def test_the_test_split_selects_nothing(
     subset: SyntheticSet, toy_test: ImageData, engine: Engine, trained: list[Tensor]
 ) -> None:

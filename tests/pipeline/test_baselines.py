@@ -28,7 +28,7 @@ from ddtool.pipeline.distil import ExpertStore
 from ddtool.pipeline.scoring import load_target
 from ddtool.runs.formats import read_set, read_tensors, write_set, write_tensors
 from ddtool.runs.run import Run
-from ddtool.runtime.loop import Interrupted
+from ddtool.runtime.signals import Interrupted
 
 SCORED = ["--precision", "fp32", "--set", "evaluate.kernel_ridge=false"]
 
@@ -377,6 +377,7 @@ def test_the_store_keeps_what_was_made_for_a_dataset(toy: ImageData, grey_toy: I
     assert kept is not None
     assert torch.equal(kept["w"], torch.arange(3.0))
     assert ExpertStore(grey_toy).load("experts") is None
+    assert ExpertStore(replace(toy, source={"name": "another"})).load("experts") is None
     assert store.folder.is_relative_to(os.environ["DDTOOL_CACHE"])
     (store.folder / "experts.safetensors").write_bytes(b"half a file")
     assert store.load("experts") is None
@@ -479,3 +480,20 @@ def test_unknown_settings_are_named_from_python(dataset: Path) -> None:
     with pytest.raises(UsageError, match=r"'baseline\.speed'"):
         tiny.adapt(dataset, Path("run"), method="means", settings={"baseline": {"speed": 1}})
     assert not Path("run").exists()
+
+
+def test_each_ipc_has_a_random_stream_of_its_own(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams: list[int] = []
+    original = methods.make
+
+    def spy(name: str, task: methods.Task, settings: Any, rng: torch.Generator) -> methods.Method:
+        streams.append(rng.initial_seed())
+        return original(name, task, settings, rng)
+
+    monkeypatch.setattr(methods, "make", spy)
+    tiny.adapt(
+        dataset, tmp_path / "run", ipc=[1, 2], generator="bundled", method="dm", settings={"baseline": {"steps": 1}}
+    )
+    assert len(set(streams)) == 2

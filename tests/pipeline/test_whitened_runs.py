@@ -26,7 +26,7 @@ from ddtool.pipeline.networks import load_labels
 from ddtool.pipeline.session import Problem, Session
 from ddtool.runs.formats import read_set
 from ddtool.runs.run import Run
-from ddtool.runtime.loop import Interrupted
+from ddtool.runtime.signals import Interrupted
 
 DCT = {"whitening": {"kind": "dct"}}
 

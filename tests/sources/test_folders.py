@@ -14,6 +14,7 @@ from image_trees import Ear, encoded, pattern, picture, plant, used
 from PIL import Image
 
 from ddtool.errors import DataError
+from ddtool.events import silent
 from ddtool.sources import files
 from ddtool.sources.load import DataOptions, Target, inspect, load
 
@@ -517,3 +518,21 @@ def check_tree(tmp_path_factory, tree, junk, link, data) -> None:  # type: ignor
     visible = sum(1 for folder, _, names in os.walk(root, followlinks=True) for _ in names)
     of_known = sum(label in known for inside in found.values() for label, _ in inside)
     assert visible == of_known + sum(target.skipped.values())
+
+
+def test_the_content_hash_is_of_names_and_bytes_and_not_of_the_place(tmp_path: Path) -> None:
+    def hashed(**given: bytes) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, data in given.items():
+            place = folder.joinpath(*name.split("__"))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        return files.content_hash(folder, silent)
+
+    first = hashed(a__x=b"1", a__y=b"2")
+    assert hashed(a__x=b"1", a__y=b"2") == first
+    others = [
+        hashed(a__x=b"2", a__y=b"1"), hashed(b__x=b"1", b__y=b"2"), hashed(a__x=b"1", a__z=b"2"), hashed(a__x=b"1"),
+        hashed(a__x=b"1", b__y=b"2"), hashed(a__x=b"12", a__y=b""), hashed(a__x=b"1", a__y=b"2", a__z=b""),
+    ]  # fmt: skip
+    assert len({first, *others}) == 8
