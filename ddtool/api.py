@@ -206,7 +206,8 @@ def push(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     force_download: bool = False,
-    report: Report = silent,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> list[Pushed]:
     """Push a finished run to the model repo `repo` and the dataset repo `repo`-ddtool, or a meta `generator` to `repo`.
 
@@ -219,7 +220,8 @@ def push(
     dataset_repo: where the sets go;  force: replace another generator, other sets, or files that are not of ddtool;
     overwrite_card: write ddtool's part of a README.md anew though a person has changed it (words beside it always stay);
     commit_message: the title of the commits;  tag: a name for these commits, new in each repo;  collection: the slug of a
-    collection on the Hub, to which the repos are added;  token, cache_dir, force_download: as `load_set` has them.
+    collection on the Hub, to which the repos are added;  token, cache_dir, force_download: as `load_set` has them;
+    report, progress: as in `adapt`.
     """
     options = Options(
         private=private,
@@ -234,8 +236,8 @@ def push(
         tag=tag,
         collection=collection,
     )
-    with asked(Access(token, cache_dir, force_download)):
-        return pushing.push(run, generator, repo, options, report)
+    with asked(Access(token, cache_dir, force_download)), shown(report, progress) as listener:
+        return pushing.push(run, generator, repo, options, listener)
 
 
 def plan_push(
@@ -256,16 +258,18 @@ def pull(
     cache_dir: str | Path | None = None,
     force_download: bool = False,
     local_files_only: bool = False,
-    report: Report = silent,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> Path:
     """Bring a repo[@revision] of `push` here: a run, a meta generator or synthetic sets; returns its folder.
 
     out: default runs/NAME, generators/NAME or sets/NAME;  with_sets: into a run also the sets of the dataset repo that it names,
     and their scores;  force: replace what was pulled there before;  revision, token, cache_dir, force_download,
-    local_files_only: as `load_set` has them. Everything that comes is checked; HubError for what is refused.
+    local_files_only: as `load_set` has them;  report, progress: as in `adapt`. Everything that comes is checked; HubError for
+    what is refused.
     """
-    with asked(Access(token, cache_dir, force_download, local_files_only)):
-        return pulled(at_revision(repo, revision), out=out, with_sets=with_sets, force=force, report=report).path
+    with asked(Access(token, cache_dir, force_download, local_files_only)), shown(report, progress) as listener:
+        return pulled(at_revision(repo, revision), out=out, with_sets=with_sets, force=force, report=listener).path
 
 
 def pulled(
