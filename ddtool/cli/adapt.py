@@ -243,7 +243,9 @@ def finish(output: Output, run: "Run", goal: Goal | None) -> None:
     if pushed:
         data["pushed"] = {made.kind: made.url for made in pushed}
     output.result(data, str(run.folder), [score_table(run.noted().scores)])
-    output.say(f"Run: {run.folder} (preview.png, synthetic/{', generator/' if run.has_generator() else ''})")
+    output.say(
+        f"Run: {run.folder} (report.html, preview.png, synthetic/{', generator/' if run.has_generator() else ''})"
+    )
     if goal:
         output.say("On the Hub: " + ", ".join(made.url for made in pushed))
         output.next_step(o.shell("ddtool pull", pushed[-1].repo))

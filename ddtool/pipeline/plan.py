@@ -29,7 +29,7 @@ POOL_IPC, POOL_BYTES = 50, 2**30
 FITTING, MOST_FITTING = 36, 16 * 2**30
 """Bytes that fitting the labels of a set takes for each pair of its images, and how many are too many."""
 
-RUN_FILES = ("config.json", "env.json", "metrics.jsonl", "results.json", "preview.png")
+RUN_FILES = ("config.json", "env.json", "metrics.jsonl", "results.json", "preview.png", "report.html")
 """The files that every run leaves."""
 GENERATOR_FILES = (
     "pool/train.parquet",

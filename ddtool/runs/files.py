@@ -23,6 +23,8 @@ CONFIG, ENVIRONMENT, METRICS, RESULTS, PREVIEW = (
     "results.json",
     "preview.png",
 )
+REPORT = "report.html"
+"""The page of a run, or of a comparison."""
 TABLE, EXACT = "train.parquet", "exact.safetensors"
 """The two files of a set."""
 GENERATOR, LABELS, POOL = "generator", "generator/labels.safetensors", "pool/train.parquet"
