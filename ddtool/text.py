@@ -30,6 +30,11 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{plural}"
 
 
+def is_or_are(number: int) -> str:
+    """The verb after a number of things."""
+    return "is" if number == 1 else "are"
+
+
 def file_name(dataset: str) -> str:
     """A name for files after a dataset: the last part of its name or path, without a revision."""
     last = Path(dataset.rstrip("/")).name.partition("@")[0]

@@ -68,6 +68,12 @@ def command(
         str | None, typer.Option(help="Score by quick, frepo-mse or dsa-ce.", rich_help_panel=STAGES)
     ] = None,
     eval_seeds: Annotated[int | None, typer.Option(min=1, help="Networks per score.", rich_help_panel=STAGES)] = None,
+    evaluate: Annotated[
+        bool | None,
+        typer.Option(
+            "--evaluate/--no-evaluate", help="Whether to score the sets. Default: yes.", rich_help_panel=STAGES
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it. Default 0.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.")] = None,
     push_to: Annotated[
@@ -113,7 +119,7 @@ def command(
             "adapt": o.given(steps=steps),
             "refine": o.given(steps=refine_steps),
             "whitening": o.given(kind=whiten),
-            "evaluate": o.given(protocol=protocol, seeds=eval_seeds),
+            "evaluate": o.given(enabled=evaluate, protocol=protocol, seeds=eval_seeds),
         }
         goal = goal_of(push_to, private, pool)
         machine = machine_flags(device, precision, threads, compile_) + (f" {goal.flags()}" if goal else "")
@@ -242,7 +248,8 @@ def finish(output: Output, run: "Run", goal: Goal | None) -> None:
     data = {"run": str(run.folder), "ipc": run.ipcs(), **run.results()}
     if pushed:
         data["pushed"] = {made.kind: made.url for made in pushed}
-    output.result(data, str(run.folder), [score_table(run.noted().scores)])
+    scores = run.noted().scores
+    output.result(data, str(run.folder), [score_table(scores)] if scores else [])
     output.say(
         f"Run: {run.folder} (report.html, preview.png, synthetic/{', generator/' if run.has_generator() else ''})"
     )

@@ -1,6 +1,7 @@
 """The machine options of a command as an Engine."""
 
 from ddtool.cli.output import Output
+from ddtool.events import Note
 from ddtool.runtime.engine import Engine
 
 
@@ -11,5 +12,5 @@ def engine_for(device: str, precision: str, compile_: bool, threads: int | None,
 
         torch.set_num_threads(threads)
     engine = Engine.choose(device, precision, compile_)
-    output.say(f"Device: {engine.describe()}")
+    output.listener(Note(f"Device: {engine.describe()}"))
     return engine

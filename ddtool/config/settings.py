@@ -243,6 +243,8 @@ class PretrainConfig:
 class EvalConfig:
     """How a synthetic set is scored."""
 
+    enabled: bool = True
+    """Whether a run scores its sets at its end; false leaves it to `ddtool evaluate`."""
     protocol: str = "quick"
     """quick (a short training, for a first look), frepo-mse or dsa-ce (the field's, full length)."""
     arch: str = "convnet"

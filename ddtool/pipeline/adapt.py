@@ -16,11 +16,13 @@ from ddtool.models.convnet import RandomFeatures
 from ddtool.pipeline.finish import finish
 from ddtool.pipeline.generate import Adapted, fit_labels, problem_of, synthesise, write_stages
 from ddtool.pipeline.networks import fixed_features, load_generator, load_labels, pretraining_seconds
+from ddtool.pipeline.overview import say_overview
 from ddtool.pipeline.plan import check_ipcs, check_same_data, pool_size
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.pipeline.target import measured_problem
 from ddtool.runs.formats import LabelHead
+from ddtool.text import count
 
 GENERATOR_SHARE = 0.9
 """How much of what the labels leave of a budget in seconds goes to adaptation when nothing is refined: the rest is for fitting."""
@@ -33,6 +35,7 @@ def adapt(session: Session) -> None:
     started = time.perf_counter()
     config, run = session.config, session.run
     target = load_target(config, session.report)
+    say_overview(session, target)
     run.save_broken(target.broken)
     check_ipcs(config, target.train)
     missing = [ipc for ipc in config.ipc if not has_set(session, ipc)]
@@ -151,7 +154,9 @@ def feasible(settings: AdaptConfig, ipcs: Sequence[int], data: ImageData, report
     settings = replace(settings, seen_ipcs=settings.seen_ipcs or tuple(ipcs))
     seen = tuple(dict.fromkeys(min(ipc, most) for ipc in settings.seen_ipcs))
     if set(seen) != set(settings.seen_ipcs):
-        report(Note(f"Adaptation sees IPC {', '.join(map(str, seen))}: the smallest class holds {most} images."))
+        report(
+            Note(f"Adaptation sees IPC {', '.join(map(str, seen))}: the smallest class holds {count(most, 'image')}.")
+        )
     return replace(settings, seen_ipcs=seen)
 
 

@@ -188,7 +188,7 @@ def test_a_selection_is_of_real_images(method: str, dataset: Path) -> None:
 
 def test_info_is_readable(run: Path) -> None:
     shown = done("info", run)
-    assert "spent on ipc2" in shown.stdout
+    assert "spent on IPC 2" in shown.stdout
     assert "4 steps in" in shown.stdout
     assert "target" not in shown.stdout
     assert "{" not in shown.stdout
