@@ -74,6 +74,12 @@ def command(
             "--evaluate/--no-evaluate", help="Whether to score the sets. Default: yes.", rich_help_panel=STAGES
         ),
     ] = None,
+    animation: Annotated[
+        bool | None,
+        typer.Option(
+            "--animation", help="Leave a short animation of the refinement, animation.png.", rich_help_panel=STAGES
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it. Default 0.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.")] = None,
     push_to: Annotated[
@@ -113,7 +119,7 @@ def command(
     with Output(json_, quiet) as output:
         flags = o.given(
             dataset=dataset, ipc=ipc, generator=generator, seed=seed, flip=flip, data=data or None,
-            method=method, seconds=seconds,
+            method=method, seconds=seconds, animation=animation,
         )  # fmt: skip
         stages = {
             "adapt": o.given(steps=steps),

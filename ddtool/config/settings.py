@@ -298,6 +298,8 @@ class RunConfig:
     """The refinement stage."""
     adapt_share: Share = 0.2
     """With a budget in `seconds`: how much of what the labels leave goes to adaptation; the rest is refinement's."""
+    animation: bool = False
+    """Whether to leave a short animation of the refinement, of the largest set: animation.png."""
     baseline: Values = field(default_factory=dict)
     """Settings of a `method` other than mgdd (the sections above are mgdd's)."""
     evaluate: EvalConfig = field(default_factory=EvalConfig)

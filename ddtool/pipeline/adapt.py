@@ -21,6 +21,7 @@ from ddtool.pipeline.plan import check_ipcs, check_same_data, pool_size
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.pipeline.target import measured_problem
+from ddtool.runs.film import Film
 from ddtool.runs.formats import LabelHead
 from ddtool.text import count
 
@@ -206,6 +207,12 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
         note = f"The {config.seconds:g} seconds were over before refinement began: raise --seconds."
         session.report(Note(note))
     batch = max(config.refine.synthetic_batch, generated.num_classes)
+    film = Film(session.run, generated) if config.animation and generated.ipc == max(config.ipc) else None
+
+    def visit(done: float, X: Tensor) -> None:
+        if film and film.wants(done):
+            film.keep(done, real.inputs.inverse(X))
+
     X, Y = mgdd.refine(
         real.inputs(generated.images),
         generated.labels,
@@ -217,5 +224,9 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
         saver=session.saver(phase),
         phase=str(phase),
         seconds=seconds,
+        visit=visit,
     )
-    return replace(generated, images=real.inputs.inverse(X), labels=Y, stage="refined", label_method="learned")
+    refined = replace(generated, images=real.inputs.inverse(X), labels=Y, stage="refined", label_method="learned")
+    if film:
+        film.write(refined)
+    return refined

@@ -19,6 +19,7 @@ from ddtool.models.convnet import known_norm
 from ddtool.pipeline.networks import load_generator
 from ddtool.pipeline.scoring import load_target
 from ddtool.runs.facts import KnownTarget
+from ddtool.runs.files import ANIMATION
 from ddtool.runs.formats import MOST_BYTES, LabelHead
 from ddtool.runs.run import Run
 from ddtool.sources.load import Target
@@ -220,4 +221,5 @@ def run_files(config: RunConfig) -> list[str]:
     method = methods.find(config.method)
     sets = [f"synthetic/ipc{n}/{file}" for n in config.ipc for file in ("train.parquet", "exact.safetensors")]
     sets += [f"stages/ipc{n}-{stage}.safetensors" for n in config.ipc for stage in method.stages[:-1]]
-    return [*RUN_FILES, *(GENERATOR_FILES if method.has_generator else ()), *sets]
+    more = [ANIMATION] if config.animation and config.refine.steps else []
+    return [*RUN_FILES, *more, *(GENERATOR_FILES if method.has_generator else ()), *sets]

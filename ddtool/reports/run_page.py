@@ -36,6 +36,8 @@ MAKING = ("adapt", "refine", "distil")
 """Kinds of phases whose losses are shown."""
 GUIDES = (KERNEL_RIDGE, "quick")
 """Protocols that give way to others in the headline, the first one most."""
+LARGEST_ANIMATION = 4 * 2**20
+"""Bytes of the largest animation that a page holds."""
 Cells = Sequence[str]
 
 
@@ -76,6 +78,7 @@ class Shown:
             "measured": self.measured(),
             "images": self.images(),
             "curves": self.curves(),
+            "animation": self.animation(),
             "classes": self.classes(),
             "scores": (SCORE_HEADERS, [score_cells(score) for score in ordered(self.results.scores)]),
             "again": broken(self.command()),
@@ -212,6 +215,12 @@ class Shown:
         }
         ends = [f"{name} from {next(iter(v.values())):.3g} to {[*v.values()][-1]:.3g}" for name, v in losses.items()]
         return plot(partial(figures.curves, losses), f"Loss over steps: {'; '.join(ends)}.") if losses else None
+
+    def animation(self) -> str:
+        """The address of the animation of the refinement; empty where there is none, or one that is too large for a page."""
+        path = self.run.folder / files.ANIMATION
+        there = path.is_file() and path.stat().st_size <= LARGEST_ANIMATION
+        return data_uri(path.read_bytes(), "png") if there else ""
 
     # ------------------------------------------------------------------------------------------------ how it was made
 

@@ -23,6 +23,7 @@ CONFIG, ENVIRONMENT, METRICS, RESULTS, PREVIEW = (
     "results.json",
     "preview.png",
 )
+ANIMATION = "animation.png"
 REPORT = "report.html"
 """The page of a run, or of a comparison."""
 TABLE, EXACT = "train.parquet", "exact.safetensors"
