@@ -28,7 +28,7 @@ COMPARISON = "ddtool compare sample --ipc 1 --steps 40,120 --methods random,dm,i
 COLUMNS = 80
 WINDOWS = {"report": (1180, 1330), "comparison": (1180, 1330)}
 """Pixels of the pages' pictures by name."""
-COLOURS = 64
+COLOURS = 128
 """Of a page's picture, so that it stays small."""
 SHOW_CURSOR = "\x1b[?25h"
 
@@ -79,7 +79,9 @@ def page_picture(name: str, folder: Path) -> None:
         page = (folder / "report.html").resolve().as_uri()
         subprocess.run([browser, *words, f"--screenshot={shot}", page], check=True, capture_output=True)
         with Image.open(shot) as image:
-            image.convert("RGB").quantize(COLOURS).save(IMAGES / f"{name}.png", optimize=True)
+            image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                IMAGES / f"{name}.png", optimize=True
+            )
 
 
 def main() -> None:

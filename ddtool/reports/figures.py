@@ -64,11 +64,11 @@ def by_class(
     order = sorted(range(len(names)), key=lambda c: ours[c])
     figure = Figure(figsize=(9.2, 1.2 + 0.27 * len(names)), layout="constrained")
     axes, heights = figure.add_subplot(), range(len(order))
+    axes.plot([ours[c] for c in order], heights, "o", color=OURS, markersize=8, zorder=3, label=legend[0])
     if theirs is not None:
         ends = [sorted((ours[c], theirs[c])) for c in order]
         axes.hlines(heights, [low for low, _ in ends], [high for _, high in ends], color=LIGHT.grid, linewidth=3)
         axes.plot([theirs[c] for c in order], heights, "D", color=THEIRS, markersize=6, label=legend[1])
-    axes.plot([ours[c] for c in order], heights, "o", color=OURS, markersize=8, label=legend[0])
     axes.set_yticks(heights, [one_line(names[c], 28) for c in order], color=LIGHT.ink)
     axes.set_ylim(-0.7, len(order) - 0.3)
     axes.set_xlim(-2, 102)
