@@ -23,6 +23,7 @@ from ddtool.pipeline.generate import generate as generate_set
 from ddtool.pipeline.moved import follow
 from ddtool.pipeline.session import Session
 from ddtool.progress import shown
+from ddtool.reports.run_page import write_page
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -83,6 +84,7 @@ def work(run: Run, engine: Engine, report: Report) -> None:
     session = Session(run.config(), run, engine, recorded(run, report))
     bring_to_its_end = adapt_and_make if session.method.has_generator else distil
     bring_to_its_end(session)
+    write_page(run)
 
 
 def resume(

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import browser as chromium
 import pytest
 import torch
 from hub_server import HubServer
@@ -190,3 +191,13 @@ def wheel(released: Path) -> Path:
 def sdist(released: Path) -> Path:
     """The sdist of this checkout."""
     return next(released.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[chromium.Browser]:
+    """Headless Chromium; the test is skipped where there is none."""
+    path = chromium.program()
+    if path is None:
+        pytest.skip("no Chromium here: apt install chromium")
+    with chromium.browser(path) as page:
+        yield page

@@ -72,6 +72,18 @@ def command(
         bool | None,
         typer.Option("--allow-repeat", help="Let an IPC be more than a class holds: its images begin several each."),
     ] = None,
+    evaluate: Annotated[
+        bool | None,
+        typer.Option(
+            "--evaluate/--no-evaluate", help="Whether to score the sets. Default: yes.", rich_help_panel=STAGES
+        ),
+    ] = None,
+    animation: Annotated[
+        bool | None,
+        typer.Option(
+            "--animation", help="Leave a short animation of the refinement, animation.png.", rich_help_panel=STAGES
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it. Default 0.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.")] = None,
     moved: o.Moved = None,
@@ -115,13 +127,13 @@ def command(
     with Output(json_, quiet) as output:
         flags = o.given(
             dataset=dataset, ipc=ipc, generator=generator, seed=seed, flip=flip, data=data or None,
-            method=method, seconds=seconds, allow_repeat=allow_repeat,
+            method=method, seconds=seconds, allow_repeat=allow_repeat, animation=animation,
         )  # fmt: skip
         stages = {
             "adapt": o.given(steps=steps),
             "refine": o.given(steps=refine_steps),
             "whitening": o.given(kind=whiten),
-            "evaluate": o.given(protocol=protocol, seeds=eval_seeds),
+            "evaluate": o.given(enabled=evaluate, protocol=protocol, seeds=eval_seeds),
         }
         goal = goal_of(push_to, private, pool)
         machine = machine_flags(device, precision, threads, compile_, memory) + (f" {goal.flags()}" if goal else "")
@@ -252,8 +264,11 @@ def finish(output: Output, run: "Run", goal: Goal | None) -> None:
     data = {"run": str(run.folder), "ipc": run.ipcs(), **run.results()}
     if pushed:
         data["pushed"] = {made.kind: made.url for made in pushed}
-    output.result(data, str(run.folder), [score_table(run.noted().scores)])
-    output.say(f"Run: {run.folder} (preview.png, synthetic/{', generator/' if run.has_generator() else ''})")
+    scores = run.noted().scores
+    output.result(data, str(run.folder), [score_table(scores)] if scores else [])
+    output.say(
+        f"Run: {run.folder} (report.html, preview.png, synthetic/{', generator/' if run.has_generator() else ''})"
+    )
     if goal:
         output.say("On the Hub: " + ", ".join(made.url for made in pushed))
         output.next_step(o.shell("ddtool pull", pushed[-1].repo))

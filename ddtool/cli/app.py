@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import ddtool
-from ddtool.cli import adapt, cache, compare, env, evaluate, generate, info, pretrain, pull, push
+from ddtool.cli import adapt, cache, compare, env, evaluate, generate, info, pretrain, pull, push, report
 from ddtool.cli.errors import Commands
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.command("pretrain")(pretrain.command)
 app.command("generate")(generate.command)
 app.command("evaluate")(evaluate.command)
 app.command("compare")(compare.command)
+app.command("report")(report.command)
 app.command("push")(push.command)
 app.command("pull")(pull.command)
 app.command("info")(info.command)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ddtool.cli.output import Output
+from ddtool.events import Note
 from ddtool.runtime.compiling import Compilation
 from ddtool.runtime.engine import Engine
 
@@ -18,5 +19,5 @@ def engine_for(
     engine = Engine.choose(device, precision, compile_, None if memory is None else int(memory * 2**30))
     if compile_:
         engine = replace(engine, compilation=Compilation(output.say))
-    output.say(f"Device: {engine.describe()}")
+    output.listener(Note(f"Device: {engine.describe()}"))
     return engine

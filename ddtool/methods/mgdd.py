@@ -158,10 +158,11 @@ def refine(
     saver: Saver | None = None,
     phase: str = "refine",
     seconds: float | None = None,
+    visit: Callable[[float, Tensor], None] = lambda done, X: None,
 ) -> tuple[Tensor, Tensor]:
     """Ours, beyond the paper: `config.steps` direct steps (or `seconds`) on the pixels and labels of S under Eq. 1.
 
-    Returns new X_s, Y_s.
+    Returns new X_s, Y_s. `visit` sees before each step how much of the steps is done (0 to 1), and X_s.
     Pixels are projected back into [0, 1] after each step.
     """
     X, Y = X_s.clone().requires_grad_(), Y_s.clone().requires_grad_()
@@ -179,6 +180,7 @@ def refine(
         limit=seconds,
     )
     for _ in loop:
+        visit(loop.done, X.detach())
         X_t, Y_t = real.batch(config.real_batch, rng)
         f.draw(rng)
         X_b, Y_b = with_flips(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.flip)
@@ -288,7 +290,17 @@ class MGDD(Registered):
         name="mgdd",
         title="MGDD (Liu and Wang, 2023)",
         paper="Liu and Wang, NeurIPS 2023",
-        sections=("generator", "architecture", "features", "labels", "adapt", "fit", "refine", "adapt_share"),
+        sections=(
+            "generator",
+            "architecture",
+            "features",
+            "labels",
+            "adapt",
+            "fit",
+            "refine",
+            "adapt_share",
+            "animation",
+        ),
         quick_settings={"features": {"width": 128}, "labels": {"images": 4000}, "fit": {"networks": 8}},
         ours=True,
         has_generator=True,

@@ -20,6 +20,7 @@ from ddtool.pipeline.networks import load_generator
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.speed import fitted_to_machine
 from ddtool.runs.facts import KnownTarget
+from ddtool.runs.files import ANIMATION
 from ddtool.runs.formats import MOST_BYTES, LabelHead
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -32,7 +33,7 @@ POOL_IPC, POOL_BYTES = 50, 2**30
 FITTING, MOST_FITTING = 36, 16 * 2**30
 """Bytes that fitting the labels of a set takes for each pair of its images, and how many are too many."""
 
-RUN_FILES = ("config.json", "env.json", "metrics.jsonl", "results.json", "preview.png")
+RUN_FILES = ("config.json", "env.json", "metrics.jsonl", "results.json", "preview.png", "report.html")
 """The files that every run leaves."""
 GENERATOR_FILES = (
     "pool/train.parquet",
@@ -234,4 +235,5 @@ def run_files(config: RunConfig) -> list[str]:
     method = methods.find(config.method)
     sets = [f"synthetic/ipc{n}/{file}" for n in config.ipc for file in ("train.parquet", "exact.safetensors")]
     sets += [f"stages/ipc{n}-{stage}.safetensors" for n in config.ipc for stage in method.stages[:-1]]
-    return [*RUN_FILES, *(GENERATOR_FILES if method.has_generator else ()), *sets]
+    more = [ANIMATION] if config.animation and config.refine.steps else []
+    return [*RUN_FILES, *more, *(GENERATOR_FILES if method.has_generator else ()), *sets]

@@ -1,6 +1,6 @@
 """The run directory, from its creation to its scores. Every file appears whole or not at all.
 
-config.json  env.json  metrics.jsonl  results.json  preview.png
+config.json  env.json  metrics.jsonl  results.json  preview.png  report.html
 generator/          config.json, model.safetensors: the adapted generator; labels.safetensors: θ and W_θ of Eq. 3
 pool/train.parquet  the initial samples Z (real images), image-major
 synthetic/ipcN/     train.parquet (image, label, soft_label), exact.safetensors (float images and labels)
@@ -10,10 +10,11 @@ checkpoints/        what an unfinished phase needs to go on
 
 import contextlib
 import json
+import math
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -169,14 +170,27 @@ class Run:
 
     def steps(self) -> dict[str, int]:
         """The last step that each phase has reported."""
-        out: dict[str, int] = {}
+        return {phase: step for phase, step, _ in self._reported()}
+
+    def losses(self) -> dict[str, dict[int, float]]:
+        """The loss that each phase has reported, by step; what was reported twice, before and after a pause, once."""
+        out: dict[str, dict[int, float]] = {}
+        for phase, step, values in self._reported():
+            loss = values.get("loss")
+            if isinstance(loss, float) and math.isfinite(loss):
+                out.setdefault(phase, {})[step] = loss
+        return {phase: dict(sorted(losses.items())) for phase, losses in out.items()}
+
+    def _reported(self) -> Iterator[tuple[str, int, Values]]:
+        """Phase, step and values of each step in metrics.jsonl; lines that say none are passed over."""
         path = self.folder / files.METRICS
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         for line in lines:
             with contextlib.suppress(ValueError, LookupError, TypeError):  # a killed process tears its last line
                 event = json.loads(line)
-                out[event["phase"]] = event["step"]
-        return out
+                phase, step = event["phase"], event["step"]
+                if isinstance(phase, str) and isinstance(step, int):
+                    yield phase, step, event
 
     def drop_scores(self, ipc: int) -> None:
         """Forget the scores of a set that is replaced; those of random real images stay true."""

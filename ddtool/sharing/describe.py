@@ -104,7 +104,7 @@ def describe_set(
         timings={name: v for name, v in results.timings.items() if Phase.parse(name).ipc in (None, ipc)},
         facts=results.facts.of_set(ipc),
         scores=tuple(
-            replace(score, dataset=public_test_set(score.dataset, config, source))
+            replace(score, dataset=public_test_set(score.dataset, config, source), confusion=None)
             for score in results.scores
             if score.ipc == ipc
         ),

@@ -25,6 +25,7 @@ from ddtool.sharing.files import POOL, PREVIEW
 from ddtool.sharing.options import Options, again, base_of, repos
 from ddtool.sharing.parcels import Parcel, PlannedRepo, dataset_parcel, model_parcel, of_generator, old_facts
 from ddtool.sharing.readme import check_card
+from ddtool.text import count
 
 
 def push(
@@ -66,7 +67,7 @@ def send(parcels: list[Parcel], options: Options, again: str, report: Report = s
             hint = f"{error.hint} A push repeats safely: `{again}`".lstrip()
             raise type(error)(error.message + state, hint) from error
         done.append(made)
-        what = f"{len(made.changed)} files in one commit" if made.changed else "nothing has changed"
+        what = f"{count(len(made.changed), 'file')} in one commit" if made.changed else "nothing has changed"
         report(Note(f"{made.pull_request or made.url}: {what}."))
         mark(made, options, again)
     return done

@@ -28,6 +28,7 @@ from ddtool.sources.decode import Broken, Split, Written, write_images
 from ddtool.sources.labels import check_every_class
 from ddtool.sources.options import DataOptions
 from ddtool.sources.pixels import Rules
+from ddtool.text import count, is_or_are
 
 FORMAT = 2
 """Version of the entry layout and of the decoding rules; part of every cache key."""
@@ -142,12 +143,13 @@ def _said(written: Written, report: Report) -> list[str]:
     """What the decoding found out, as sentences, reported."""
     said = list(written.notes)
     if written.broken:
-        first = written.broken[0]
+        first, number = written.broken[0], len(written.broken)
         said.append(
-            f"{len(written.broken)} broken images are set aside, the first {first['image']} ({first['reason']})."
+            f"{count(number, 'broken image')} {is_or_are(number)} set aside, the first {first['image']} ({first['reason']})."
         )
     if written.shared:
-        said.append(f"{written.shared} images of the test part are also in the training part, pixel for pixel.")
+        shared = f"{count(written.shared, 'image')} of the test part {is_or_are(written.shared)}"
+        said.append(f"{shared} also in the training part, pixel for pixel.")
     for text in said:
         report(Note(text))
     return said

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ddtool.errors import DataError
 from ddtool.events import Report, Step
+from ddtool.text import count
 
 IMAGE_ENDINGS = {
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm",
@@ -139,7 +140,7 @@ class Folder:
         return "\n".join(drawn[:lines] + ["  …"] * (len(drawn) > lines))
 
     def _count(self) -> str:
-        return f" ({len(self.images)} images)" if self.images else ""
+        return f" ({count(len(self.images), 'image')})" if self.images else ""
 
 
 def _left_out_as(path: str, name: str) -> str | None:

@@ -27,6 +27,7 @@ from ddtool.sources.files import NEEDS_HEIF, heif_is_here
 from ddtool.sources.names import ALIASES, Origin
 from ddtool.sources.options import DEFAULTS, DataOptions
 from ddtool.sources.readers import Reader
+from ddtool.text import count, is_or_are
 
 __all__ = ["ALIASES", "DEFAULTS", "DataOptions", "Outlook", "Target", "inspect", "load"]
 
@@ -261,7 +262,8 @@ class _Request:
         meta = entry.meta
         if self.options.strict and meta.shared:
             raise DataError(
-                f"{meta.shared} images of the test part of '{self.name}' are also in its training part.",
+                f"{count(meta.shared, 'image')} of the test part of '{self.name}' {is_or_are(meta.shared)} "
+                "also in its training part.",
                 "Remove them from one of the two, or leave --strict out.",
             )
         source = {"name": self.name, **self.origin.describe(), **meta.source, "licence": self.origin.licence}

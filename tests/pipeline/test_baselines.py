@@ -144,7 +144,7 @@ def press_at(phase: str, step: int) -> Any:
 def test_a_run_holds_sets_and_no_generator(made: tuple[Path, dict[str, Any]]) -> None:
     run, said = made
     sets = [f"synthetic/ipc{n}/{file}" for n in (1, 2) for file in ("exact.safetensors", "train.parquet")]
-    others = ["config.json", "env.json", "metrics.jsonl", "preview.png", "results.json"]
+    others = ["config.json", "env.json", "metrics.jsonl", "preview.png", "report.html", "results.json"]
     assert tiny.listing(run) == sorted([*sets, *others, *(f"stages/ipc{n}-initial.safetensors" for n in (1, 2))])
     assert said["ipc"] == [1, 2]
     scored = {(s["method"], s["stage"], s["ipc"], s["protocol"]) for s in said["scores"]}
@@ -188,7 +188,7 @@ def test_a_selection_is_of_real_images(method: str, dataset: Path) -> None:
 
 def test_info_is_readable(run: Path) -> None:
     shown = done("info", run)
-    assert "spent on ipc2" in shown.stdout
+    assert "spent on IPC 2" in shown.stdout
     assert "4 steps in" in shown.stdout
     assert "target" not in shown.stdout
     assert "{" not in shown.stdout

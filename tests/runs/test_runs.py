@@ -45,7 +45,7 @@ from ddtool.runtime.signals import Interrupted
 
 LAYOUT = [
     "config.json", "env.json", "generator/config.json", "generator/labels.safetensors", "generator/model.safetensors",
-    "metrics.jsonl", "pool/train.parquet", "preview.png", "results.json", "stages/ipc2-generated.safetensors",
+    "metrics.jsonl", "pool/train.parquet", "preview.png", "report.html", "results.json", "stages/ipc2-generated.safetensors",
     "stages/ipc2-initial.safetensors", "synthetic/ipc2/exact.safetensors", "synthetic/ipc2/train.parquet",
 ]  # fmt: skip
 
@@ -441,7 +441,7 @@ def full_disk(*unused: object, **options: object) -> None:
     [
         "pool/train.parquet", "generator/labels.safetensors", "generator/model.safetensors", "generator/config.json",
         "checkpoints/adapt.safetensors", "checkpoints/refine-ipc2.safetensors", "stages/ipc2-generated.safetensors",
-        "synthetic/ipc2", "preview.png", "results.json",
+        "synthetic/ipc2", "preview.png", "report.html", "results.json",
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("always_checkpoint")

@@ -178,7 +178,7 @@ def test_folds_above_the_classes_are_taken_together_and_said(tmp_path: Path) -> 
     }
     learned, scored, ear = read(plant(tmp_path / "d", tree), class_level=2)
     assert {n: sorted(learned[n] + scored[n]) for n in learned} == {"cat": [0, 2], "dog": [1, 3]}
-    assert ear.said("2 classes have folders in several places, taken together: 'cat', 'dog'.")
+    assert ear.said("Folders in several places are taken together for 2 classes: 'cat', 'dog'.")
 
 
 def test_an_empty_class_is_an_error(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_class_in_one_split_only_is_said(tmp_path: Path) -> None:
     assert learned == {"cat": [1, 2], "dog": [3, 4], "fish": [7]}
     assert scored == {"cat": [5], "dog": [6], "fish": []}
     assert ear.said("1 of 3 classes have no image in split 'test': 'fish'.")
-    assert ear.said("1 images of split 'test' are of classes that are not to learn: 'bird'.")
+    assert ear.said("1 image of split 'test' is of classes that are not to learn: 'bird'.")
 
 
 def test_class_names_of_any_length_and_script(tmp_path: Path) -> None:
