@@ -22,7 +22,7 @@ from ddtool.pipeline.distil import distil
 from ddtool.pipeline.generate import generate as generate_set
 from ddtool.pipeline.moved import follow
 from ddtool.pipeline.session import Session
-from ddtool.progress import shown
+from ddtool.reports.progress import shown
 from ddtool.reports.run_page import write_page
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run

@@ -158,7 +158,7 @@ def test_the_method_knows_no_files_no_hub_and_no_terminal(library: str) -> None:
 
 @pytest.mark.parametrize("library", ["typer", "rich", "click"])
 def test_only_the_command_line_talks_to_the_terminal(library: str) -> None:
-    shows_progress = {"ddtool.progress"} if library == "rich" else set()
+    shows_progress = {"ddtool.reports.progress"} if library == "rich" else set()
     assert importers(library) <= (set() if library == "click" else IN_CLI | shows_progress)
 
 
