@@ -26,7 +26,7 @@ COMMANDS = {
 }
 COMPARISON = "ddtool compare sample --ipc 1 --steps 40,120 --methods random,dm,idc,mgdd --seeds 1 --out runs/compare"
 COLUMNS = 80
-WINDOWS = {"report": (1180, 1330), "comparison": (1180, 1330)}
+WINDOWS = {"report": (1180, 1330), "comparison": (1180, 1370)}
 """Pixels of the pages' pictures by name."""
 COLOURS = 128
 """Of a page's picture, so that it stays small."""
