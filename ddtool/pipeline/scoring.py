@@ -55,7 +55,7 @@ def score_run(session: Session, target: Target) -> None:
 
 def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
     """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale."""
-    seen_alike = replace(train, whitening=beside.whitening)
+    seen_alike = replace(train, mean=beside.mean, std=beside.std, whitening=beside.whitening)
     return real_images(seen_alike, draw_pool(train, beside.ipc, seed), beside.flip).scaled(beside.label_scale)
 
 
@@ -172,7 +172,7 @@ def requested(
 
 
 def find_sets(path: Path, ipc: int | None, stage: str | None) -> Found:
-    """The sets that a path means: those of a run or of a folder of sets, or one exact.safetensors (or its folder)."""
+    """The sets that a path means: of a run, of a folder of sets or of several (`ddtool import`), or one exact.safetensors."""
     if is_run(path):
         run = Run.open(path)
         ipcs = [ipc] if ipc is not None else run.ipcs()
@@ -183,6 +183,8 @@ def find_sets(path: Path, ipc: int | None, stage: str | None) -> Found:
         if ipc not in (None, *there):
             raise RunError(f"{path} has no set of ipc {ipc}.", f"Sets there: {', '.join(map(str, there))}.")
         return Found(None, [one_set(path / f"ipc{n}", n, stage) for n in there if ipc in (None, n)])
+    if several := [folder for folder in sorted(path.glob("set*")) if ipcs_in(folder)]:
+        return Found(None, [one for folder in several for one in find_sets(folder, ipc, stage).sets])
     return Found(None, [one_set(path, ipc, stage)])
 
 
