@@ -13,6 +13,7 @@ from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED,
 from ddtool.events import Event, Note, Report, silent
 from ddtool.exchange import exporting, importing
 from ddtool.exchange.importing import Imported, ImportOptions
+from ddtool.experiments import sweep as sweeps
 from ddtool.hub import download, generators, names
 from ddtool.hub.access import Access, asked
 from ddtool.hub.names import at_revision
@@ -121,6 +122,30 @@ def generate(
         session = Session(run.config(), run, engine or Engine.choose(), recorded(run, listener))
         generate_set(session, ipc, labels=labels, force=force)
     return run.load_set(ipc)
+
+
+def sweep(
+    run: str | Path | Run,
+    ipcs: Sequence[int] = sweeps.SIZES,
+    *,
+    protocol: str | Sequence[str] = sweeps.USUAL,
+    seeds: int = 1,
+    baseline: bool = True,
+    engine: Engine | None = None,
+    report: Report | None = None,
+    progress: bool | None = None,
+) -> sweeps.Swept:
+    """Sets of every size in `ipcs` from one adapted generator, scored; sweep.svg, .md and others appear in the run.
+
+    protocol: one or several, as in `evaluate`;  seeds: fresh networks per score (kernel-ridge takes 3);  baseline: score as
+    many random real images beside each;  report, progress: as in `adapt`. What the run holds already is not measured again.
+    """
+    opened = run if isinstance(run, Run) else Run.open(Path(run))
+    protocols = list(dict.fromkeys(several(protocol)))
+    scoring.requested(protocols, ["convnet"], seeds, ROUNDED, AS_STATED)  # refuses what does not exist
+    with shown(report, progress) as listener:
+        session = Session(opened.config(), opened, engine or Engine.choose(), recorded(opened, listener))
+        return sweeps.sweep(session, ipcs, protocols, seeds, baseline)
 
 
 def evaluate(

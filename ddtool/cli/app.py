@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import ddtool
-from ddtool.cli import adapt, compare, env, evaluate, export, generate, import_, info, pretrain, pull, push
+from ddtool.cli import adapt, compare, env, evaluate, export, generate, import_, info, pretrain, pull, push, sweep
 from ddtool.cli.errors import Commands
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.command("pretrain")(pretrain.command)
 app.command("generate")(generate.command)
 app.command("evaluate")(evaluate.command)
 app.command("compare")(compare.command)
+app.command("sweep")(sweep.command)
 app.command("import")(import_.command)
 app.command("export")(export.command)
 app.command("push")(push.command)
