@@ -29,7 +29,8 @@ def command(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="frepo-mse, dsa-ce (full length), quick or kernel-ridge; several with commas. Default: frepo-mse."
+            help="frepo-mse, dsa-ce (full length; of a set with a learned learning rate dsa-ce-lr, too), quick or kernel-ridge; "
+            "several with commas. Default: frepo-mse."
         ),
     ] = None,
     arch: Annotated[

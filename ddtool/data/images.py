@@ -229,6 +229,14 @@ class SyntheticSet:
         c, h, w = self.images.shape[1:]
         return c, h, w
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of what has to be kept to train on the set: 8-bit pixels, labels (soft ones in float32, of hard ones a class
+        in two bytes), and the whitening."""
+        labels = 2 * len(self) if self.label_method == "hard" else 4 * self.labels.numel()
+        kept = [] if self.whitening is None else self.whitening.tensors().values()
+        return self.images.numel() + labels + sum(4 * tensor.numel() for tensor in kept)
+
     def rounded(self) -> "SyntheticSet":
         """The set as its PNGs hold it: 8 bits a pixel value."""
         return replace(self, images=self.pixels().float() / 255)
