@@ -19,7 +19,9 @@ _PUBLIC = {  # loaded on first use, so that `ddtool -h` does not wait for torch
     "SyntheticSet": "ddtool.data.images",
     "adapt": "ddtool.api",
     "evaluate": "ddtool.api",
+    "export": "ddtool.api",
     "generate": "ddtool.api",
+    "import_sets": "ddtool.api",
     "load_set": "ddtool.api",
     "pull": "ddtool.api",
     "push": "ddtool.api",
@@ -36,7 +38,9 @@ __all__ = [
     "__version__",
     "adapt",
     "evaluate",
+    "export",
     "generate",
+    "import_sets",
     "load_set",
     "pull",
     "push",
@@ -44,7 +48,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from ddtool.api import adapt, evaluate, generate, load_set, pull, push, resume
+    from ddtool.api import adapt, evaluate, export, generate, import_sets, load_set, pull, push, resume
     from ddtool.config import RunConfig
     from ddtool.data.images import ImageData, SyntheticSet
     from ddtool.errors import DDToolError

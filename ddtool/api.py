@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ddtool.config import RunConfig, from_dict, layered, preset
-from ddtool.data.images import SyntheticSet
+from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.errors import UsageError
 from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
 from ddtool.events import Event, Note, Report, silent
+from ddtool.experiments import sweep as sweeps
 from ddtool.hub import download, generators, names
 from ddtool.hub.access import Access, asked
 from ddtool.hub.names import at_revision
@@ -30,6 +31,9 @@ from ddtool.runtime.engine import Engine
 from ddtool.sharing import pull as pulling
 from ddtool.sharing import push as pushing
 from ddtool.sharing import sets as shared_sets
+from ddtool.sharing.exchange import exporting, importing
+from ddtool.sharing.exchange.importing import Imported, ImportOptions
+from ddtool.sharing.found import NotOursError
 from ddtool.sharing.options import Options
 from ddtool.sharing.parcels import PlannedRepo
 from ddtool.sharing.pull import Pulled
@@ -131,6 +135,30 @@ def generate(
     return run.load_set(ipc)
 
 
+def sweep(
+    run: str | Path | Run,
+    ipcs: Sequence[int] = sweeps.SIZES,
+    *,
+    protocol: str | Sequence[str] = sweeps.USUAL,
+    seeds: int = 1,
+    baseline: bool = True,
+    engine: Engine | None = None,
+    report: Report | None = None,
+    progress: bool | None = None,
+) -> sweeps.Swept:
+    """Sets of every size in `ipcs` from one adapted generator, scored; sweep.svg, .md and others appear in the run.
+
+    protocol: one or several, as in `evaluate`;  seeds: fresh networks per score (kernel-ridge takes 3);  baseline: score as
+    many random real images beside each;  report, progress: as in `adapt`. What the run holds already is not measured again.
+    """
+    opened = run if isinstance(run, Run) else Run.open(Path(run))
+    protocols = list(dict.fromkeys(several(protocol)))
+    scoring.requested(protocols, ["convnet"], seeds, ROUNDED, AS_STATED)  # refuses what does not exist
+    with shown(report, progress) as listener:
+        session = Session(opened.config(), opened, engine or Engine.choose(), recorded(opened, listener))
+        return sweeps.sweep(session, ipcs, protocols, seeds, baseline)
+
+
 def evaluate(
     run_or_set: str | Path | Run,
     *,
@@ -152,6 +180,9 @@ def evaluate(
 ) -> list[Score]:
     """Scores of the sets of a run (or of one exact.safetensors, its folder, or a Hub repo) on a whole test split.
 
+    A set of others is scored too, with `on`: a Hub dataset or parquet with the columns image and label or soft_label, a
+    safetensors file with images and labels, a folder of images by class, a WebDataset.
+
     on: the dataset to test on (default: the run's);  moved: where the run's local data is now, if that has moved (DataError
     unless it is the same data);  stage: initial, generated or refined (default: the final one);
     protocol: one of `ddtool.evaluation.protocols.PROTOCOLS`, or kernel-ridge;  arch: one of `ddtool.models.registry.NETWORKS`,
@@ -168,25 +199,88 @@ def evaluate(
     wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
     with shown(report, progress) as listener:
         judge = scoring.Judge(seed, engine or Engine.choose(), listener)
-        found = _sets_to_score(run_or_set, ipc, stage, listener)
+        found = _sets_to_score(run_or_set, ipc, stage, on, data or {}, listener)
         if found.run and not on:
             follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", listener)
             moved = None
         return scoring.evaluate(found, wanted, judge, on=on, moved=moved, baseline=baseline, data=data or {})
 
 
-def _sets_to_score(run_or_set: str | Path | Run, ipc: int | None, stage: str | None, report: Report) -> scoring.Found:
+def _sets_to_score(
+    run_or_set: str | Path | Run, ipc: int | None, stage: str | None, on: str | None, data: Mapping[str, Any],
+    report: Report,
+) -> scoring.Found:  # fmt: skip
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
     if path.exists() or not names.parse(str(run_or_set)):
+        if path.exists() and importing.is_foreign(path):
+            return scoring.Found(None, [_foreign_set(str(path), on, data, report)])
         return scoring.find_sets(path, ipc, stage)
-    with download.or_local(str(run_or_set)):
-        return scoring.Found(None, shared_sets.sets_of(str(run_or_set), ipc, stage, report))
+    try:
+        with download.or_local(str(run_or_set)):
+            return scoring.Found(None, shared_sets.sets_of(str(run_or_set), ipc, stage, report))
+    except NotOursError:
+        if not on:
+            raise
+        return scoring.Found(None, [_foreign_set(str(run_or_set), on, data, report)])
+
+
+def _foreign_set(name: str, on: str | None, data: Mapping[str, Any], report: Report) -> SyntheticSet:
+    """A set of others, read as the dataset `on` is; UsageError without one."""
+    if not on:
+        raise UsageError(f"{name} is a set of others: it does not say what to test on.", "Name it: --on DATASET.")
+    return importing.foreign_set(name, _dataset(on, data, report), report)
+
+
+def _dataset(name: str, data: Mapping[str, Any], report: Report) -> ImageData:
+    """The training images of a dataset."""
+    return scoring.load_target(RunConfig(dataset=name, data=dict(data)), report).train
 
 
 def several(names: str | Sequence[str]) -> list[str]:
     """Names that are given one by one or with commas between them."""
     given = [names] if isinstance(names, str) else names
     return [name.strip() for part in given for name in part.split(",") if name.strip()]
+
+
+def import_sets(
+    file: str | Path,
+    out: str | Path,
+    *,
+    on: str,
+    force: bool = False,
+    data: Mapping[str, Any] | None = None,
+    report: Report = silent,
+    **options: Any,
+) -> list[Imported]:
+    """Bring the synthetic sets in a published .pt, .npz or .safetensors file into the folder `out`, as sets of ours.
+
+    on: the dataset that they were made from: its classes, and where the field's code normalises it its mean and std;
+    data: reading options of that dataset;  force: replace sets in `out`;  options: fields of
+    `ddtool.sharing.exchange.importing.ImportOptions`, for what the file does not say. No code in a file is ever run.
+    Raises DataError, UsageError or RunError.
+    """
+    like = _dataset(on, data or {}, report)
+    return importing.import_sets(Path(file), like, Path(out), ImportOptions(**options), force, report)
+
+
+def export(
+    run_or_set: str | Path | Run,
+    out: str | Path,
+    *,
+    format: str = "folder",
+    ipc: int | None = None,
+    stage: str | None = None,
+    force: bool = False,
+    report: Report = silent,
+) -> list[Path]:
+    """Write sets (those of a run, one set's folder, or a Hub repo) into the folder `out` for others; returns what was written.
+
+    format: folder (PNGs by class), webdataset (a tar), npz or pt (every tensor to the bit; pt also as the field's code reads
+    it);  ipc, stage: which set, as in `evaluate`;  force: replace what is there. Raises RunError, HubError or UsageError.
+    """
+    scoring.check_stage(stage)
+    found = _sets_to_score(run_or_set, ipc, stage, None, {}, report)
+    return [exporting.export(one, format, Path(out), force) for one in found.sets]
 
 
 def push(
@@ -355,4 +449,4 @@ def recorded(run: Run, report: Report) -> Report:
     return listen
 
 
-__all__ = ["adapt", "evaluate", "generate", "pull", "push", "resume"]
+__all__ = ["adapt", "evaluate", "export", "generate", "import_sets", "pull", "push", "resume"]

@@ -47,7 +47,7 @@ if "exit" in then:
 
 def job(method: str, steps: int | None = 100, seed: int = 0, ipc: int = 10) -> Job:
     """A job; a selection of real images has no steps."""
-    return Job(method, ipc, None if method in ("random", "herding") else steps, None, seed)
+    return Job(method, ipc, steps if entry_of(method).method.learns else None, None, seed)
 
 
 def config(job: Job) -> str:

@@ -17,6 +17,8 @@ ENGINE = Engine(torch.device("cpu"), bf16=False)
 TINY: dict[str, dict[str, Any]] = {
     "random": {},
     "herding": {"width": 8},
+    "k-centre": {"width": 8},
+    "el2n": {"width": 8, "networks": 2, "epochs": 1},
     "dm": {"width": 8, "real_batch": 16},
     "mtt": {"width": 8, "experts": 1, "expert_epochs": 2, "expert_batch": 64, "student_steps": 2, "batch": 6},
     "dc": {"width": 8, "real_batch": 16, "outer": 2, "inner": 2},

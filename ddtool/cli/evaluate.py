@@ -18,7 +18,9 @@ def command(
     run_or_set: Annotated[
         str,
         typer.Argument(
-            metavar="RUN_OR_SET", help="A run, a set's folder or exact.safetensors, or a Hub repo[@revision]."
+            metavar="RUN_OR_SET",
+            help="A run, a set's folder or exact.safetensors, or a Hub repo[@revision]. With --on also a set of others: a Hub "
+            "dataset, parquet, safetensors, a folder of images by class, a WebDataset.",
         ),
     ],
     ipc: Annotated[int | None, typer.Option(min=1, help="Which set of the run. Default: all of them.")] = None,
@@ -27,7 +29,8 @@ def command(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="frepo-mse, dsa-ce (full length), quick or kernel-ridge; several with commas. Default: frepo-mse."
+            help="frepo-mse, dsa-ce (full length; of a set with a learned learning rate dsa-ce-lr, too), quick or kernel-ridge; "
+            "several with commas. Default: frepo-mse."
         ),
     ] = None,
     arch: Annotated[
@@ -64,6 +67,8 @@ def command(
       ddtool evaluate runs/cifar10 --arch convnet,convnet-wide --protocol frepo-mse,quick
 
       ddtool evaluate NAMESPACE/NAME-ddtool --on cifar10
+
+      ddtool evaluate their-set.parquet --on cifar10 --protocol dsa-ce
     """
     from ddtool import api
     from ddtool.cli.machine import engine_for

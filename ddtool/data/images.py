@@ -166,7 +166,9 @@ class SyntheticSet:
     label_scale: the factor in the labels; accuracy does not see it, but training by squared error goes better with more than 1;
     flip: whether images keep their class when flipped left-right (networks are trained with flips only then);
     factor: each image holds factor x factor images of lower resolution side by side (IDC); `decoded` takes them out;
-    source: of the real data;  stage: random | initial | generated | refined (MGDD) | distilled (other methods).
+    source: of the real data;  stage: random | initial | generated | refined (MGDD) | distilled (other methods);
+    learned_lr: the learning rate for cross-entropy that was learned with the images (MTT).
+    Images of others' sets may leave [0, 1], where their method does not clamp: `rounded` cuts them, as PNGs do.
     Images are image-major (every prefix of C·k rows has k per class).
     """
 
@@ -186,6 +188,7 @@ class SyntheticSet:
     label_convention: str = CENTRED
     factor: int = 1
     whitening: Whitening | None = None
+    learned_lr: float | None = None
 
     def __post_init__(self) -> None:
         m, C = len(self.images), len(self.class_names)
@@ -225,6 +228,14 @@ class SyntheticSet:
         """(c, h, w) of one image."""
         c, h, w = self.images.shape[1:]
         return c, h, w
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of what has to be kept to train on the set: 8-bit pixels, labels (soft ones in float32, of hard ones a class
+        in two bytes), and the whitening."""
+        labels = 2 * len(self) if self.label_method == "hard" else 4 * self.labels.numel()
+        kept = [] if self.whitening is None else self.whitening.tensors().values()
+        return self.images.numel() + labels + sum(4 * tensor.numel() for tensor in kept)
 
     def rounded(self) -> "SyntheticSet":
         """The set as its PNGs hold it: 8 bits a pixel value."""

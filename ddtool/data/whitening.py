@@ -129,11 +129,14 @@ def fault(description: object, shapes: dict[str, tuple[int, ...]], image: Sequen
     return ""
 
 
-def fit(images: Callable[[Tensor], Tensor], rows: Tensor, kind: str, eps: float) -> Whitening:
+def fit(
+    images: Callable[[Tensor], Tensor], rows: Tensor, kind: str, eps: float, *, published: bool = False
+) -> Whitening:
     """The whitening of the training images at `rows`, in closed form.
 
     images: rows → standardised images (n, c, h, w);  kind: 'dct' or 'zca'. With Σ the covariance of the mean-free values (all c·h·w
     of an image for zca, the c colours at each frequency for dct), M = (Σ + eps·I)^(−1/2) / scale. Sums are float64.
+    published: as kornia has it, Σ over n − 1 and no scale.
     Raises UsageError for images too large for zca.
     """
     shape = tuple(images(rows[:1]).shape[1:])
@@ -145,10 +148,10 @@ def fit(images: Callable[[Tensor], Tensor], rows: Tensor, kind: str, eps: float)
     covariance = _second_moment(images(parts[0]) - mean, kind)
     for part in parts[1:]:
         covariance += _second_moment(images(part) - mean, kind)
-    values, vectors = torch.linalg.eigh(covariance / len(rows))
+    values, vectors = torch.linalg.eigh(covariance / (len(rows) - published))
     values = values.clamp_min(0)
     # variance of the whitened images over all their values, known from the eigenvalues: Σ/(Σ + eps)
-    scale = (values / (values + eps)).mean().sqrt().clamp_min(1e-6)
+    scale = torch.ones(()) if published else (values / (values + eps)).mean().sqrt().clamp_min(1e-6)
     matrix = (vectors * (values + eps).rsqrt()[..., None, :] / scale) @ vectors.mT
     stored = {"whitening.mean": mean, "whitening.matrix": _unsquare(matrix).float()}
     return Whitening.restored({"kind": kind, "eps": eps, "fitted_on": len(rows), "format": FORMAT}, stored)

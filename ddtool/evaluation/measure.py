@@ -15,13 +15,15 @@ from ddtool.data.images import ImageData, SyntheticSet, accuracy
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DivergedError, UsageError
 from ddtool.evaluation.protocols import (
+    CE,
     KERNEL_RIDGE,
+    LEARNED_LR,
     MOST_CONFUSED,
-    PROTOCOLS,
     Confusion,
     Protocol,
     Score,
     check_protocol,
+    protocol_of,
 )
 from ddtool.events import Done, Report, Step, silent
 from ddtool.models import registry
@@ -58,9 +60,9 @@ def train_and_test(
 ) -> Score:
     """Train `seeds` fresh networks on the set, test each after its last step on the whole of `test`.
 
-    protocol, arch: names in `PROTOCOLS` and in `models.registry`; UsageError for others.
+    protocol, arch: names in `PROTOCOLS` (or LEARNED_LR) and in `models.registry`; UsageError for others.
     """
-    kind = kind_of(arch, check_protocol(protocol))
+    kind = kind_of(arch, protocol_of(protocol, synthetic.learned_lr))
     check_fits(synthetic, test)
     started = time.perf_counter()
     whole, test = synthetic.decoded().to(engine.device), test.to(engine.device)
@@ -83,7 +85,7 @@ def arch_text(arch: str, protocol: str, shape: tuple[int, int, int]) -> str:
     """What the scores of a measurement say of their network, for images of a shape (c, h, w)."""
     if protocol == KERNEL_RIDGE:
         return f"convnet{depth_for(shape)}-doubling{GUIDE_WIDTH}-none"
-    return kind_of(arch, check_protocol(protocol)).text(shape)
+    return kind_of(arch, check_protocol(CE if protocol == LEARNED_LR else protocol)).text(shape)
 
 
 def kernel_ridge(
@@ -118,7 +120,7 @@ def train_network(
     arch: str = registry.DEFAULT,
 ) -> nn.Module:
     """One fresh network trained on the set (already on the device) by the protocol; raises DivergedError on a NaN loss."""
-    p = PROTOCOLS[protocol]
+    p = protocol_of(protocol, synthetic.learned_lr)
     rng, host_rng = engine.rng(seed[0], "evaluate", seed[1]), seeded_generator("cpu", seed[0], "augment", seed[1])
     with frozen_random_state():
         net = engine.place(kind_of(arch, p).build(synthetic.shape, synthetic.num_classes))

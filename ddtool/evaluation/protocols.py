@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ddtool.config import Values
@@ -71,6 +71,9 @@ PROTOCOLS = {
 """quick: ours, a first look. frepo-mse: Zhou et al. 2022. dsa-ce: Zhao and Bilen 2021 (DC, DSA, DM, MTT), 1000 epochs."""
 
 
+CE, LEARNED_LR = "dsa-ce", "dsa-ce-lr"
+"""The protocol of the field, and the same with the learning rate that a set carries (MTT): a row beside the first, not in its
+place, and nothing that a run or a comparison can be asked for."""
 KERNEL_RIDGE = "kernel-ridge"
 """The cheap guide beside the protocols: a linear head on random features (`measure.kernel_ridge`)."""
 ROUNDED, EXACT, NOT_STATED = "8-bit", "exact", "not stated"
@@ -144,6 +147,15 @@ class Score:
         unstated = {"pixels", "inputs"} if (self.pixels, self.inputs) == (NOT_STATED, AS_STATED) else set()
         unstated |= {"confusion"} if self.confusion is None else set()
         return {name: value for name, value in asdict(self).items() if name not in unstated}
+
+
+def protocol_of(name: str, learned_lr: float | None = None) -> Protocol:
+    """The protocol of that name for a set with or without a learned learning rate; UsageError for one that it lacks."""
+    if name != LEARNED_LR:
+        return check_protocol(name)
+    if learned_lr is None:
+        raise UsageError(f"The set carries no learned learning rate, which {LEARNED_LR} takes.", f"Use {CE}.")
+    return replace(PROTOCOLS[CE], lr=learned_lr)
 
 
 def check_protocol(name: str) -> Protocol:

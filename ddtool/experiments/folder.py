@@ -52,6 +52,8 @@ class Outcome:
     factor: int = 1
     """Each stored image holds factor x factor images."""
     device: str = ""
+    set_bytes: int | None = None
+    """Of 8-bit pixels, labels and whitening (`SyntheticSet.stored_bytes`)."""
 
     @property
     def total_seconds(self) -> float:
@@ -172,6 +174,7 @@ def finished(job: Job, request: Request, run: Run, results: RunFacts) -> Outcome
         peak_memory_mib=facts.peak_memory_mib,
         factor=entry_of(job.method).method.factor if facts.factor is None else facts.factor,
         device=run.environment().device or "",
+        set_bytes=run.load_set(job.ipc).stored_bytes if run.set_path(job.ipc).exists() else None,
     )
 
 

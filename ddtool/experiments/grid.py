@@ -120,7 +120,8 @@ class Request:
         others = {name for kind in METHODS.values() for name in kind.record.sections if name not in own}
         given = {name: value for name, value in self.settings.items() if name not in others}
         everybody = merged({} if self.published else quick_settings(method), given)
-        return merged(everybody, self.own.get(method, {}))
+        variant = entry_of(method).variant.settings
+        return merged(merged(everybody, {"baseline": dict(variant)} if variant else {}), self.own.get(method, {}))
 
 
 def quick_settings(method: str) -> Values:
@@ -136,7 +137,7 @@ class Job:
 
     __pydantic_config__: ClassVar = NO_MORE_KEYS
 
-    method: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    method: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+-]*$")]
     """One of `known_methods()`, or one that another version knows."""
     ipc: Count
     steps: Count | None

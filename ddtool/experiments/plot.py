@@ -46,13 +46,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """The points of one name, by x. strong: thicker than the others; dashed: not quite comparable with them."""
+    """The points of one name, by x. strong: thicker than the others; dashed: not quite comparable with them; joined: by a line."""
 
     name: str
     points: tuple[Point, ...]
     style: Style
     strong: bool = False
     dashed: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def fill(axes: "Axes", panel: Panel, paper: Paper) -> None:
             markersize=9 if line.strong else 8,
             markeredgecolor=paper.paper,
             markeredgewidth=0.7,
-            linestyle="--" if line.dashed else "-",
+            linestyle=("--" if line.dashed else "-") if line.joined else "none",
             linewidth=2.6 if line.strong else 1.6,
             elinewidth=1.1,
             capsize=3,

@@ -41,6 +41,8 @@ class Row:
     """Divided by the jobs of the table that adapt a generator."""
     peak_memory_mib: float | None = None
     """The largest of the seeds."""
+    set_bytes: int | None = None
+    """8-bit pixels, labels and whitening of a set, the largest of the seeds."""
     jobs: tuple[str, ...] = ()
     """Their folders."""
 
@@ -160,6 +162,7 @@ def with_means(row: Row, done: Sequence[Outcome], adapting: int) -> Row:
         pretraining_seconds=whole,
         pretraining_share=None if whole is None else whole / adapting,
         peak_memory_mib=max(peaks, default=None),
+        set_bytes=max((o.set_bytes for o in done if o.set_bytes is not None), default=None),
     )
 
 

@@ -17,6 +17,7 @@ HEADERS = (
     "s of overhead",
     "pre-training, s",
     "peak MiB",
+    "set, KiB",
 )
 SPEEDUP_HEADERS = ("IPC", "baseline", "its accuracy, %", "its s", "reached by", "accuracy, %", "s", "speedup")
 
@@ -71,6 +72,7 @@ def cells(row: Row) -> tuple[str, ...]:
     return (
         row.title, str(row.ipc), str(row.budget or "–"), accuracy(row), steps, number(row.step_seconds),
         number(row.overhead_seconds), number(row.pretraining_seconds) + share, number(row.peak_memory_mib),
+        number(None if row.set_bytes is None else row.set_bytes / 1024),
     )  # fmt: skip
 
 
@@ -81,6 +83,8 @@ def columns(found: Comparison) -> list[str]:
         left_out.add("budget")
     if all(row.pretraining_seconds is None for row in found.rows):
         left_out.add("pre-training, s")
+    if all(row.set_bytes is None for row in found.rows):
+        left_out.add("set, KiB")
     return [name for name in HEADERS if name not in left_out]
 
 
@@ -145,6 +149,11 @@ def of_columns(found: Comparison) -> Iterator[str]:
         if (record := entry_of(method).method).unbudgeted:
             beside = f"{record.short_title}'s {record.unbudgeted} come on top of it."
             yield f"A budget in seconds is for steps and overhead: {beside}"
+    if any(row.set_bytes is not None for row in found.rows):
+        yield (
+            "Set: 8-bit pixels, labels (soft ones in float32, of hard ones two bytes an image) and the whitening. Methods that "
+            "store several images in the place of one take the same pixels."
+        )
     if any(row.pretraining_seconds is not None for row in found.rows):
         yield (
             "Pre-training: the whole of it, once for all targets, and in brackets its share, divided by the MGDD jobs of "

@@ -148,6 +148,15 @@ class Method(Registered, ABC):
         """The stored images as pixels, cut to [0, 1]."""
         return self.task.real.inputs.inverse(self.X.detach())
 
+    @property
+    def label_method(self) -> str:
+        """How the labels of the result were found, as `SyntheticSet.label_method` has it."""
+        return "learned" if self.record.soft else "hard"
+
+    def learned_lr(self) -> float | None:
+        """The learning rate for cross-entropy that was learned with the images; None where none was."""
+        return None
+
     def facts(self) -> Values:
         """Further figures worth recording, by name."""
         return {}

@@ -175,6 +175,9 @@ class MTT(Method):
     def tensors(self) -> dict[str, Tensor]:
         return {"X": self.X, "lr": self.lr}
 
+    def learned_lr(self) -> float | None:
+        return max(self.lr.item(), 1e-8)
+
     def facts(self) -> Values:
         experts = {"experts": self.config.experts, "expert_epochs": self.experts.epochs}
         return experts | {"expert_seconds": round(self.experts.seconds, 1), "student_lr": self.lr.item()}

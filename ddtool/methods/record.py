@@ -18,6 +18,8 @@ class Variant:
     kind of cone, and each stands out from light and from dark paper."""
     marker: str = ""
     """The mark on its line, as matplotlib names it; empty: one that follows from the name."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the method's own settings that make it this variant."""
     adapts_one_in: int = 1
     """With a generator: of a budget in steps one in so many adapts it, the others refine; 1: all adapt, nothing is refined."""
 

@@ -12,13 +12,15 @@ from ddtool.methods.idc import IDC
 from ddtool.methods.mgdd import MGDD
 from ddtool.methods.mtt import MTT
 from ddtool.methods.record import Record, Registered
-from ddtool.methods.selection import Herding, Random
+from ddtool.methods.selection import EL2N, Herding, KCentre, Random
 
 METHODS: dict[str, type[Registered]] = {
     method.record.name: method
     for method in (
         Random,
         Herding,
+        KCentre,
+        EL2N,
         DM,
         MTT,
         DC,

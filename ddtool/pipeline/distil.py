@@ -94,8 +94,9 @@ def finished(method: methods.Method, initial: SyntheticSet) -> SyntheticSet:
         initial,
         images=images if record.learns else images.mul(255).round().div(255),  # real ones are the source's to the bit
         labels=Y.cpu(),
-        label_method="learned" if record.soft else "hard",
+        label_method=method.label_method,
         factor=method.factor,
+        learned_lr=method.learned_lr(),
     )
 
 

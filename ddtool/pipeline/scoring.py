@@ -15,12 +15,15 @@ from ddtool.errors import RunError, UsageError, did_you_mean
 from ddtool.evaluation.measure import arch_text, kernel_ridge, train_and_test
 from ddtool.evaluation.protocols import (
     AS_STATED,
+    CE,
     EXACT,
     KERNEL_RIDGE,
+    LEARNED_LR,
     NOT_WHITENED,
     ROUNDED,
     Score,
     check_protocol,
+    protocol_of,
 )
 from ddtool.events import Report, silent
 from ddtool.models.registry import DEFAULT, find
@@ -57,7 +60,7 @@ def score_run(session: Session, target: Target) -> None:
 def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
     """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale. Those of a class
     that holds fewer come again."""
-    seen_alike = replace(train, whitening=beside.whitening)
+    seen_alike = replace(train, mean=beside.mean, std=beside.std, whitening=beside.whitening)
     rows = draw_pool(train, beside.ipc, seed, repeat=True)
     return real_images(seen_alike, rows, beside.flip).scaled(beside.label_scale)
 
@@ -119,7 +122,14 @@ def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement
     if synthetic.stage in ("refined", "distilled"):
         wanted += [replace(guide, pixels=EXACT)] if chosen.kernel_ridge else []
         wanted += [replace(main, inputs=NOT_WHITENED)] if synthetic.whitening and chosen.without_whitening else []
-    return wanted
+    return by_its_own_rate(wanted, synthetic)
+
+
+def by_its_own_rate(wanted: Sequence[Measurement], synthetic: SyntheticSet) -> list[Measurement]:
+    """The measurements, and beside those of the field's protocol one with the learning rate that the set carries, if it does."""
+    fitting = [one for one in wanted if synthetic.learned_lr is not None or one.protocol != LEARNED_LR]
+    own = [replace(one, protocol=LEARNED_LR) for one in fitting if one.protocol == CE]
+    return list(dict.fromkeys([*fitting, *(own if synthetic.learned_lr is not None else [])]))
 
 
 @dataclass(frozen=True)
@@ -153,15 +163,17 @@ def evaluate(
     check_classes(sets[0], target.train)
     for one in wanted:
         find(one.arch).check(sets[0].shape)
+    if not any(by_its_own_rate(wanted, synthetic) for synthetic in sets):
+        protocol_of(LEARNED_LR)  # says that no set has one
     if baseline:
         sizes = sorted({s.ipc: s for s in sets}.items())
         sets = [*sets, *(random_subset(target.train, s, judge.seed) for _, s in sizes)]
     scores = []
-    for synthetic, one in product(sets, wanted):
-        score = judge.measure(synthetic, target, one)
-        if run:
-            run.record_score(score)
-        scores.append(score)
+    for synthetic in sets:
+        for one in by_its_own_rate(wanted, synthetic):
+            scores.append(judge.measure(synthetic, target, one))
+            if run:
+                run.record_score(scores[-1])
     return scores
 
 
@@ -171,14 +183,14 @@ def requested(
     """A measurement for every protocol and kind of network, the guide once; UsageError for names that do not exist."""
     for name in archs:
         find(name)
-    for name in set(protocols) - {KERNEL_RIDGE}:
+    for name in set(protocols) - {KERNEL_RIDGE, LEARNED_LR}:
         check_protocol(name)
     pairs = [(p, DEFAULT if p == KERNEL_RIDGE else arch) for p, arch in product(protocols, archs)]
     return [Measurement(p, seeds, pixels, inputs, arch) for p, arch in dict.fromkeys(pairs)]
 
 
 def find_sets(path: Path, ipc: int | None, stage: str | None) -> Found:
-    """The sets that a path means: those of a run or of a folder of sets, or one exact.safetensors (or its folder)."""
+    """The sets that a path means: of a run, of a folder of sets or of several (`ddtool import`), or one exact.safetensors."""
     if is_run(path):
         run = Run.open(path)
         ipcs = [ipc] if ipc is not None else run.ipcs()
@@ -189,6 +201,8 @@ def find_sets(path: Path, ipc: int | None, stage: str | None) -> Found:
         if ipc not in (None, *there):
             raise RunError(f"{path} has no set of ipc {ipc}.", f"Sets there: {', '.join(map(str, there))}.")
         return Found(None, [one_set(path / f"ipc{n}", n, stage) for n in there if ipc in (None, n)])
+    if several := [folder for folder in sorted(path.glob("set*")) if ipcs_in(folder)]:
+        return Found(None, [one for folder in several for one in find_sets(folder, ipc, stage).sets])
     return Found(None, [one_set(path, ipc, stage)])
 
 

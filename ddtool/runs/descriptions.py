@@ -75,6 +75,8 @@ class SetDescription(Description):
     label_convention: Literal["centred"]
     factor: Annotated[int, Field(ge=1, le=LARGEST_FACTOR)] = 1
     """Files of version 0.1 have none."""
+    learned_lr: Annotated[float, Field(gt=0)] | None = None
+    """Only where one was learned with the images."""
 
     def header_fault(self, header: Header) -> str:
         """In what the tensors differ from the description; empty when in nothing."""

@@ -22,7 +22,7 @@ from ddtool.data.images import Source, SyntheticSet
 from ddtool.data.whitening import Stored, Whitening
 from ddtool.errors import DataError, RunError
 from ddtool.runs.descriptions import LARGEST_SIDE, Description, Header, LabelDescription, SetDescription
-from ddtool.runs.files import RESTORE, run_above, write_atomically
+from ddtool.runs.files import EXACT, RESTORE, TABLE, run_above, staged_folder, write_atomically
 from ddtool.runtime.digest import digest
 from ddtool.runtime.engine import finite
 from ddtool.runtime.loop import Checkpoint
@@ -125,10 +125,21 @@ def restored_whitening(path: Path, tensors: dict[str, Tensor], said: object) -> 
 
 def write_set(path: Path, synthetic: SyntheticSet) -> None:
     """A synthetic set in the exact format, one safetensors file: its tensors, those of its whitening, and JSON metadata."""
+    write_tensors(path, *set_parts(synthetic))
+
+
+def set_parts(synthetic: SyntheticSet) -> tuple[dict[str, Tensor], Values]:
+    """What a file holds of a set: its tensors with those of its whitening, and the rest as JSON values."""
     tensors = {name: getattr(synthetic, name) for name in SET_TENSORS} | whitening_tensors(synthetic.whitening)
-    write_tensors(
-        path, tensors, described(synthetic, [f.name for f in fields(SyntheticSet) if f.name not in SET_TENSORS])
-    )
+    told = {f.name for f in fields(SyntheticSet)} - {*SET_TENSORS, "learned_lr" if synthetic.learned_lr is None else ""}
+    return tensors, described(synthetic, [f.name for f in fields(SyntheticSet) if f.name in told])
+
+
+def write_set_folder(folder: Path, synthetic: SyntheticSet) -> None:
+    """The folder of a finished set, whole or not at all: parquet that `datasets` reads, and the exact tensors."""
+    with staged_folder(folder) as temporary:
+        write_parquet(temporary / TABLE, synthetic.pixels(), synthetic.hard, synthetic.labels, synthetic.class_names)
+        write_set(temporary / EXACT, synthetic)
 
 
 def read_set(path: Path) -> SyntheticSet:
@@ -151,6 +162,7 @@ def read_set(path: Path) -> SyntheticSet:
         label_convention=info.label_convention,
         factor=info.factor,
         whitening=restored_whitening(path, tensors, info.whitening),
+        learned_lr=info.learned_lr,
     )
     if not finite(found.images) or not finite(found.labels) or not labels_fit(found.hard, found.num_classes):
         raise RunError(f"{path} has values that are not finite, or labels that name no class.", SET_HINT)

@@ -273,10 +273,7 @@ class Run:
         target = self.set_path(synthetic.ipc).parent
         if self.set_path(synthetic.ipc).exists() and not force:
             raise RunError(f"{target} exists already.", "Replace it with --force.")
-        with files.staged_folder(target) as folder:
-            images, classes = synthetic.pixels(), synthetic.class_names
-            formats.write_parquet(folder / files.TABLE, images, synthetic.hard, synthetic.labels, classes)
-            formats.write_set(folder / files.EXACT, synthetic)
+        formats.write_set_folder(target, synthetic)
         return target
 
     def load_set(self, ipc: int, stage: str | None = None) -> SyntheticSet:

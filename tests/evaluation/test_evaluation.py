@@ -36,6 +36,7 @@ from ddtool.models.convnet import ConvNet
 from ddtool.pipeline import scoring
 from ddtool.runs.facts import RunFacts
 from ddtool.runtime.engine import Engine
+from ddtool.sources.load import Target
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -528,3 +529,38 @@ def test_every_pair_of_protocol_and_network_is_asked_for_once() -> None:
     for protocols, archs in ((["quick", "slow"], ["mlp"]), (["quick"], ["mlp", "milp"])):
         with pytest.raises(UsageError, match=r"slow|milp"):
             scoring.requested(protocols, archs, 2, "exact", "as stated")
+
+
+# ------------------------------------------------------------------------------------------- a learning rate of the set's own
+
+
+def test_a_learned_learning_rate_is_a_row_beside_the_fields(
+    toy: ImageData, toy_test: ImageData, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, float]] = []
+    real = evaluation.make_optimiser
+
+    def noted(p: Protocol, net: nn.Module) -> torch.optim.Optimizer:
+        seen.append((p.optimiser, p.lr))
+        return real(p, net)
+
+    monkeypatch.setattr(evaluation, "make_optimiser", noted)
+    short = replace(PROTOCOLS["dsa-ce"], steps=lambda m: 2, width=8)
+    monkeypatch.setitem(PROTOCOLS, "dsa-ce", short)
+    plain = real_images(toy, draw_per_class(toy, 1, rng()), True)
+    learned = replace(plain, learned_lr=0.037)
+    judge = scoring.Judge(0, engine)
+    target = Target("toy", toy, len(toy_test), lambda: toy_test)
+    wanted = scoring.requested(["dsa-ce"], ["convnet"], 1, "8-bit", "as stated")
+    scores = [judge.measure(learned, target, one) for one in scoring.by_its_own_rate(wanted, learned)]
+    assert [s.protocol for s in scores] == ["dsa-ce", "dsa-ce-lr"]
+    assert seen == [("sgd", 0.01), ("sgd", 0.037)]
+    assert scores[0].arch == scores[1].arch
+    assert scoring.by_its_own_rate(wanted, plain) == wanted
+    alone = scoring.requested(["dsa-ce-lr"], ["convnet"], 1, "8-bit", "as stated")
+    assert scoring.by_its_own_rate(alone, learned) == alone
+    assert scoring.by_its_own_rate(alone, plain) == []
+    with pytest.raises(UsageError, match="no learned learning rate"):
+        train_and_test(plain, toy_test, "dsa-ce-lr", engine)
+    with pytest.raises(UsageError, match="Unknown evaluation protocol"):
+        check_protocol("dsa-ce-lr")  # no run or comparison is scored by it alone

@@ -18,7 +18,9 @@ from ddtool.methods.selection import Random
 def _methods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that learn, known by these titles whatever else there is."""
     for name, factor in (("dm", 1), ("idc", 2)):
-        record = replace(Random.record, name=name, title=name.upper(), learns=True, factor=factor)
+        record = replace(
+            Random.record, name=name, title=name.upper(), learns=True, factor=factor, variants=(), quick_settings={}
+        )
         monkeypatch.setitem(METHODS, name, type(name, (Random,), {"record": record}))
 
 

@@ -22,7 +22,16 @@ FORCED = {f"evaluate.{name}": "false" for name in ("baseline", "kernel_ridge", "
 
 def test_methods_are_found_by_name() -> None:
     assert find_methods(["mgdd, dm", "random"]) == ["random", "dm", "mgdd"]
-    assert find_methods(["all"]) == [*(name for name in METHODS if name != "mgdd"), "mgdd-generator", "mgdd"]
+    assert find_methods(["all"]) == [
+        *(
+            variant
+            for name in METHODS
+            if name != "mgdd"
+            for variant in ((name,) if METHODS[name].record.learns else (name, f"{name}+labels"))
+        ),
+        "mgdd-generator",
+        "mgdd",
+    ]
     with pytest.raises(UsageError) as refusal:
         find_methods(["mgdd-generater"])
     assert refusal.value.hint.startswith("Did you mean 'mgdd-generator'? Known: all, ")
@@ -66,7 +75,7 @@ def test_each_method_gets_its_budget_and_the_same_network() -> None:
     refined, alone = (options_of(REQUEST, job(method, 1003)) for method in ("mgdd", "mgdd-generator"))
     assert (refined["--method"], refined["--steps"], refined["--refine-steps"]) == ("mgdd", "200", "803")
     assert (alone["--method"], alone["--steps"], alone["--refine-steps"]) == ("mgdd", "1003", "0")
-    short = {"labels.images": "4000", "fit.networks": "8"}
+    short = {"features.width": "128", "labels.images": "4000", "fit.networks": "8"}
     assert refined["--set"] == short | FORCED
     assert not {"--steps", "--seconds"} & options_of(REQUEST, job("random")).keys()
 
@@ -159,3 +168,14 @@ def test_a_method_of_another_version_can_do_nothing_special() -> None:
     assert (entry.method.name, entry.variant.title) == ("later", "later")
     assert not entry.method.has_generator
     assert not entry.method.ours
+
+
+def test_control_rows_have_fitted_labels() -> None:
+    """The same images with the labels that MGDD's would have: what labels do, and what choosing does."""
+    plain, fitted = (options_of(REQUEST, job(name)) for name in ("herding", "herding+labels"))
+    assert fitted["--method"] == plain["--method"] == "herding"
+    assert "baseline.labels" not in plain["--set"]
+    assert fitted["--set"]["baseline.labels"] == '"fitted"'
+    mgdd = options_of(REQUEST, job("mgdd"))["--set"]
+    assert fitted["--set"]["baseline.fit_networks"] == mgdd["fit.networks"]
+    assert job("herding+labels").name == "herding+labels-ipc10-seed0"

@@ -2,12 +2,18 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny
 from fake_jobs import REQUEST, A, finish, job
 
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.table import gather, speedups_of
+from ddtool.experiments.words import columns, line
+from ddtool.runs.formats import write_set
+from ddtool.runs.run import Run
 
 
 def test_rows_are_means_over_seeds_by_group(full: Folder) -> None:
@@ -55,3 +61,27 @@ def test_one_seed_has_the_spread_of_its_networks(folder: Folder) -> None:
     said["scores"][0] |= {"std": 1.25}
     (folder.run(A) / "results.json").write_text(json.dumps(said))
     assert [(row.accuracy, row.std) for row in gather(folder).rows] == [(50.0, 1.25)]
+
+
+def test_a_row_states_the_bytes_of_a_set(data: Path, tmp_path: Path) -> None:
+    """Of hard labels, of fitted ones, and of whitened images: 8 bits a pixel, and what has to be kept beside them."""
+    base: dict[str, Any] = {"ipc": 2, "generator": "bundled", "method": "random"}
+    quiet = {"evaluate": {"baseline": False, "kernel_ridge": False, "seeds": 1}}
+    found = {}
+    for name, more in (("hard", {}), ("fitted", {"baseline": {"labels": "fitted", "fit_networks": 2, "width": 8}})):
+        run = tiny.adapt(data, tmp_path / name, settings=quiet | {"whitening": {"kind": "dct"}} | more, **base)
+        found[name] = run.load_set(2).stored_bytes
+    pixels, whitening = 6 * 16 * 16, 4 * 2 * 16 * 16
+    assert found == {"hard": pixels + whitening + 6 * 2, "fitted": pixels + whitening + 6 * 3 * 4}
+
+
+def test_the_bytes_of_a_set_are_in_the_table(folder: Folder, data: Path, tmp_path: Path) -> None:
+    folder.add(REQUEST, [A], False)
+    finish(folder, A, 40)
+    assert "set, KiB" not in columns(gather(folder))
+    quiet = {"evaluate": {"baseline": False, "kernel_ridge": False}, "whitening": {"kind": "none"}}
+    made = tiny.adapt(data, tmp_path / "run", settings=quiet, generator="bundled", method="random", ipc=1).load_set(1)
+    write_set(Run(folder.run(A)).set_path(A.ipc), made)
+    found = gather(folder)
+    assert found.rows[0].set_bytes == made.stored_bytes == 3 * 16 * 16 + 6
+    assert line(found.rows[0], columns(found))[-1] == "0.8"

@@ -11,12 +11,13 @@ from method_case import doubles, method_of, plain_features, task_of
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddtool.data.images import ImageData
+from ddtool.data.images import ImageData, real_images
 from ddtool.errors import DivergedError, RunError, UsageError
 from ddtool.events import Done, Event, Note, Step
 from ddtool.methods import distil, mtt
 from ddtool.methods.base import Memory
 from ddtool.methods.mtt import MTT, MTTSettings, Schedule, match, schedule_for, unflatten
+from ddtool.pipeline.distil import finished
 from ddtool.runtime.engine import Engine
 
 
@@ -359,3 +360,13 @@ def test_weights_come_back_as_they_were(toy: ImageData) -> None:
     shaped = unflatten(flat, method.net)
     assert all(torch.equal(shaped[name], p) for name, p in doubles(method.net).items())
     assert list(shaped) == [name for name, _ in method.net.named_parameters()]
+
+
+def test_the_learned_learning_rate_goes_with_the_set(toy: ImageData) -> None:
+    task = task_of(toy)
+    method = method_of("mtt", task, lr_lr=1e-2)
+    distil(method)
+    made = finished(method, real_images(toy, task.rows, True, "initial"))
+    assert made.learned_lr == method.lr.item() != 0.01  # type: ignore[attr-defined]
+    other = method_of("dm", task)
+    assert finished(other, real_images(toy, task.rows, True, "initial")).learned_lr is None

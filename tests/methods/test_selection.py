@@ -5,9 +5,11 @@ import torch
 from method_case import ENGINE, TINY, method_of, task_of
 from torch import Tensor
 
+from ddtool.config import FitConfig
 from ddtool.data.images import ImageData
 from ddtool.methods import distil
-from ddtool.methods.selection import herd
+from ddtool.methods.mgdd import predictor
+from ddtool.methods.selection import centres, herd
 from ddtool.models.convnet import RandomFeatures
 
 
@@ -72,3 +74,57 @@ def test_random_is_the_tasks_rows(toy: ImageData) -> None:
     assert toy.labels[task.rows].tolist() == [0, 1, 2, 3] * 3
     other = method_of("random", task_of(toy, ipc=3, seed=5))
     assert not torch.equal(other.result()[0], X)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_centres_are_each_time_the_farthest(seed: int) -> None:
+    features = torch.randn(15, 4, generator=torch.Generator().manual_seed(seed)).double()
+    distances = (features[:, None] - features[None]).norm(dim=2)
+    found = centres(features, 6).tolist()
+    assert found[0] == int((features - features.mean(0)).norm(dim=1).argmin())
+    for n in range(1, 6):
+        left = [i for i in range(15) if i not in found[:n]]
+        assert found[n] == max(left, key=lambda i: min(float(distances[i, j]) for j in found[:n]))
+    assert sorted(centres(torch.zeros(4, 2), 4).tolist()) == [0, 1, 2, 3]  # alike, and none twice
+
+
+@pytest.mark.parametrize(("keep", "largest"), [("hard", True), ("easy", False)])
+def test_el2n_keeps_the_images_with_the_largest_error(toy: ImageData, keep: str, largest: bool) -> None:
+    task = task_of(toy, ipc=3)
+    scores = torch.rand(len(toy), generator=torch.Generator().manual_seed(1))
+    method = method_of("el2n", task, keep=keep)
+    method.errors = lambda: scores  # type: ignore[attr-defined]
+    rows = method.chosen()  # type: ignore[attr-defined]
+    assert toy.labels[rows].tolist() == [0, 1, 2, 3] * 3
+    for label in range(4):
+        of_class = scores[toy.labels == label].sort(descending=largest).values[:3]
+        assert scores[rows][label::4].tolist() == of_class.tolist()
+
+
+def test_el2n_is_the_distance_of_softmax_and_class(toy: ImageData) -> None:
+    method = method_of("el2n", task_of(toy), epochs=12, net_lr=0.05, net_batch=20)
+    errors = method.errors()  # type: ignore[attr-defined]
+    assert errors.shape == (len(toy),)
+    assert errors.min() > 0
+    assert errors.max() < 2**0.5
+    chance = (3 / 4) ** 0.5 * 1.0  # of a uniform guess among four: sqrt((3/4)² + 3/16)
+    assert errors.mean() < chance  # the network has learned something
+    assert distil(method_of("el2n", task_of(toy))).overhead_seconds > 0
+
+
+@pytest.mark.parametrize("name", ["random", "herding", "k-centre", "el2n"])
+def test_fitted_labels_are_better_for_the_same_images(toy: ImageData, name: str) -> None:
+    task = task_of(toy, ipc=3)
+    plain, fitted = method_of(name, task, width=64), method_of(name, task, labels="fitted", fit_networks=32, width=64)
+    for method in (plain, fitted):
+        distil(method)
+    (X, Y), (same, labels) = plain.result(), fitted.result()
+    assert torch.equal(X, same)
+    assert (plain.label_method, fitted.label_method) == ("hard", "fitted")
+    assert not torch.equal(Y, labels)
+    rng = ENGINE.rng(7, "other")
+    f = RandomFeatures(toy.shape, (32, 64), "none", ENGINE, rng)
+    X_t, Y_t = task.real.at(torch.arange(len(toy)))
+    A = torch.cat([predictor(f.draw(rng), X_t, X, FitConfig()) for _ in range(20)])
+    errors = [float((A @ one - Y_t.repeat(20, 1)).square().mean()) for one in (labels, Y)]
+    assert errors[0] < errors[1]

@@ -1,0 +1,1 @@
+"""Sets of others read here, and sets of ours written for others."""

@@ -1,0 +1,166 @@
+"""Files of tensors → loose sets: .pt as the field publishes them, .npz, and .safetensors.
+
+dc: `{'data': [[images, labels], …]}`, a set for each repetition (DC, DSA, DM);  mtt: images alone, with labels_*.pt and
+lr_*.pt beside them;  idc: `[images, labels]`, with a factor;  npz, safetensors: arrays by the names `images` and `labels`.
+Files of `ddtool export` hold a description beside their tensors and are read back to the bit.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ddtool.errors import DataError, UsageError, did_you_mean
+from ddtool.runs.formats import MOST_BYTES
+from ddtool.sharing.exchange import pickles
+from ddtool.sharing.exchange.loose import Loose, with_channels
+
+DC, MTT, IDC, NPZ, SAFETENSORS = "dc", "mtt", "idc", "npz", "safetensors"
+FORMATS = (DC, MTT, IDC, NPZ, SAFETENSORS)
+OURS = "ddtool"
+"""The name of the description in files of `ddtool export`."""
+IMAGES, LABELS = ("images", "image", "x", "data"), ("labels", "label", "y", "targets")
+SOFT, LR = ("soft_labels", "soft_label"), ("learned_lr", "syn_lr", "lr")
+"""Names of arrays, the best first."""
+IDC_FACTOR = 2
+"""The factor of IDC's published sets."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds: loose sets, or (`own`) the tensors and the description of one of ours."""
+
+    format: str
+    sets: tuple[Loose, ...] = ()
+    own: tuple[dict[str, Tensor], str] | None = None
+
+
+def read(path: Path, kind: str | None = None, factor: int | None = None) -> Content:
+    """The sets of a file; `kind` is one of FORMATS, or None to find out, `factor` that of IDC.
+
+    Raises DataError for a file that is none of these, UsageError for a format that does not exist.
+    """
+    if kind not in (None, *FORMATS):
+        raise UsageError(f"Unknown format '{kind}'.", did_you_mean(str(kind), FORMATS, listed=True))
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.", "Name a .pt, .npz or .safetensors file.")
+    ending = path.suffix.lower()
+    if ending == ".npz":
+        return of_arrays(NPZ, npz_arrays(path), factor)
+    if ending == ".safetensors":
+        return of_arrays(SAFETENSORS, safetensors_arrays(path), factor)
+    if ending not in (".pt", ".pth"):
+        raise DataError(f"{path} is of no kind that can be imported.", "Name a .pt, .npz or .safetensors file.")
+    return of_torch(path, pickles.load(path), kind, factor)
+
+
+# ------------------------------------------------------------------------------------------------------------- files of torch
+
+
+def of_torch(path: Path, content: Any, kind: str | None, factor: int | None) -> Content:
+    """The sets of a .pt file, by its shape; DataError for any other content."""
+    if isinstance(content, Mapping) and isinstance(content.get(OURS), str):
+        dense = {str(k): v for k, v in content.items() if isinstance(v, Tensor) and v.layout == torch.strided}
+        tensors = {name: tensor.detach().clone() for name, tensor in dense.items()}
+        return Content(DC, own=(tensors, content[OURS]))
+    found = next((name for name, fits in SHAPES.items() if fits(content)), None)
+    if found is None or kind not in (None, found):
+        known = "{'data': [[images, labels], …]}, images alone, or [images, labels]"
+        raise DataError(f"{path} holds no set{f' of the format {kind}' if kind else ''}.", f"What is known: {known}.")
+    if found == MTT:
+        return Content(MTT, (mtt_set(path, content, factor or 1),))
+    pairs = content["data"] if found == DC else [content]
+    usual = IDC_FACTOR if found == IDC else 1
+    return Content(found, tuple(pair(images, labels, factor or usual) for images, labels in pairs))
+
+
+def is_pair(value: Any) -> bool:
+    """Whether a value is [images, labels]."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(part, Tensor) for part in value)
+
+
+SHAPES = {
+    DC: lambda value: isinstance(value, Mapping) and bool(value.get("data")) and all(map(is_pair, value["data"])),
+    MTT: lambda value: isinstance(value, Tensor),
+    IDC: is_pair,
+}
+"""How the content of each format is told."""
+
+
+def mtt_set(path: Path, images: Tensor, factor: int) -> Loose:
+    """MTT's set: labels, and in later code the learned learning rate, are in files of like names beside the images."""
+    beside = {part: path.with_name(path.name.replace("images", part, 1)) for part in ("labels", "lr")}
+    if path.name == beside["labels"].name or not beside["labels"].is_file():
+        raise DataError(
+            f"{path} holds images alone, and there is no file of labels beside it.",
+            "As MTT's code names them: images_best.pt with labels_best.pt.",
+        )
+    rate = pickles.load(beside["lr"]) if beside["lr"].is_file() else None
+    labels = pickles.load(beside["labels"])
+    if not isinstance(labels, Tensor):
+        raise DataError(f"{beside['labels']} holds no labels.", "It should be a tensor.")
+    return pair(images, labels, factor, None if rate is None else float(rate))
+
+
+def pair(images: Tensor, labels: Tensor, factor: int = 1, learned_lr: float | None = None) -> Loose:
+    """Images with labels, which are classes (m,) or soft (m, C)."""
+    soft = labels.detach().float() if labels.ndim == 2 else None
+    classes = labels.detach().long() if labels.ndim == 1 else None
+    return Loose(
+        images=with_channels(images.detach()), classes=classes, soft=soft, factor=factor, learned_lr=learned_lr
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ files of arrays
+
+
+def of_arrays(kind: str, arrays: Mapping[str, Tensor | str], factor: int | None) -> Content:
+    """The set in named arrays; DataError when there are no images."""
+    tensors = {name: value for name, value in arrays.items() if isinstance(value, Tensor)}
+    if isinstance(told := arrays.get(OURS), str):
+        return Content(kind, own=(tensors, told))
+    images, labels, soft, rate = (first_of(tensors, names) for names in (IMAGES, LABELS, SOFT, LR))
+    some = soft if labels is None else labels
+    if images is None or some is None:
+        raise DataError(f"It holds the arrays {', '.join(tensors) or 'none'}.", "`images` and `labels` are expected.")
+    found = pair(images, some, factor or 1, None if rate is None else float(rate))
+    return Content(kind, (found if soft is None else replace(found, soft=soft.float()),))
+
+
+def first_of(arrays: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor | None:
+    """The array of the first of the names that there is."""
+    return next((arrays[name] for name in names if name in arrays), None)
+
+
+def npz_arrays(path: Path) -> dict[str, Tensor | str]:
+    """The arrays of a .npz file, text as text; DataError for a damaged one, one of objects, and one that unpacks to very much."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if (total := sum(part.file_size for part in packed.infolist())) > MOST_BYTES:
+                raise ValueError(f"it unpacks to {total:,} bytes")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: of_numpy(arrays[name]) for name in arrays.files}
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is refused: {error}.", "It should hold plain arrays, saved by numpy.savez.") from error
+
+
+def of_numpy(array: np.ndarray) -> Tensor | str:
+    """An array as a tensor, a text as text. TypeError for what is neither."""
+    return str(array) if array.dtype.kind == "U" else torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+
+
+def safetensors_arrays(path: Path) -> dict[str, Tensor | str]:
+    """The tensors of a .safetensors file; DataError for a damaged one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = (file.metadata() or {}).get(OURS)
+            tensors: dict[str, Tensor | str] = {name: file.get_tensor(name).clone() for name in list(file.keys())}
+            return tensors | ({} if told is None else {OURS: told})
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} is damaged: {error}.", "It should hold the tensors `images` and `labels`.") from error

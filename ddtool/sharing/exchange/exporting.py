@@ -1,0 +1,108 @@
+"""Sets of ours for others: a folder of images, .npz, .pt in the field's form, or a WebDataset.
+
+npz and pt hold every tensor to the bit with the description of exact.safetensors; the others hold 8-bit images.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ddtool.data.images import SyntheticSet
+from ddtool.errors import RunError, UsageError, did_you_mean
+from ddtool.runs.files import staged_folder
+from ddtool.runs.formats import set_parts
+from ddtool.sharing.exchange import pickles
+from ddtool.sharing.exchange.containers import OURS
+
+
+def export(synthetic: SyntheticSet, kind: str, out: Path, force: bool = False) -> Path:
+    """Write a set into the folder `out`; returns the file, or the folder of images.
+
+    kind: one of FORMATS. Raises UsageError for another one, RunError when the result is there and `force` does not replace it.
+    """
+    if kind not in FORMATS:
+        raise UsageError(f"Unknown format '{kind}'.", did_you_mean(kind, FORMATS, listed=True))
+    name, write = FORMATS[kind]
+    target = out / name.format(ipc=synthetic.ipc)
+    if target.exists() and not force:
+        raise RunError(f"{target} exists already.", "Replace it with --force.")
+    if kind == "folder":
+        with staged_folder(target, replacing=True) as temporary:
+            write(synthetic.to("cpu"), temporary)
+        return target
+    with staged_folder(out) as temporary:
+        write(synthetic.to("cpu"), temporary / target.name)
+    return target
+
+
+def write_npz(synthetic: SyntheticSet, path: Path) -> None:
+    """Write `images` (pixels), `labels` (soft, centred), `hard` (classes), and the description as text."""
+    tensors, told = set_parts(synthetic)
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+    with path.open("wb") as file:
+        np.savez(file, **arrays | {OURS: np.array(json.dumps(told))})
+
+
+def write_pt(synthetic: SyntheticSet, path: Path) -> None:
+    """Write `{'data': [[inputs, classes]]}`, as DatasetCondensation's code reads it, with our own tensors beside it.
+
+    The inputs are decoded, normalised, and whitened where the set says so: what networks train on.
+    """
+    tensors, told = set_parts(synthetic)
+    whole = synthetic.decoded()
+    data = [[whole.transform(whole.images).contiguous(), whole.hard]]
+    pickles.save(path, {"data": data, **tensors, OURS: json.dumps(told)})
+
+
+def write_images(synthetic: SyntheticSet, folder: Path) -> None:
+    """Write train/CLASS/NNNNN.png; classes without a name that can be one of a folder are all numbers."""
+    names = folder_names(synthetic.class_names)
+    for row, (image, label) in enumerate(zip(synthetic.pixels(), synthetic.hard.tolist(), strict=True)):
+        place = folder / "train" / names[label]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{row:06d}.png").write_bytes(png(image))
+
+
+def folder_names(class_names: tuple[str, ...]) -> list[str]:
+    """Names of folders for classes, told apart on every system: the classes' own where all of them can be, else numbers."""
+    plain = all(name == name.strip(". ") and not set(name) & set('/\\:*?"<>|') and name for name in class_names)
+    plain = plain and len({name.casefold() for name in class_names}) == len(class_names)
+    digits = len(str(len(class_names) - 1))
+    return list(class_names) if plain else [f"{i:0{digits}d}" for i in range(len(class_names))]
+
+
+def write_webdataset(synthetic: SyntheticSet, path: Path) -> None:
+    """Write a tar of NNNNNN.png, NNNNNN.cls (the class as a number) and NNNNNN.json (its name, soft label and scale)."""
+    rows = zip(synthetic.pixels(), synthetic.hard.tolist(), synthetic.labels.tolist(), strict=True)
+    with tarfile.open(path, "w") as tar:
+        for row, (image, label, soft) in enumerate(rows):
+            told = {"class": synthetic.class_names[label], "soft_label": soft, "label_scale": synthetic.label_scale}
+            parts = {"png": png(image), "cls": str(label).encode(), "json": json.dumps(told).encode()}
+            for ending, content in parts.items():
+                entry = tarfile.TarInfo(f"{row:06d}.{ending}")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+
+
+def png(image: Tensor) -> bytes:
+    """One image, uint8 (c, h, w), as PNG."""
+    from PIL import Image
+
+    array, out = image.numpy(), io.BytesIO()
+    Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))).save(out, "PNG")
+    return out.getvalue()
+
+
+FORMATS: dict[str, tuple[str, Callable[[SyntheticSet, Path], None]]] = {
+    "folder": ("ipc{ipc}", write_images),
+    "npz": ("ipc{ipc}.npz", write_npz),
+    "pt": ("ipc{ipc}.pt", write_pt),
+    "webdataset": ("ipc{ipc}.tar", write_webdataset),
+}
+"""By the name that `--format` takes: what is written into the folder, and how."""
