@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from ddtool.config import RunConfig, from_dict, layered, preset
 from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.errors import UsageError
@@ -173,7 +175,7 @@ def evaluate(
     baseline: bool = True,
     exact: bool = False,
     whiten: bool = True,
-    data: Mapping[str, Any] | None = None,
+    data: Mapping[str, JsonValue] | None = None,
     engine: Engine | None = None,
     report: Report | None = None,
     progress: bool | None = None,
@@ -207,7 +209,7 @@ def evaluate(
 
 
 def _sets_to_score(
-    run_or_set: str | Path | Run, ipc: int | None, stage: str | None, on: str | None, data: Mapping[str, Any],
+    run_or_set: str | Path | Run, ipc: int | None, stage: str | None, on: str | None, data: Mapping[str, JsonValue],
     report: Report,
 ) -> scoring.Found:  # fmt: skip
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
@@ -224,14 +226,14 @@ def _sets_to_score(
         return scoring.Found(None, [_foreign_set(str(run_or_set), on, data, report)])
 
 
-def _foreign_set(name: str, on: str | None, data: Mapping[str, Any], report: Report) -> SyntheticSet:
+def _foreign_set(name: str, on: str | None, data: Mapping[str, JsonValue], report: Report) -> SyntheticSet:
     """A set of others, read as the dataset `on` is; UsageError without one."""
     if not on:
         raise UsageError(f"{name} is a set of others: it does not say what to test on.", "Name it: --on DATASET.")
     return importing.foreign_set(name, _dataset(on, data, report), report)
 
 
-def _dataset(name: str, data: Mapping[str, Any], report: Report) -> ImageData:
+def _dataset(name: str, data: Mapping[str, JsonValue], report: Report) -> ImageData:
     """The training images of a dataset."""
     return scoring.load_target(RunConfig(dataset=name, data=dict(data)), report).train
 
@@ -248,7 +250,7 @@ def import_sets(
     *,
     on: str,
     force: bool = False,
-    data: Mapping[str, Any] | None = None,
+    data: Mapping[str, JsonValue] | None = None,
     report: Report = silent,
     **options: Any,
 ) -> list[Imported]:

@@ -14,7 +14,7 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -24,7 +24,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from ddtool.config import RunConfig, Values, from_dict, to_dict
-from ddtool.data.images import ImageData, SyntheticSet
+from ddtool.data.images import ImageData, Source, SyntheticSet
 from ddtool.data.whitening import Whitening
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.protocols import Score, ScoreKey
@@ -40,7 +40,7 @@ from ddtool.version import __version__
 
 STAGES = ("initial", "generated", "refined", "distilled")
 """What a set of a run may be at, first to last."""
-NOWHERE: Mapping[str, Any] = {}
+NOWHERE: Source = {}
 """The source of data that nobody described."""
 
 
@@ -69,7 +69,7 @@ class Run:
 
     @classmethod
     def create(
-        cls, folder: Path, config: RunConfig, engine: Engine, force: bool = False, source: Mapping[str, Any] = NOWHERE
+        cls, folder: Path, config: RunConfig, engine: Engine, force: bool = False, source: Source = NOWHERE
     ) -> "Run":
         """A new run on data from `source`; RunError when the folder is taken, unless `force` says to replace a run (and only a
         run)."""

@@ -254,7 +254,7 @@ def test_the_test_split_is_read_after_training(
 ) -> None:
     order: list[str] = []
     predict_ = evaluation.predict
-    monkeypatch.setattr(evaluation, "predict", lambda *a: order.append("test") or predict_(*a))
+    monkeypatch.setattr(evaluation, "predict", lambda *a, **b: order.append("test") or predict_(*a, **b))
 
     def listen(event: Event) -> None:
         order.append("trained" if isinstance(event, Done) else "step")
