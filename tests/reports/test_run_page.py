@@ -23,6 +23,7 @@ from ddtool.reports.layout import data_uri
 from ddtool.reports.pictures import MOST_CLASSES, MOST_VALUES, images_shown, pictures
 from ddtool.reports.run_page import write_page
 from ddtool.runs.run import Run
+from ddtool.sharing.describe import describe_run
 
 EVIL = 'x"><script>alert(1)</script>'
 
@@ -119,6 +120,15 @@ def test_a_damaged_or_earlier_run_shows_what_it_has(run: Run) -> None:
     for missing in ("Class by class", "Loss over steps", "All scores", "random real images"):
         assert missing not in page
     assert len(tree(page).findall(".//figure")) == 3 * 2
+
+
+def test_the_confusion_stays_in_the_run(run: Run) -> None:
+    assert all(score.confusion for score in run.noted().scores)
+    shared = describe_run(run, 0)
+    assert shared.sets[2].scores
+    assert not any(score.confusion for score in shared.sets[2].scores)
+    assert "confusion" not in json.dumps(shared.stated())
+    assert "started" not in json.dumps(shared.stated())
 
 
 def test_a_run_without_a_set_has_no_page(run: Run) -> None:
