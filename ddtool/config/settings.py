@@ -244,7 +244,7 @@ class EvalConfig:
     """How a synthetic set is scored."""
 
     protocol: str = "quick"
-    """quick (a short training, for a first look), frepo-mse or dsa-ce (the field's, full length)."""
+    """quick (a short training, for a first look), frepo-mse or dsa-ce (the field's, full length); several with commas."""
     arch: str = "convnet"
     """The network: convnet, convnet-wide, alexnet, vgg11, resnet18, mlp, lenet or vit, or one with another norm (vgg11-batch)."""
     seeds: AtLeastOne = 1
