@@ -66,7 +66,7 @@ def test_the_sdist_holds_what_a_build_and_a_test_need(sdist: Path) -> None:
     tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")}
     assert names >= SOURCES | CARDS | LICENCES | tests | {"pyproject.toml", "README.md", "Dockerfile", ".ci/run"}
     assert {"docker/requirements.lock", "docker/torch.lock"} <= names
-    kept = ("benchmarks", "ddtool", "docker", "docs", "hub_cards", "tests", ".ci", ".github")
+    kept = ("benchmarks", "ddtool", "docker", "docs", "examples", "hub_cards", "tests", ".ci", ".github")
     assert {name.partition("/")[0] for name in names if "/" in name} == set(kept)
     assert not {name for name in names if re.search(r"__pycache__|\.pyc$|(^|/)(dist|\.\w+_cache)/|^runs/", name)}
     assert sdist.stat().st_size < MEGABYTES_20

@@ -54,7 +54,7 @@ def command(
         list[str] | None, typer.Option(help="Names with commas between. Default: all.", rich_help_panel=GRID)
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, … of everything.", rich_help_panel=GRID)] = 3,
-    protocol: Annotated[str, typer.Option(help="Score by quick, frepo-mse or dsa-ce.")] = "quick",
+    protocol: Annotated[str, typer.Option(help="Score by quick, frepo-mse or dsa-ce; several with commas.")] = "quick",
     eval_seeds: Annotated[int, typer.Option(min=1, help="Fresh networks a job.")] = 1,
     generator: Annotated[
         str, typer.Option(help="Meta generator: bundled, scratch, a folder, or a Hub REPO[@revision].")
@@ -200,7 +200,9 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
 
     page = folder.path / PAGE
     data = {"folder": str(folder.path), "page": str(page), "failed": failed, **to_json(found)}
-    tables = rows_tables(found) + ([speedups_table(found)] if found.speedups else [])
+    several = bool(found.others)
+    tables = [table for one in found.by_protocol for table in rows_tables(one, several)]
+    tables += [speedups_table(one, several) for one in found.by_protocol if one.speedups]
     output.result(data, str(folder.path), tables)
     for note in notes(found):
         output.say(f"- {note}")
@@ -218,9 +220,9 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
         raise SystemExit(1)
 
 
-def rows_tables(found: "Comparison") -> "list[Table]":
+def rows_tables(found: "Comparison", several: bool) -> "list[Table]":
     """A table for each IPC, MGDD's rows last and bold, with a rule between groups; methods by the names that are typed."""
-    from ddtool.experiments.words import columns, line, per_class
+    from ddtool.experiments.words import columns, heading, line
 
     headers, tables = columns(found), []
     for ipc in found.ipcs():
@@ -229,16 +231,17 @@ def rows_tables(found: "Comparison") -> "list[Table]":
         for row, after in zip(rows, [*rows[1:], None], strict=True):
             ends = after is not None and after.group != row.group
             lines.append(([row.method, *line(row, headers)[1:]], "bold" if row.ours else None, ends))
-        tables.append(table(per_class(ipc), headers, lines))
+        tables.append(table(heading(found, ipc, several), headers, lines))
     return tables
 
 
-def speedups_table(found: "Comparison") -> "Table":
+def speedups_table(found: "Comparison", several: bool) -> "Table":
     """How much sooner MGDD is as accurate."""
     from ddtool.experiments.words import SPEEDUP_HEADERS, speedup_cells
 
     lines = [(speedup_cells(one), None, False) for one in found.speedups]
-    return table("until MGDD is as accurate", SPEEDUP_HEADERS, lines)
+    under = f", protocol {found.request.protocol}" if several else ""
+    return table(f"until MGDD is as accurate{under}", SPEEDUP_HEADERS, lines)
 
 
 def table(title: str, headers: Sequence[str], lines: "Sequence[Line]") -> "Table":

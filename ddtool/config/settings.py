@@ -246,7 +246,7 @@ class EvalConfig:
     enabled: bool = True
     """Whether a run scores its sets at its end; false leaves it to `ddtool evaluate`."""
     protocol: str = "quick"
-    """quick (a short training, for a first look), frepo-mse or dsa-ce (the field's, full length)."""
+    """quick (a short training, for a first look), frepo-mse or dsa-ce (the field's, full length); several with commas."""
     arch: str = "convnet"
     """The network: convnet, convnet-wide, alexnet, vgg11, resnet18, mlp, lenet or vit, or one with another norm (vgg11-batch)."""
     seeds: AtLeastOne = 1

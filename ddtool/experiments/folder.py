@@ -136,13 +136,14 @@ class Folder:
         return {job.name for job in grid.jobs if self.outcome(job, grid.request).state == "finished"}
 
     def outcome(self, job: Job, request: Request) -> Outcome:
-        """What is known of a job."""
+        """What is known of a job; its accuracy is by the first protocol of the request, and it is finished with all of them."""
         run = self.run(job)
         if is_run(run):
             try:
                 results = Run(run).noted()
                 if results.facts.finished:
-                    return finished(job, request, Run(run), results)
+                    first, *_ = [finished(job, one, Run(run), results) for one in request.by_protocol()]
+                    return first
             except (RunError, LookupError, ValueError) as error:
                 return Outcome(job, "failed", reason_of(f"its results cannot be used: {fault(error)}"))
         with contextlib.suppress(FileNotFoundError):

@@ -6,13 +6,14 @@ seconds, its peak memory and its failures are its own.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from ddtool.config import Values, merged
 from ddtool.errors import UsageError, did_you_mean
+from ddtool.evaluation.protocols import protocols_in
 from ddtool.methods import METHODS, Record, Variant
 
 NO_MORE_KEYS = ConfigDict(extra="forbid")
@@ -94,7 +95,7 @@ class Request:
     dataset: str
     """Alias, Hub id, path, or 'sample'."""
     protocol: str = "quick"
-    """How every set is scored."""
+    """How every set is scored; several with commas."""
     networks: Count = 1
     """Fresh networks a job."""
     published: bool = False
@@ -113,6 +114,10 @@ class Request:
     """Values of `RunConfig` for all jobs."""
     own: dict[str, Values] = field(default_factory=dict)
     """Values of `RunConfig` for the jobs of one method, by its name."""
+
+    def by_protocol(self) -> "list[Request]":
+        """The request with each of its protocols alone, in their order."""
+        return [replace(self, protocol=name) for name in protocols_in(self.protocol)]
 
     def settings_for(self, method: str) -> Values:
         """Values of `RunConfig` for the jobs of a method: sections that are of other methods alone are left out."""

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from ddtool.config import PRESETS, RunConfig, Values, from_dict, merged, preset
 from ddtool.data.images import Source
 from ddtool.errors import UsageError, did_you_mean
-from ddtool.evaluation.protocols import check_protocol
+from ddtool.evaluation.protocols import protocols_in
 from ddtool.events import Report, silent
 from ddtool.experiments.grid import Job, Request, entry_of, known_methods, plain
 from ddtool.pipeline.plan import check_config, check_given, check_start
@@ -25,7 +25,7 @@ def check(request: Request, jobs: Sequence[Job], device_type: str, report: Repor
     """Refuse what any job would refuse at its start; this leaves the dataset decoded, too.
 
     Returns what the dataset is, as `ImageData.source`. Raises the job's UsageError or DataError."""
-    check_protocol(request.protocol)
+    protocols_in(request.protocol)
     for name in request.own:
         if name not in known_methods():
             raise UsageError(f"Unknown method '{name}'.", did_you_mean(name, known_methods(), listed=True))

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -20,11 +20,11 @@ from ddtool.experiments.words import (
     SPEEDUP_HEADERS,
     columns,
     dataset_name,
+    heading,
     lead,
     line,
     notes,
     overview,
-    per_class,
     speedup_cells,
     title,
 )
@@ -77,7 +77,8 @@ def files(found: Comparison, folder: Folder) -> dict[str, bytes]:
 
 def to_json(found: Comparison) -> Values:
     """Everything, as plain JSON values."""
-    return {
+    others: Values = {"others": [to_json(one) for one in found.others]} if found.others else {}
+    return others | {
         "request": values_of(found.request),
         "rows": [ROW.dump_python(row, mode="json") for row in found.rows],
         "speedups": [
@@ -103,8 +104,9 @@ def to_csv(found: Comparison) -> str:
     out = io.StringIO()
     names = [f.name for f in fields(Row) if f.name != "jobs"]
     writer = csv.writer(out)
-    writer.writerow(names)
-    writer.writerows([getattr(row, name) for name in names] for row in found.rows)
+    writer.writerow(["protocol", *names])
+    for one in found.by_protocol:
+        writer.writerows([one.request.protocol, *(getattr(row, name) for name in names)] for row in one.rows)
     return out.getvalue()
 
 
@@ -113,15 +115,19 @@ def to_csv(found: Comparison) -> str:
 
 def to_markdown(found: Comparison) -> str:
     """The tables for a README or an issue."""
-    headers = columns(found)
+    headers, several = columns(found), bool(found.others)
     lines = [f"# {in_markdown(title(found))}", "", in_markdown(lead(found)), ""]
-    lines += markdown_table(overview_headers(found), overview_rows(found))
-    for ipc in found.ipcs():
-        lines += ["", f"## {per_class(ipc)}", ""]
-        lines += markdown_table(headers, rows_of(found, ipc))
-    if found.speedups:
-        lines += ["", "## Until MGDD is as accurate", "", *markdown_head(SPEEDUP_HEADERS)]
-        lines += [markdown_row(speedup_cells(one)) for one in found.speedups]
+    for one in found.by_protocol:
+        lines += ["", f"## Protocol {one.request.protocol}", ""] if several else []
+        lines += markdown_table(overview_headers(one), overview_rows(one))
+    for ipc, one in product(found.ipcs(), found.by_protocol):
+        lines += ["", f"## {heading(one, ipc, several)}", ""]
+        lines += markdown_table(headers, rows_of(one, ipc))
+    for one in found.by_protocol:
+        if one.speedups:
+            under = f", protocol {one.request.protocol}" if several else ""
+            lines += ["", f"## Until MGDD is as accurate{under}", "", *markdown_head(SPEEDUP_HEADERS)]
+            lines += [markdown_row(speedup_cells(speedup)) for speedup in one.speedups]
     return "\n".join([*lines, "", *(f"- {in_markdown(note)}" for note in notes(found))]) + "\n"
 
 
@@ -158,16 +164,19 @@ def in_markdown(text: str) -> str:
 
 def to_html(found: Comparison, light: bytes | None, dark: bytes | None, images: Gallery) -> str:
     """One page that needs nothing beside itself. light, dark: the plot for either kind of screen, as SVG."""
-    tables = [(per_class(ipc), rows_of(found, ipc)) for ipc in found.ipcs()]
+    every, several = found.by_protocol, bool(found.others)
+    tables = [(heading(one, ipc, several), rows_of(one, ipc)) for ipc, one in product(found.ipcs(), every)]
     return page(
         TEMPLATE,
         title=title(found),
         lead=lead(found),
-        overview=(overview_headers(found), groups(overview_rows(found))),
+        overviews=[(one.request.protocol, overview_headers(one), groups(overview_rows(one))) for one in every],
         plot={"light": light and in_base64(light), "dark": dark and in_base64(dark), "alt": alternative(found)},
-        speedups=(SPEEDUP_HEADERS, [speedup_cells(one) for one in found.speedups]),
+        speedups=[
+            (one.request.protocol, SPEEDUP_HEADERS, [speedup_cells(speedup) for speedup in one.speedups]) for one in every
+        ],
         headers=columns(found),
-        tables=[(heading, groups(rows)) for heading, rows in tables],
+        tables=[(words, groups(rows)) for words, rows in tables],
         images=images,
         notes=notes(found),
     )  # fmt: skip
@@ -211,17 +220,22 @@ def rows_of(found: Comparison, ipc: int) -> list[TextRow]:
 
 def panels(*comparisons: Comparison) -> list[Panel]:
     """Accuracy over seconds for each dataset and IPC where a method with a budget has a score."""
-    return [panel for found in comparisons for ipc in found.ipcs() for panel in panel_of(found, ipc)]
+    return [
+        panel
+        for found in comparisons
+        for ipc, one in product(found.ipcs(), found.by_protocol)
+        for panel in panel_of(one, ipc, bool(found.others))
+    ]
 
 
-def panel_of(found: Comparison, ipc: int) -> Iterator[Panel]:
+def panel_of(found: Comparison, ipc: int, several: bool = False) -> Iterator[Panel]:
     """The panel of one IPC, if there is a line to show."""
     rows = [row for row in found.rows if row.ipc == ipc and row.accuracy is not None]
     timed = [row for row in rows if row.budget]
     lines = tuple(line_of(list(members)) for _, members in groupby(timed, key=lambda row: row.method))
     levels = tuple(Level(short_title(row), row.accuracy or 0.0) for row in rows if not row.budget)
     if lines:
-        yield Panel(dataset_name(found.request), per_class(ipc), lines, levels)
+        yield Panel(dataset_name(found.request), heading(found, ipc, several), lines, levels)
 
 
 def line_of(rows: Sequence[Row]) -> Line:

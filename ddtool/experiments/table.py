@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ddtool.experiments.folder import Folder, Outcome
-from ddtool.experiments.grid import MaybeBudget, Request, entries, entry_of
+from ddtool.experiments.grid import Grid, MaybeBudget, Request, entries, entry_of
 
 PLAIN, OURS = "plain pixels", "MGDD"
 """The groups of a table beside those of methods that store several images in the place of one."""
@@ -82,6 +82,13 @@ class Comparison:
     """Where the finished jobs ran."""
     shared: bool
     """Whether jobs ran beside each other on one device."""
+    others: tuple["Comparison", ...] = ()
+    """The same jobs by the further protocols of the request; `request` names the first one alone, where there are several."""
+
+    @property
+    def by_protocol(self) -> tuple["Comparison", ...]:
+        """The comparison by each protocol."""
+        return (self, *self.others)
 
     @property
     def waiting(self) -> int:
@@ -95,6 +102,12 @@ class Comparison:
 def gather(folder: Folder) -> Comparison:
     """What the jobs in a folder have come to so far; RunError when it is no comparison's."""
     grid = folder.read()
+    first, *rest = [by_one_protocol(folder, replace(grid, request=one)) for one in grid.request.by_protocol()]
+    return replace(first, others=tuple(rest))
+
+
+def by_one_protocol(folder: Folder, grid: Grid) -> Comparison:
+    """The comparison by the one protocol of the grid's request."""
     outcomes = [folder.outcome(job, grid.request) for job in grid.jobs]
     done = [outcome for outcome in outcomes if outcome.state == "finished"]
     adapting = sum(entry_of(outcome.job.method).method.has_generator for outcome in done)

@@ -38,10 +38,16 @@ def per_class(ipc: int) -> str:
     return f"{count(ipc, 'image')} per class"
 
 
+def heading(found: Comparison, ipc: int, several: bool) -> str:
+    """The heading of a table: the IPC, and the protocol where there are several."""
+    return per_class(ipc) + (f", protocol {found.request.protocol}" if several else "")
+
+
 def lead(found: Comparison) -> str:
     """One line on the conditions."""
-    request = found.request
-    return f"Protocol {request.protocol}, {networks(request)} a job; {', '.join(found.devices) or 'nothing is finished yet'}."
+    request, names = found.request, [one.request.protocol for one in found.by_protocol]
+    which = f"Protocol{'s' * (len(names) > 1)} {' and '.join(names)}"
+    return f"{which}, {networks(request)} a job; {', '.join(found.devices) or 'nothing is finished yet'}."
 
 
 def networks(request: Request) -> str:

@@ -12,7 +12,7 @@ from ddtool.config import RunConfig, Values, to_dict
 from ddtool.data.batches import usual_batch
 from ddtool.data.images import ImageData, Source
 from ddtool.errors import RunError, UsageError
-from ddtool.evaluation.protocols import check_protocol
+from ddtool.evaluation.protocols import protocols_in
 from ddtool.events import Report, silent
 from ddtool.models import registry
 from ddtool.models.convnet import known_norm
@@ -47,7 +47,7 @@ GENERATOR_FILES = (
 
 def check_config(config: RunConfig) -> None:
     """UsageError for values that no run can use, before anything is loaded."""
-    check_protocol(config.evaluate.protocol)
+    protocols_in(config.evaluate.protocol)
     registry.find(config.evaluate.arch)
     if config.baseline or methods.find(config.method).settings is not None:
         methods.settings_of(config.method, config.baseline)

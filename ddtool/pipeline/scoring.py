@@ -24,6 +24,7 @@ from ddtool.evaluation.protocols import (
     Score,
     check_protocol,
     protocol_of,
+    protocols_in,
 )
 from ddtool.events import Report, silent
 from ddtool.models.registry import DEFAULT, find
@@ -114,14 +115,15 @@ def score_set(session: Session, synthetic: SyntheticSet, target: Target) -> None
 
 
 def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement]:
-    """What a run measures of a set: the protocol, the cheap guide, and for a set that is learned what rounding costs by that
+    """What a run measures of a set: the protocols, the cheap guide, and for a set that is learned what rounding costs by that
     guide and, where it is to be whitened, what it is worth to those who do not."""
     chosen, guide = config.evaluate, Measurement(KERNEL_RIDGE, 3)
-    main = Measurement(chosen.protocol, chosen.seeds, arch=chosen.arch)
-    wanted = [guide, main] if chosen.kernel_ridge else [main]
+    main = [Measurement(protocol, chosen.seeds, arch=chosen.arch) for protocol in protocols_in(chosen.protocol)]
+    wanted = [guide, *main] if chosen.kernel_ridge else main
     if synthetic.stage in ("refined", "distilled"):
-        wanted += [replace(guide, pixels=EXACT)] if chosen.kernel_ridge else []
-        wanted += [replace(main, inputs=NOT_WHITENED)] if synthetic.whitening and chosen.without_whitening else []
+        wanted = [*wanted, *([replace(guide, pixels=EXACT)] if chosen.kernel_ridge else [])]
+        unseen = synthetic.whitening and chosen.without_whitening
+        wanted = [*wanted, *(replace(one, inputs=NOT_WHITENED) for one in main if unseen)]
     return by_its_own_rate(wanted, synthetic)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ddtool.config import EvalConfig, RunConfig
 from ddtool.data.images import ImageData, SyntheticSet, draw_per_class, one_hot, real_images
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DivergedError, UsageError
@@ -564,3 +565,14 @@ def test_a_learned_learning_rate_is_a_row_beside_the_fields(
         train_and_test(plain, toy_test, "dsa-ce-lr", engine)
     with pytest.raises(UsageError, match="Unknown evaluation protocol"):
         check_protocol("dsa-ce-lr")  # no run or comparison is scored by it alone
+
+
+def test_a_run_is_scored_by_each_of_its_protocols(toy: ImageData) -> None:
+    config = RunConfig(evaluate=EvalConfig(protocol="tiny-ce, tiny-mse", seeds=2, kernel_ridge=False))
+    plain = real_images(toy, draw_per_class(toy, 1, rng()), True)
+    assert [(one.protocol, one.seeds) for one in scoring.measurements(plain, config)] == [
+        ("tiny-ce", 2),
+        ("tiny-mse", 2),
+    ]
+    with pytest.raises(UsageError, match="Unknown evaluation protocol"):
+        scoring.measurements(plain, RunConfig(evaluate=EvalConfig(protocol="tiny-ce,tinny")))

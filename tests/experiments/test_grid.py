@@ -179,3 +179,11 @@ def test_control_rows_have_fitted_labels() -> None:
     mgdd = options_of(REQUEST, job("mgdd"))["--set"]
     assert fitted["--set"]["baseline.fit_networks"] == mgdd["fit.networks"]
     assert job("herding+labels").name == "herding+labels-ipc10-seed0"
+
+
+def test_several_protocols_are_checked_and_passed_on(data: Path) -> None:
+    several = replace(REQUEST, protocol="quick,dsa-ce")
+    assert options_of(several, job("dm"))["--protocol"] == "quick,dsa-ce"
+    assert [one.protocol for one in several.by_protocol()] == ["quick", "dsa-ce"]
+    with pytest.raises(UsageError, match="Unknown evaluation protocol 'dsa'"):
+        jobs.check(replace(REQUEST, dataset=str(data), protocol="quick,dsa"), [Job("random", 1, None, None, 0)], "cpu")

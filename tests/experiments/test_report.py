@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from fake_jobs import REQUEST, A, finish, job
+from fake_jobs import REQUEST, A, B, finish, job
 
 from ddtool.experiments import report
 from ddtool.experiments.folder import Folder
@@ -151,3 +151,29 @@ def test_panels_dataset_by_dataset_and_ipc_by_ipc(tmp_path: Path) -> None:
         found.append(gather(folder))
     shown = [(panel.dataset, panel.title) for panel in panels(*found)]  # of a selection alone there is no line
     assert shown == [(name, f"{n} per class") for name in ("cifar10", "mnist") for n in ("1 image", "10 images")]
+
+
+def test_every_table_is_there_for_every_protocol(folder: Folder) -> None:
+    """A job is finished when it has a score by each; its place in the second table is by the second one."""
+    request = replace(REQUEST, protocol="quick,dsa-ce")
+    folder.add(request, [A, B, job("mgdd", 100)], False)
+    for one, accuracy in ((A, 40.0), (job("mgdd", 100), 60.0)):
+        finish(folder, one, accuracy)
+        path = folder.run(one) / "results.json"
+        results = json.loads(path.read_text())
+        (score,) = results["scores"]
+        results["scores"].append(score | {"protocol": "dsa-ce", "mean": accuracy - 15})
+        path.write_text(json.dumps(results))
+    finish(folder, B, 41)  # by the first protocol alone
+    found = render(folder)
+    rows = [[(row.accuracy, row.seeds, row.failed) for row in one.rows] for one in found.by_protocol]
+    assert rows == [[(40.5, 2, 0), (60, 1, 0)], [(25, 1, 1), (45, 1, 0)]]
+    markdown = (folder.path / "results.md").read_text()
+    assert markdown.count("protocol quick") == markdown.count("protocol dsa-ce") >= 2
+    page = (folder.path / "report.html").read_text()
+    assert "protocol dsa-ce" in page
+    lines = (folder.path / "results.csv").read_text().splitlines()
+    assert {line.split(",")[0] for line in lines[1:]} == {"quick", "dsa-ce"}
+    said = json.loads((folder.path / "results.json").read_text())
+    assert said["others"][0]["request"]["protocol"] == "dsa-ce"
+    assert folder.outcome(B, request).state == "failed"  # it is scored again

@@ -1,0 +1,68 @@
+"""Replay memory in continual learning: classes come task by task, and of earlier tasks only a memory of a few images is kept.
+
+    python examples/replay_memory.py runs/cifar10 --ipc 10 --tasks 5 --steps 500
+
+The memory holds the images of a distilled set, or as many random real ones. Prints the accuracy on all classes seen so far
+after each task for both. (The set was distilled for all classes at once: in earnest each task distils its own.)
+"""
+
+import argparse
+
+import torch
+from torch.nn import functional as F
+
+from ddtool.data.images import ImageData, SyntheticSet
+from ddtool.evaluation.measure import kind_of
+from ddtool.evaluation.protocols import PROTOCOLS
+from ddtool.models.convnet import initialise
+from ddtool.pipeline.scoring import load_target, random_subset
+from ddtool.runs.run import Run
+
+
+def learn(memory: SyntheticSet, train: ImageData, test: ImageData, tasks: int, steps: int) -> list[float]:
+    """Train one network on the tasks, one after the other, each beside the memory of those before; accuracy after each."""
+    rng, inputs = torch.Generator().manual_seed(0), memory.transform
+    net = kind_of("convnet", PROTOCOLS["dsa-ce"]).build(train.shape, train.num_classes)
+    initialise(net, rng, "torch")
+    optimiser, kept = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9), memory.decoded()
+    accuracies, seen = [], torch.tensor([], dtype=torch.long)
+    for classes in torch.arange(train.num_classes).chunk(tasks):
+        new = torch.isin(train.labels, classes).nonzero().flatten()
+        old = torch.isin(kept.hard, seen).nonzero().flatten()
+        for _ in range(steps):
+            rows = new[torch.randint(len(new), (64,), generator=rng)]
+            X, y = inputs(train.images[rows]), train.labels[rows]
+            if len(old):
+                again = old[torch.randint(len(old), (64,), generator=rng)]
+                X, y = torch.cat([X, inputs(kept.images[again])]), torch.cat([y, kept.hard[again]])
+            optimiser.zero_grad()
+            F.cross_entropy(net(X), y).backward()
+            optimiser.step()
+        seen = torch.cat([seen, classes])
+        judged = torch.isin(test.labels, seen).nonzero().flatten()
+        with torch.no_grad():
+            guesses = torch.cat([net(inputs(test.images[part]))[:, seen].argmax(1) for part in judged.split(500)])
+        accuracies.append(100 * float((seen[guesses] == test.labels[judged]).double().mean()))
+    return accuracies
+
+
+def main(words: list[str] | None = None) -> dict[str, list[float]]:
+    """Learn with both memories; print and return the accuracies after each task."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--tasks", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=500)
+    chosen = parser.parse_args(words)
+    run = Run.open(chosen.run)
+    target = load_target(run.config(), lambda event: None)
+    small, test = run.load_set(chosen.ipc).rounded(), target.test()
+    memories = {"set": small, "random": random_subset(target.train, small, 0)}
+    found = {name: learn(memory, target.train, test, chosen.tasks, chosen.steps) for name, memory in memories.items()}
+    for name, accuracies in found.items():
+        print(f"{name:8}", *(f"{accuracy:5.1f}" for accuracy in accuracies))
+    return found
+
+
+if __name__ == "__main__":
+    main()

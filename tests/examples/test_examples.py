@@ -1,0 +1,66 @@
+"""The scripts of examples/ at small size."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import tiny
+import torch
+
+from ddtool.data.images import draw_pool, real_images
+from ddtool.pipeline.scoring import load_target
+from ddtool.runs.formats import write_set
+from ddtool.runs.run import Run
+
+EXAMPLES = tiny.ROOT / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    tiny.shorten_protocols(monkeypatch)
+    data = tiny.image_folder(tmp_path / "clothes", side=32)
+    settings = {"evaluate": {"baseline": False, "kernel_ridge": False}}
+    return tiny.adapt(data, tmp_path / "run", settings=settings, generator="bundled", method="random")
+
+
+def test_architecture_search(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    script = example("architecture_search")
+    assert script.spearman([1, 5, 3], [10, 30, 20]) == pytest.approx(1)
+    assert script.spearman([1, 5, 3], [30, 10, 20]) == pytest.approx(-1)
+    assert script.spearman([1, 1, 2], [5, 5, 9]) == pytest.approx(1)
+    words = [str(run.folder), "--ipc", "2", "--real-ipc", "4", "--protocol", "quick", "--networks", "convnet,mlp,lenet"]
+    assert all(-1 <= value <= 1 for value in script.main(words).values())
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_replay_memory(run: Run) -> None:
+    found = example("replay_memory").main([str(run.folder), "--ipc", "2", "--tasks", "3", "--steps", "5"])
+    assert set(found) == {"set", "random"}
+    assert all(len(accuracies) == 3 and accuracies[0] == 100 for accuracies in found.values())  # one class is no choice
+
+
+def test_a_network_without_ddtool(tmp_path: Path) -> None:
+    from ddtool.config import RunConfig
+
+    text = (EXAMPLES / "train_without_ddtool.py").read_text(encoding="utf-8")
+    assert not re.search(r"^\s*(import|from) ddtool", text, re.MULTILINE)
+    train = load_target(RunConfig(dataset="sample"), lambda event: None).train
+    write_set(tmp_path / "exact.safetensors", real_images(train, draw_pool(train, 10, 0), True).scaled())
+    (test,) = (tiny.SAMPLE / "data").glob("test-*")
+    before = torch.get_rng_state()
+    try:
+        accuracy = example("train_without_ddtool").main(str(tmp_path / "exact.safetensors"), str(test), steps=60)
+    finally:
+        torch.set_rng_state(before)
+    assert accuracy > 30  # of ten classes; chance is 10
