@@ -19,7 +19,13 @@ import ddtool
 
 METHODS = ("mgdd", "random", "herding", "dm", "dc", "dsa", "idc", "mtt", "frepo")
 SETTINGS: dict[str, dict[str, Any]] = {
-    "mgdd": {"adapt": {"steps": 4}, "refine": {"steps": 4}, "labels": {"images": 1000}, "fit": {"networks": 2}},
+    "mgdd": {
+        "features": {"width": 128},
+        "adapt": {"steps": 4},
+        "refine": {"steps": 4},
+        "labels": {"images": 1000, "width": 128},
+        "fit": {"networks": 2},
+    },
     "mtt": {"steps": 2, "experts": 1, "expert_epochs": 3, "expert_images": 500, "start_before": 1, "student_steps": 2},
     "dm": {"steps": 2, "real_batch": 8},
     "dc": {"steps": 2, "real_batch": 8},

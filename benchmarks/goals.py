@@ -126,7 +126,7 @@ def scored(folder: Path, ipc: str, row: Row, arch: str, args: argparse.Namespace
         ipc,
         "--protocol",
         args.protocol,
-        "--seeds",
+        "--eval-seeds",
         str(args.networks),
         "--arch",
         arch,

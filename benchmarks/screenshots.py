@@ -1,17 +1,21 @@
-"""The README's pictures of a terminal, docs/images/*.svg, from what the commands really show in one of 80 columns.
+"""Pictures for the docs, in docs/images/: of a terminal of 80 columns (SVG), and of the pages that Chromium shows (PNG).
 
-python benchmarks/screenshots.py        # minutes: the run in it is made
+python benchmarks/screenshots.py                                  # minutes: the runs in them are made
+python benchmarks/screenshots.py --run RUN --comparison FOLDER    # pages of what is there already, and no terminal
 """
 
+import argparse
 import os
 import pty
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
@@ -20,7 +24,12 @@ IMAGES = Path(__file__).parent.parent / "docs" / "images"
 COMMANDS = {
     "adapt": "ddtool adapt sample --ipc 10 --steps 100 --refine-steps 1000 --out runs/sample",
 }
+COMPARISON = "ddtool compare sample --ipc 1 --steps 40,120 --methods random,dm,idc,mgdd --seeds 1 --out runs/compare"
 COLUMNS = 80
+WINDOWS = {"report": (1180, 1330), "comparison": (1180, 1370)}
+"""Pixels of the pages' pictures by name."""
+COLOURS = 128
+"""Of a page's picture, so that it stays small."""
 SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -58,12 +67,41 @@ def picture(command: str, output: str) -> str:
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("Fira Code", "Fira Code, Menlo, Consolas")
 
 
+def page_picture(name: str, folder: Path) -> None:
+    """Write what Chromium shows of the top of a folder's report.html."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        raise SystemExit("No Chromium here.")
+    width, height = WINDOWS[name]
+    with tempfile.TemporaryDirectory() as temporary:
+        shot = Path(temporary) / "page.png"
+        words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={width},{height}"]
+        page = (folder / "report.html").resolve().as_uri()
+        subprocess.run([browser, *words, f"--screenshot={shot}", page], check=True, capture_output=True)
+        with Image.open(shot) as image:
+            image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                IMAGES / f"{name}.png", optimize=True
+            )
+
+
 def main() -> None:
-    """Run the commands in an empty folder, one after the other, and write their pictures."""
+    """Make the runs in an empty folder, unless they are named, and the pictures of what they show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--comparison", type=Path)
+    args = parser.parse_args()
     IMAGES.mkdir(parents=True, exist_ok=True)
+    if args.run or args.comparison:
+        for name, folder in (("report", args.run), ("comparison", args.comparison)):
+            if folder:
+                page_picture(name, folder)
+        return
     with tempfile.TemporaryDirectory() as folder:
         for name, command in COMMANDS.items():
             (IMAGES / f"{name}.svg").write_text(picture(command, output_of(command, Path(folder))), encoding="utf-8")
+        page_picture("report", Path(folder) / "runs" / "sample")
+        output_of(COMPARISON, Path(folder))
+        page_picture("comparison", Path(folder) / "runs" / "compare")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ def main() -> None:
     """Run the command line."""
     from ddtool.cli.app import app
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a pipe on Windows does not take every character
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # terminals and pipes of other encodings do not take every character
     app(prog_name="ddtool")
 
 

@@ -1,18 +1,19 @@
 """The Python API: what the commands do, in one call each."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from ddtool.config import RunConfig, from_dict, layered, preset
 from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.errors import UsageError
 from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
 from ddtool.events import Event, Note, Report, silent
-from ddtool.exchange import exporting, importing
-from ddtool.exchange.importing import Imported, ImportOptions
 from ddtool.experiments import sweep as sweeps
 from ddtool.hub import download, generators, names
 from ddtool.hub.access import Access, asked
@@ -22,14 +23,18 @@ from ddtool.pipeline import plan, scoring, speed
 from ddtool.pipeline.adapt import adapt as adapt_and_make
 from ddtool.pipeline.distil import distil
 from ddtool.pipeline.generate import generate as generate_set
+from ddtool.pipeline.moved import follow
 from ddtool.pipeline.session import Session
-from ddtool.progress import shown
+from ddtool.reports.progress import shown
+from ddtool.reports.run_page import write_page
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 from ddtool.sharing import pull as pulling
 from ddtool.sharing import push as pushing
 from ddtool.sharing import sets as shared_sets
+from ddtool.sharing.exchange import exporting, importing
+from ddtool.sharing.exchange.importing import Imported, ImportOptions
 from ddtool.sharing.found import NotOursError
 from ddtool.sharing.options import Options
 from ddtool.sharing.parcels import PlannedRepo
@@ -73,7 +78,7 @@ def adapt(
     chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
     with shown(report, progress) as listener:
         config = resolve(engine, preset_name, settings or {}, chosen, report=listener)
-        run = start(config, Path(out) if out else default_folder(config), engine, force, listener)
+        run = start(config, Path(out).expanduser() if out else default_folder(config), engine, force, listener)
         work(run, engine, listener)
         if push_to:
             push(run, push_to, pool=pool, report=listener)
@@ -85,18 +90,26 @@ def work(run: Run, engine: Engine, report: Report) -> None:
     session = Session(run.config(), run, engine, recorded(run, report))
     bring_to_its_end = adapt_and_make if session.method.has_generator else distil
     bring_to_its_end(session)
+    write_page(run)
 
 
 def resume(
-    folder: str | Path, *, engine: Engine | None = None, report: Report | None = None, progress: bool | None = None
+    folder: str | Path,
+    *,
+    moved: str | Path | None = None,
+    engine: Engine | None = None,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> Run:
     """Go on with an unfinished run; on the CPU the result is the same, bit for bit, as without the interruption.
 
+    moved: where its local data is now, if that has moved (DataError unless it is the same data);
     report, progress: as in `adapt`.
     """
-    run = Run.open(Path(folder))
+    run = Run.open(Path(folder).expanduser())
     run.sweep()
     with shown(report, progress) as listener:
+        follow(run, moved, f"ddtool adapt --resume {shlex.quote(str(folder))}", listener)
         work(run, engine or Engine.choose(), listener)
     return run
 
@@ -154,6 +167,7 @@ def evaluate(
     ipc: int | None = None,
     stage: str | None = None,
     on: str | None = None,
+    moved: str | Path | None = None,
     protocol: str | Sequence[str] = "frepo-mse",
     arch: str | Sequence[str] = "convnet",
     seeds: int = 3,
@@ -161,7 +175,7 @@ def evaluate(
     baseline: bool = True,
     exact: bool = False,
     whiten: bool = True,
-    data: Mapping[str, Any] | None = None,
+    data: Mapping[str, JsonValue] | None = None,
     engine: Engine | None = None,
     report: Report | None = None,
     progress: bool | None = None,
@@ -171,7 +185,8 @@ def evaluate(
     A set of others is scored too, with `on`: a Hub dataset or parquet with the columns image and label or soft_label, a
     safetensors file with images and labels, a folder of images by class, a WebDataset.
 
-    on: the dataset to test on (default: the run's);  stage: initial, generated or refined (default: the final one);
+    on: the dataset to test on (default: the run's);  moved: where the run's local data is now, if that has moved (DataError
+    unless it is the same data);  stage: initial, generated or refined (default: the final one);
     protocol: one of `ddtool.evaluation.protocols.PROTOCOLS`, or kernel-ridge;  arch: one of `ddtool.models.registry.NETWORKS`,
     with its usual norm layer or one that is named (vgg11-batch). Of both several can be asked for, and each pair is scored;
     baseline: score as many random real images too;  exact: train on the pixels before they were rounded to 8 bits;
@@ -180,16 +195,21 @@ def evaluate(
     report, progress: as in `adapt`. Scores of a run are recorded in its results.json.
     """
     scoring.check_stage(stage)
+    if on and moved:
+        raise UsageError("--on and --data exclude each other.", "--data is for the set's own dataset, if it has moved.")
     seen = (EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
     with shown(report, progress) as listener:
         judge = scoring.Judge(seed, engine or Engine.choose(), listener)
         found = _sets_to_score(run_or_set, ipc, stage, on, data or {}, listener)
-        return scoring.evaluate(found, wanted, judge, on=on, baseline=baseline, data=data or {})
+        if found.run and not on:
+            follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", listener)
+            moved = None
+        return scoring.evaluate(found, wanted, judge, on=on, moved=moved, baseline=baseline, data=data or {})
 
 
 def _sets_to_score(
-    run_or_set: str | Path | Run, ipc: int | None, stage: str | None, on: str | None, data: Mapping[str, Any],
+    run_or_set: str | Path | Run, ipc: int | None, stage: str | None, on: str | None, data: Mapping[str, JsonValue],
     report: Report,
 ) -> scoring.Found:  # fmt: skip
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
@@ -206,14 +226,14 @@ def _sets_to_score(
         return scoring.Found(None, [_foreign_set(str(run_or_set), on, data, report)])
 
 
-def _foreign_set(name: str, on: str | None, data: Mapping[str, Any], report: Report) -> SyntheticSet:
+def _foreign_set(name: str, on: str | None, data: Mapping[str, JsonValue], report: Report) -> SyntheticSet:
     """A set of others, read as the dataset `on` is; UsageError without one."""
     if not on:
         raise UsageError(f"{name} is a set of others: it does not say what to test on.", "Name it: --on DATASET.")
     return importing.foreign_set(name, _dataset(on, data, report), report)
 
 
-def _dataset(name: str, data: Mapping[str, Any], report: Report) -> ImageData:
+def _dataset(name: str, data: Mapping[str, JsonValue], report: Report) -> ImageData:
     """The training images of a dataset."""
     return scoring.load_target(RunConfig(dataset=name, data=dict(data)), report).train
 
@@ -230,7 +250,7 @@ def import_sets(
     *,
     on: str,
     force: bool = False,
-    data: Mapping[str, Any] | None = None,
+    data: Mapping[str, JsonValue] | None = None,
     report: Report = silent,
     **options: Any,
 ) -> list[Imported]:
@@ -238,7 +258,7 @@ def import_sets(
 
     on: the dataset that they were made from: its classes, and where the field's code normalises it its mean and std;
     data: reading options of that dataset;  force: replace sets in `out`;  options: fields of
-    `ddtool.exchange.importing.ImportOptions`, for what the file does not say. No code in a file is ever run.
+    `ddtool.sharing.exchange.importing.ImportOptions`, for what the file does not say. No code in a file is ever run.
     Raises DataError, UsageError or RunError.
     """
     like = _dataset(on, data or {}, report)
@@ -284,7 +304,8 @@ def push(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     force_download: bool = False,
-    report: Report = silent,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> list[Pushed]:
     """Push a finished run to the model repo `repo` and the dataset repo `repo`-ddtool, or a meta `generator` to `repo`.
 
@@ -297,7 +318,8 @@ def push(
     dataset_repo: where the sets go;  force: replace another generator, other sets, or files that are not of ddtool;
     overwrite_card: write ddtool's part of a README.md anew though a person has changed it (words beside it always stay);
     commit_message: the title of the commits;  tag: a name for these commits, new in each repo;  collection: the slug of a
-    collection on the Hub, to which the repos are added;  token, cache_dir, force_download: as `load_set` has them.
+    collection on the Hub, to which the repos are added;  token, cache_dir, force_download: as `load_set` has them;
+    report, progress: as in `adapt`.
     """
     options = Options(
         private=private,
@@ -312,8 +334,8 @@ def push(
         tag=tag,
         collection=collection,
     )
-    with asked(Access(token, cache_dir, force_download)):
-        return pushing.push(run, generator, repo, options, report)
+    with asked(Access(token, cache_dir, force_download)), shown(report, progress) as listener:
+        return pushing.push(run, generator, repo, options, listener)
 
 
 def plan_push(
@@ -334,23 +356,25 @@ def pull(
     cache_dir: str | Path | None = None,
     force_download: bool = False,
     local_files_only: bool = False,
-    report: Report = silent,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> Path:
     """Bring a repo[@revision] of `push` here: a run, a meta generator or synthetic sets; returns its folder.
 
     out: default runs/NAME, generators/NAME or sets/NAME;  with_sets: into a run also the sets of the dataset repo that it names,
     and their scores;  force: replace what was pulled there before;  revision, token, cache_dir, force_download,
-    local_files_only: as `load_set` has them. Everything that comes is checked; HubError for what is refused.
+    local_files_only: as `load_set` has them;  report, progress: as in `adapt`. Everything that comes is checked; HubError for
+    what is refused.
     """
-    with asked(Access(token, cache_dir, force_download, local_files_only)):
-        return pulled(at_revision(repo, revision), out=out, with_sets=with_sets, force=force, report=report).path
+    with asked(Access(token, cache_dir, force_download, local_files_only)), shown(report, progress) as listener:
+        return pulled(at_revision(repo, revision), out=out, with_sets=with_sets, force=force, report=listener).path
 
 
 def pulled(
     repo: str, *, out: str | Path | None = None, with_sets: bool = False, force: bool = False, report: Report = silent
 ) -> Pulled:
     """As `pull`; says also what was brought: its kind, commit and sets."""
-    return pulling.pull(repo, Path(out) if out else None, force, with_sets, report)
+    return pulling.pull(repo, Path(out).expanduser() if out else None, force, with_sets, report)
 
 
 def load_set(
@@ -406,8 +430,9 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     check_free(folder, force)
     config = replace(config, generator=generators.pinned_generator(config.generator))
     target = plan.check_start(config, report)
+    source = target.train.source
     config = speed.fitted_to_machine(config, target.train, engine, report)
-    return Run.create(folder, plan.pinned(config, target.train.source), engine, force)
+    return Run.create(folder, plan.pinned(config, source), engine, force, source)
 
 
 def default_folder(config: RunConfig) -> Path:

@@ -24,6 +24,17 @@ def one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def count(number: int, thing: str) -> str:
+    """A number of things: 1 job, 2 jobs, 1,000 classes."""
+    plural = "" if number == 1 else "es" if thing.endswith("s") else "s"
+    return f"{number:,} {thing}{plural}"
+
+
+def is_or_are(number: int) -> str:
+    """The verb after a number of things."""
+    return "is" if number == 1 else "are"
+
+
 def file_name(dataset: str) -> str:
     """A name for files after a dataset: the last part of its name or path, without a revision."""
     last = Path(dataset.rstrip("/")).name.partition("@")[0]

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import browser as chromium
 import pytest
 import torch
 from hub_server import HubServer
@@ -20,7 +21,8 @@ from torch.nn import functional as F
 from ddtool.data.images import ImageData
 from ddtool.events import Event, Step
 from ddtool.runtime.engine import Engine
-from ddtool.runtime.loop import STOPS, Checkpoint
+from ddtool.runtime.loop import Checkpoint
+from ddtool.runtime.signals import STOPS
 
 settings.register_profile("ddtool", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("ddtool")
@@ -189,3 +191,13 @@ def wheel(released: Path) -> Path:
 def sdist(released: Path) -> Path:
     """The sdist of this checkout."""
     return next(released.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[chromium.Browser]:
+    """Headless Chromium; the test is skipped where there is none."""
+    path = chromium.program()
+    if path is None:
+        pytest.skip("no Chromium here: apt install chromium")
+    with chromium.browser(path) as page:
+        yield page

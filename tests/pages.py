@@ -12,6 +12,7 @@ import typer
 
 from ddtool import config
 from ddtool.cli.app import app
+from ddtool.cli.words import one_by_one, repeated
 from ddtool.evaluation import measure as evaluation
 from ddtool.models import convnet as nets
 from ddtool.pipeline import speed
@@ -89,7 +90,7 @@ def parse(words: list[str]) -> None:
         return
     command = GROUP.commands[words[0]]
     if words[1:] != ["-h"]:
-        command.make_context(words[0], words[1:])
+        command.make_context(words[0], one_by_one(words[1:], repeated(command)))
 
 
 def shorten(patch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_the_method_knows_no_files_no_hub_and_no_terminal(library: str) -> None:
 
 @pytest.mark.parametrize("library", ["typer", "rich", "click"])
 def test_only_the_command_line_talks_to_the_terminal(library: str) -> None:
-    shows_progress = {"ddtool.progress"} if library == "rich" else set()
+    shows_progress = {"ddtool.reports.progress"} if library == "rich" else set()
     assert importers(library) <= (set() if library == "click" else IN_CLI | shows_progress)
 
 
@@ -180,7 +180,7 @@ def test_the_hub_has_its_rooms() -> None:
 
 
 def test_cards_have_one_writer_that_knows_facts_only() -> None:
-    assert importers("jinja2") == rooms("sharing.cards", "experiments.report")
+    assert importers("jinja2") == rooms("sharing.cards", "reports.layout")
     allowed = rooms(
         "evaluation.protocols",
         "events",
@@ -199,8 +199,8 @@ def test_cards_have_one_writer_that_knows_facts_only() -> None:
 
 @pytest.mark.parametrize("library", ["pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"])
 def test_nothing_is_unpickled(library: str) -> None:
-    assert importers(library) == (rooms("exchange.pickles") if library == "pickle" else set())
-    used = {name for name in imports("ddtool.exchange.pickles") if name.startswith("pickle")}
+    assert importers(library) == (rooms("sharing.exchange.pickles") if library == "pickle" else set())
+    used = {name for name in imports("ddtool.sharing.exchange.pickles") if name.startswith("pickle")}
     assert used == {"pickle", "pickle.UnpicklingError"}  # what torch's weights-only reader raises
 
 
@@ -220,11 +220,11 @@ def test_a_report_knows_results_only() -> None:
         for room in rooms("experiments.report", "experiments.words", "experiments.plot")
         if room in importers(m)
     }
-    assert inner_imports("ddtool.experiments.plot") == set()
+    assert inner_imports("ddtool.experiments.plot") == rooms("reports.canvas")
 
 
 def test_matplotlib_has_its_rooms_and_pyplot_none() -> None:
-    assert importers("matplotlib") <= rooms("experiments.plot", "runs.preview")
+    assert importers("matplotlib") <= rooms("experiments.plot", "reports.canvas", "reports.figures", "runs.preview")
     assert not [m for m in MODULES if any(name.startswith("matplotlib.pyplot") for name in imports(m))]
 
 
@@ -240,14 +240,17 @@ def test_nothing_prints_and_nothing_runs_foreign_code() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
     }
-    the_converter = {("ddtool.exchange.pickles", "torch.load"), ("ddtool.exchange.pickles", "torch.save")}
+    the_converter = {
+        ("ddtool.sharing.exchange.pickles", "torch.load"),
+        ("ddtool.sharing.exchange.pickles", "torch.save"),
+    }
     assert {call for call in calls if call[1] in FORBIDDEN_CALLS} == the_converter
 
 
 def test_torch_loads_weights_only() -> None:
     loads = [
         n
-        for n in ast.walk(TREES["ddtool.exchange.pickles"])
+        for n in ast.walk(TREES["ddtool.sharing.exchange.pickles"])
         if isinstance(n, ast.Call) and dotted(n.func) == "torch.load"
     ]
     assert [[k.value.value for k in n.keywords if k.arg == "weights_only"] for n in loads] == [[True]]  # type: ignore[attr-defined]

@@ -113,7 +113,7 @@ def python(code: str, *arguments: object, **environment: str) -> subprocess.Comp
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, errors="replace", timeout=120, check=False,
     )  # fmt: skip
 
 

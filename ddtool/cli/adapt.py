@@ -68,8 +68,25 @@ def command(
         str | None, typer.Option(help="Score by quick, frepo-mse or dsa-ce.", rich_help_panel=STAGES)
     ] = None,
     eval_seeds: Annotated[int | None, typer.Option(min=1, help="Networks per score.", rich_help_panel=STAGES)] = None,
+    allow_repeat: Annotated[
+        bool | None,
+        typer.Option("--allow-repeat", help="Let an IPC be more than a class holds: its images begin several each."),
+    ] = None,
+    evaluate: Annotated[
+        bool | None,
+        typer.Option(
+            "--evaluate/--no-evaluate", help="Whether to score the sets. Default: yes.", rich_help_panel=STAGES
+        ),
+    ] = None,
+    animation: Annotated[
+        bool | None,
+        typer.Option(
+            "--animation", help="Leave a short animation of the refinement, animation.png.", rich_help_panel=STAGES
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it. Default 0.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.")] = None,
+    moved: o.Moved = None,
     push_to: Annotated[
         str | None,
         typer.Option(
@@ -91,6 +108,7 @@ def command(
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
     threads: o.Threads = None,
+    memory: o.Memory = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -109,26 +127,28 @@ def command(
     with Output(json_, quiet) as output:
         flags = o.given(
             dataset=dataset, ipc=ipc, generator=generator, seed=seed, flip=flip, data=data or None,
-            method=method, seconds=seconds,
+            method=method, seconds=seconds, allow_repeat=allow_repeat, animation=animation,
         )  # fmt: skip
         stages = {
             "adapt": o.given(steps=steps),
             "refine": o.given(steps=refine_steps),
             "whitening": o.given(kind=whiten),
-            "evaluate": o.given(protocol=protocol, seeds=eval_seeds),
+            "evaluate": o.given(enabled=evaluate, protocol=protocol, seeds=eval_seeds),
         }
         goal = goal_of(push_to, private, pool)
-        machine = machine_flags(device, precision, threads, compile_) + (f" {goal.flags()}" if goal else "")
+        machine = machine_flags(device, precision, threads, compile_, memory) + (f" {goal.flags()}" if goal else "")
         if resume is not None:
             if flags or any(stages.values()) or out or config or set_ or force or dry_run or preset != "auto":
                 hint = o.shell("ddtool adapt --resume", resume, machine)
                 raise UsageError("--resume takes every setting from the run; no other one goes with it.", hint)
             if goal:
                 goal.check(Run.open(resume).config().method)
-            engine = engine_for(device, precision, compile_, threads, output)
-            finish(output, go_on(resume, engine, machine, output), goal)
+            engine = engine_for(device, precision, compile_, threads, output, memory)
+            finish(output, go_on(resume, engine, machine, output, moved), goal)
             return
-        engine = engine_for(device, precision, compile_, threads, output)
+        if moved is not None:
+            raise UsageError("--data goes with --resume.", "Name the dataset of a new run without it.")
+        engine = engine_for(device, precision, compile_, threads, output, memory)
         layers = (o.read_config_file(config), o.parse_settings(set_ or []))
         if not chosen_method(*layers, flags).has_generator:
             check_without_generator(generator, refine_steps)
@@ -219,19 +239,19 @@ def goal_of(push_to: str | None, private: bool, pool: bool) -> Goal | None:
     return None
 
 
-def machine_flags(device: str, precision: str, threads: int | None, compile_: bool) -> str:
+def machine_flags(device: str, precision: str, threads: int | None, compile_: bool, memory: float | None = None) -> str:
     """The options that a run does not remember and that its last bits depend on, as they were given."""
-    given = {"--device": device, "--precision": precision, "--threads": threads}
+    given = {"--device": device, "--precision": precision, "--threads": threads, "--memory": memory}
     words = [f"{flag} {value}" for flag, value in given.items() if value not in (None, "auto")]
     return " ".join(words + ["--compile"] * compile_)
 
 
-def go_on(folder: Path, engine: "Engine", machine: str, output: Output) -> "Run":
+def go_on(folder: Path, engine: "Engine", machine: str, output: Output, moved: Path | None = None) -> "Run":
     """Bring a run to its end; an interruption says how to go on later."""
     from ddtool import api
 
     try:
-        return api.resume(folder, engine=engine, report=output.listener)
+        return api.resume(folder, moved=moved, engine=engine, report=output.listener)
     except KeyboardInterrupt as stop:
         command = o.shell("ddtool adapt --resume", folder, machine)
         stop.hint = f"Everything so far is kept. Go on: {command}"  # type: ignore[attr-defined]
@@ -244,8 +264,11 @@ def finish(output: Output, run: "Run", goal: Goal | None) -> None:
     data = {"run": str(run.folder), "ipc": run.ipcs(), **run.results()}
     if pushed:
         data["pushed"] = {made.kind: made.url for made in pushed}
-    output.result(data, str(run.folder), [score_table(run.noted().scores)])
-    output.say(f"Run: {run.folder} (preview.png, synthetic/{', generator/' if run.has_generator() else ''})")
+    scores = run.noted().scores
+    output.result(data, str(run.folder), [score_table(scores)] if scores else [])
+    output.say(
+        f"Run: {run.folder} (report.html, preview.png, synthetic/{', generator/' if run.has_generator() else ''})"
+    )
     if goal:
         output.say("On the Hub: " + ", ".join(made.url for made in pushed))
         output.next_step(o.shell("ddtool pull", pushed[-1].repo))

@@ -5,7 +5,22 @@ from typing import Annotated
 import typer
 
 import ddtool
-from ddtool.cli import adapt, compare, env, evaluate, export, generate, import_, info, pretrain, pull, push, sweep
+from ddtool.cli import (
+    adapt,
+    cache,
+    compare,
+    env,
+    evaluate,
+    export,
+    generate,
+    import_,
+    info,
+    pretrain,
+    pull,
+    push,
+    report,
+    sweep,
+)
 from ddtool.cli.errors import Commands
 
 app = typer.Typer(
@@ -40,10 +55,12 @@ app.command("pretrain")(pretrain.command)
 app.command("generate")(generate.command)
 app.command("evaluate")(evaluate.command)
 app.command("compare")(compare.command)
+app.command("report")(report.command)
 app.command("sweep")(sweep.command)
 app.command("import")(import_.command)
 app.command("export")(export.command)
 app.command("push")(push.command)
 app.command("pull")(pull.command)
 app.command("info")(info.command)
+app.command("cache")(cache.command)
 app.command("env")(env.command)

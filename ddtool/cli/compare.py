@@ -11,7 +11,7 @@ from ddtool.cli.errors import handled, harmless
 from ddtool.cli.output import Output
 from ddtool.cli.pretrain import one_voice
 from ddtool.errors import UsageError
-from ddtool.text import file_name
+from ddtool.text import count, file_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -196,7 +196,7 @@ def work(
 def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, alone: bool) -> None:
     """Show the tables. Failed jobs make the exit code 1, unless that would make a launcher end the other processes."""
     from ddtool.experiments.report import PAGE, to_json
-    from ddtool.experiments.words import count, notes
+    from ddtool.experiments.words import notes
 
     page = folder.path / PAGE
     data = {"folder": str(folder.path), "page": str(page), "failed": failed, **to_json(found)}
@@ -267,7 +267,6 @@ def show_plan(output: Output, folder: "Folder", request: "Request", jobs: "list[
     import shlex
 
     from ddtool.experiments import jobs as one_job
-    from ddtool.experiments.words import count
 
     plan = []
     for k, job in enumerate(jobs):

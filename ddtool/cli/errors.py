@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -16,21 +17,26 @@ from typer.core import TyperGroup
 
 from ddtool.cli import words
 from ddtool.errors import DDToolError
+from ddtool.runtime.signals import exit_code, interruptible
 from ddtool.text import printable
 
-EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+EXIT_USAGE = 2
 INTERRUPTED = "Interrupted."
 REFUSED: type[Exception] = typer.BadParameter.__bases__[0]
 """What the parser raises; where it lives depends on the version of typer."""
 
 
 def handled(command: Callable) -> Callable:
-    """A command whose failures are explained: exit code 1 failed, 2 usage, 130 interrupted. DDTOOL_DEBUG=1 shows traces."""
+    """A command whose failures are explained: exit code 1 failed, 2 usage, 130 Ctrl-C, 143 ended politely. DDTOOL_DEBUG=1
+    shows traces. A shell leaves the ~ in `--out=~/x` to the command: paths arrive without it."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
+        paths = {name: value for name, value in kwargs.items() if isinstance(value, Path)}
+        kwargs |= {name: Path(os.path.expanduser(path)) for name, path in paths.items()}
         try:
-            return command(*args, **kwargs)
+            with interruptible():
+                return command(*args, **kwargs)
         except BrokenPipeError:  # the reader of a pipe has seen enough; nothing more is written, at exit neither
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
@@ -84,13 +90,14 @@ def explain(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, DDToolError):
         return error.message, error.hint or "DDTOOL_DEBUG=1 shows where it happened.", error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, getattr(error, "hint", "Run the command again."), EXIT_INTERRUPTED
+        return INTERRUPTED, getattr(error, "hint", "Run the command again."), exit_code(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "The disk is full.", "Free some space, then run the command again (a run goes on with --resume RUN).", 1
     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
         return (
             "Out of memory.",
-            "Use a smaller batch: --set adapt.synthetic_batch=200 --set refine.synthetic_batch=200 "
+            "Work in less, for example --memory 2; or use a smaller batch: --set adapt.synthetic_batch=200 "
+            "--set refine.synthetic_batch=200 "
             "--set adapt.real_batch=128 --set refine.real_batch=128. For more than 10,000 images at once, the labels of Eq. 3: "
             "--set fit.networks=0.",
             1,

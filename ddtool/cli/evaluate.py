@@ -47,12 +47,14 @@ def command(
     whiten: Annotated[
         bool, typer.Option("--whiten/--no-whiten", help="Whiten as the set says, or see what it is worth without.")
     ] = True,
+    moved: o.Moved = None,
     *,
     data: o.Given,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
     threads: o.Threads = None,
+    memory: o.Memory = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -72,11 +74,11 @@ def command(
     from ddtool.cli.machine import engine_for
 
     with Output(json_, quiet) as output:
-        engine = engine_for(device, precision, compile_, threads, output)
+        engine = engine_for(device, precision, compile_, threads, output, memory)
         scores = api.evaluate(
-            run_or_set, ipc=ipc, stage=stage, on=on, protocol=protocol or USUAL, arch=arch or "convnet",
-            seeds=eval_seeds, seed=seed, baseline=baseline, exact=exact, whiten=whiten, data=data,
-            engine=engine, report=output.listener,
+            run_or_set, ipc=ipc, stage=stage, on=on, moved=moved, protocol=protocol or USUAL,
+            arch=arch or "convnet", seeds=eval_seeds, seed=seed, baseline=baseline, exact=exact, whiten=whiten,
+            data=data, engine=engine, report=output.listener,
         )  # fmt: skip
         means = "\n".join(f"{score.mean:.2f}" for score in scores)
         output.result({"scores": [score.to_dict() for score in scores]}, means, [score_table(scores)])

@@ -22,6 +22,7 @@ def command(
     force: o.Force = False,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
+    memory: o.Memory = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -37,7 +38,7 @@ def command(
     from ddtool.cli.machine import engine_for
 
     with Output(json_, quiet) as output:
-        engine = engine_for(device, precision, False, None, output)
+        engine = engine_for(device, precision, False, None, output, memory)
         opened = api.open_run(run, output.listener)
         for n in ipc:
             api.generate(opened, n, labels=labels, engine=engine, force=force, report=output.listener)

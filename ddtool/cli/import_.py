@@ -59,7 +59,7 @@ def command(
       ddtool import images_best.pt --on cifar10 --zca --method mtt --out sets/mtt
     """
     from ddtool import api
-    from ddtool.exchange.importing import listed
+    from ddtool.sharing.exchange.importing import listed
 
     with Output(json_, quiet) as output:
         made = api.import_sets(

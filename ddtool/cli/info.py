@@ -13,7 +13,7 @@ from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
 from ddtool.errors import DDToolError
-from ddtool.text import printable
+from ddtool.text import count, printable
 
 if TYPE_CHECKING:
     from ddtool.config import Values
@@ -193,21 +193,23 @@ def by_kind(skipped: dict[str, int]) -> str:
 
 
 def readable(facts: "Values", spent: "dict[str, Spent]") -> dict[str, object]:
-    """The facts of a run for people: what each set took as a sentence, without what is kept to compare with."""
+    """The facts of a run for people: names in words, what each set took as a sentence, without what is kept to compare with."""
+    from ddtool.runs import words
+
     shown: dict[str, object] = {}
     for name, value in facts.items():
         if name == "spent":
-            shown |= {f"spent on {ipc}": spent_text(took) for ipc, took in spent.items()}
+            shown |= {f"spent on IPC {ipc.removeprefix('ipc')}": spent_text(took) for ipc, took in spent.items()}
         elif isinstance(value, dict) and name != "target":
-            shown[name] = [f"{key} {inner}" for key, inner in value.items()]
+            shown[words.fact(name)] = [f"{words.fact(key)} {inner}" for key, inner in value.items()]
         elif name != "target":
-            shown[name] = value
+            shown[words.fact(name)] = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
     return shown
 
 
 def spent_text(spent: "Spent") -> str:
     """What a set took."""
-    return f"{spent.steps} steps in {spent.step_seconds:.1f} s, {spent.overhead_seconds:.1f} s of overhead"
+    return f"{count(spent.steps, 'step')} in {spent.step_seconds:.1f} s, {spent.overhead_seconds:.1f} s of overhead"
 
 
 def fact_table(facts: Mapping[str, object]) -> Table:

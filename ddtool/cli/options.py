@@ -29,6 +29,12 @@ Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the networks (torch.compile).", rich_help_panel="Machine")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.", rich_help_panel="Machine")]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        min=0.5, metavar="GIB", help="Memory to work in. Default: half of what there is.", rich_help_panel="Machine"
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 RunName = Annotated[
@@ -39,6 +45,15 @@ Pool = Annotated[
 ]
 Private = Annotated[bool, typer.Option("--private", help="Make new Hub repos private.")]
 
+Moved = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Where the local data of the run is now, if it has moved.",
+        rich_help_panel="Dataset",
+    ),
+]
 Given = dict[str, str | int | float | bool]
 """The options of reading a dataset that were given, as fields of `sources.DataOptions`."""
 
@@ -78,6 +93,7 @@ READING = (
         "Lay transparency on black, grey or white. Default: black, or white where black hides the drawing.",
         metavar="COLOUR",
     ),
+    _reading("max_per_class", int, "Read at most so many training images of every class.", min=1),
     _reading("max_megapixels", float, "Refuse images larger than this. Default: 256."),
     _reading("strict", bool, "An image in both splits is an error, not a note.", "--strict"),
 )

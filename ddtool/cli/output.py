@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ddtool.cli.errors import harmless
 from ddtool.events import Event
-from ddtool.progress import Progress
+from ddtool.reports.progress import Progress
 
 if TYPE_CHECKING:
     from ddtool.evaluation.protocols import Score

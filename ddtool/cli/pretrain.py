@@ -9,7 +9,7 @@ import typer
 
 from ddtool.cli import options as o
 from ddtool.cli.adapt import STAGES, machine_flags
-from ddtool.cli.errors import EXIT_INTERRUPTED, handled
+from ddtool.cli.errors import handled
 from ddtool.cli.output import Output
 from ddtool.errors import UsageError
 
@@ -51,6 +51,7 @@ def command(
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
     threads: o.Threads = None,
+    memory: o.Memory = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -74,13 +75,13 @@ def command(
     with Output(json_, quiet or not ranks.main) as output:
         flags = o.given(datasets=datasets, seed=seed, data=data or None)
         meta = {"meta": o.given(iterations=iterations, meta_batch=meta_batch, inner_steps=inner_steps)}
-        machine = machine_flags(device, precision, threads, compile_)
+        machine = machine_flags(device, precision, threads, compile_, memory)
         if resume is not None and (
             flags or meta["meta"] or out or config or set_ or force or dry_run or preset != "auto"
         ):
             hint = o.shell("ddtool pretrain --resume", resume, machine)
             raise UsageError("--resume takes every setting from the folder; no other one goes with it.", hint)
-        engine = ranks.engine(engine_for(device, precision, compile_, threads, output))
+        engine = ranks.engine(engine_for(device, precision, compile_, threads, output, memory))
         if resume is not None:
             run = Pretraining.open(resume)
             with one_voice(ranks), ranks.joined(engine):
@@ -112,13 +113,14 @@ def one_voice(ranks: "Ranks") -> Iterator[None]:
     """What ends every process is explained by rank 0 alone."""
     from ddtool.errors import DivergedError
     from ddtool.runtime.distributed import OtherRankError
+    from ddtool.runtime.signals import exit_code
 
     try:
         yield
     except (KeyboardInterrupt, OtherRankError, DivergedError) as error:
         if ranks.main:
             raise
-        raise SystemExit(EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1) from None
+        raise SystemExit(exit_code(error) if isinstance(error, KeyboardInterrupt) else 1) from None
 
 
 def finish(output: Output, run: "Pretraining", engine: "Engine", ranks: "Ranks", machine: str) -> None:

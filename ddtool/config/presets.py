@@ -31,7 +31,8 @@ PRESETS: dict[str, Values] = {
 steps as there is time for."""
 
 PAYS_FROM = {"small": 0, "medium": 300, "large": 1500}
-"""Fewer steps of a set than these are better spent on the next smaller preset (`benchmarks/widths.py`, docs/results.md)."""
+"""Fewer steps of a set than these are better spent on the next smaller preset: measured for medium (`benchmarks/widths.py`,
+docs/results.md); for large by trials on a GPU alone."""
 
 SECONDS = 120.0
 """What a run may take where nothing else is said."""

@@ -243,6 +243,8 @@ class PretrainConfig:
 class EvalConfig:
     """How a synthetic set is scored."""
 
+    enabled: bool = True
+    """Whether a run scores its sets at its end; false leaves it to `ddtool evaluate`."""
     protocol: str = "quick"
     """quick (a short training, for a first look), frepo-mse or dsa-ce (the field's, full length); several with commas."""
     arch: str = "convnet"
@@ -273,6 +275,8 @@ class RunConfig:
     """Every random draw follows from it."""
     flip: bool | None = None
     """Whether images flipped left-right keep their class; null: measured on the target."""
+    allow_repeat: bool = False
+    """Whether an IPC may be more than a class holds: its images then begin several synthetic ones each."""
     seconds: Annotated[Number, Field(gt=0, lt=1e9)] | None = None
     """Wall clock of the work on one set, in place of counted steps; null: steps count. Data and scores are not in it."""
     label_scale: Annotated[Number, Field(gt=0, lt=1e6)] | None = None
@@ -296,6 +300,8 @@ class RunConfig:
     """The refinement stage."""
     adapt_share: Share = 0.2
     """With a budget in `seconds`: how much of what the labels leave goes to adaptation; the rest is refinement's."""
+    animation: bool = False
+    """Whether to leave a short animation of the refinement, of the largest set: animation.png."""
     baseline: Values = field(default_factory=dict)
     """Settings of a `method` other than mgdd (the sections above are mgdd's)."""
     evaluate: EvalConfig = field(default_factory=EvalConfig)

@@ -124,15 +124,15 @@ class BalancedSampler:
         return self.order[(self.starts[:, None] + offsets).flatten()]
 
 
-def draw_per_class(data: ImageData, ipc: int, rng: torch.Generator) -> Tensor:
+def draw_per_class(data: ImageData, ipc: int, rng: torch.Generator, repeat: bool = False) -> Tensor:
     """Indices of `ipc` distinct random images per class, (C·ipc,), image-major: every prefix of C·k has k per class.
 
-    Raises UsageError when a class holds fewer than `ipc` images.
+    Raises UsageError when a class holds fewer than `ipc` images; with `repeat` those of such a class come again, in turn.
     """
     if ipc < 1:
         raise UsageError(f"ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class.")
     counts = data.class_counts()
-    if int(counts.min()) < ipc:
+    if int(counts.min()) < (1 if repeat else ipc):
         name = data.class_names[int(counts.argmin())]
         raise UsageError(
             f"ipc {ipc} is more than class '{name}' holds ({int(counts.min())} training images).",
@@ -141,13 +141,13 @@ def draw_per_class(data: ImageData, ipc: int, rng: torch.Generator) -> Tensor:
     shuffled = torch.randperm(len(data), generator=rng, device=rng.device).to(data.labels.device)
     by_class = shuffled[torch.argsort(data.labels[shuffled], stable=True)]  # random order inside each class
     starts = torch.cumsum(counts, 0) - counts
-    rows = starts[None, :] + torch.arange(ipc, device=counts.device)[:, None]  # (ipc, C)
+    rows = starts[None, :] + torch.arange(ipc, device=counts.device)[:, None] % counts[None, :]  # (ipc, C)
     return by_class[rows.flatten()]
 
 
-def draw_pool(data: ImageData, ipc: int, seed: int) -> Tensor:
-    """Indices of Z, image-major: the same on every device, and a larger Z begins with the smaller one."""
-    return draw_per_class(data, ipc, seeded_generator("cpu", seed, "pool"))
+def draw_pool(data: ImageData, ipc: int, seed: int, repeat: bool = False) -> Tensor:
+    """Indices of Z, image-major: the same on every device, and a larger Z begins with the smaller one. Raises as above."""
+    return draw_per_class(data, ipc, seeded_generator("cpu", seed, "pool"), repeat)
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,17 @@ from ddtool.data.batches import with_flips
 from ddtool.data.images import ImageData, SyntheticSet, accuracy
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DivergedError, UsageError
-from ddtool.evaluation.protocols import CE, KERNEL_RIDGE, LEARNED_LR, Protocol, Score, check_protocol, protocol_of
+from ddtool.evaluation.protocols import (
+    CE,
+    KERNEL_RIDGE,
+    LEARNED_LR,
+    MOST_CONFUSED,
+    Confusion,
+    Protocol,
+    Score,
+    check_protocol,
+    protocol_of,
+)
 from ddtool.events import Done, Report, Step, silent
 from ddtool.models import registry
 from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths, initialise
@@ -23,6 +33,8 @@ from ddtool.runtime.engine import Engine, frozen_random_state, seeded_generator
 
 GUIDE_WIDTH = 128
 """Channels of the last block of the networks of `kernel_ridge`."""
+WIDEST = 128
+"""Channels that a network of any kind has at full resolution, at most."""
 
 
 def check_fits(synthetic: SyntheticSet, test: ImageData) -> None:
@@ -54,14 +66,14 @@ def train_and_test(
     check_fits(synthetic, test)
     started = time.perf_counter()
     whole, test = synthetic.decoded().to(engine.device), test.to(engine.device)
-    accuracies = []
+    answers = []
     for k in range(seeds):
         other = "" if arch == registry.DEFAULT else f" {arch}"
         phase = f"{protocol}{other} {synthetic.stage} ipc{synthetic.ipc} net {k + 1}/{seeds}"
         net = train_network(whole, protocol, engine, (seed, k), phase, report, arch)
-        scores = predict(engine.wrap(net.eval()), test, whole.transform)
-        accuracies.append(accuracy(scores, test.labels))
-    return _score(synthetic, kind.text(test.shape), protocol, accuracies, time.perf_counter() - started)
+        chunk = engine.at_once(WIDEST * test.shape[1] * test.shape[2], 500)
+        answers.append(predict(engine.wrap(net.eval()), test, whole.transform, chunk=chunk))
+    return _score(synthetic, kind.text(test.shape), protocol, answers, test, started)
 
 
 def kind_of(arch: str, protocol: Protocol) -> registry.Kind:
@@ -87,14 +99,15 @@ def kernel_ridge(
     X, Y = with_flips(inputs(whole.images), whole.labels, whole.flip)
     rng = engine.rng(seed, "kernel-ridge")
     f = RandomFeatures(test.shape, doubling_widths(GUIDE_WIDTH, depth_for(test.shape)), "none", engine, rng)
-    accuracies = []
+    answers = []
     for _ in range(seeds):
         f.draw(rng)
         with torch.no_grad():
             W = ridge_head(torch.cat([f(part) for part in X.split(500)]), Y, ridge)
-        accuracies.append(accuracy(predict(f, test, inputs, W), test.labels))
-    arch = arch_text(registry.DEFAULT, KERNEL_RIDGE, test.shape)
-    return _score(synthetic, arch, KERNEL_RIDGE, accuracies, time.perf_counter() - started)
+        answers.append(predict(f, test, inputs, W))
+    return _score(
+        synthetic, arch_text(registry.DEFAULT, KERNEL_RIDGE, test.shape), KERNEL_RIDGE, answers, test, started
+    )
 
 
 def train_network(
@@ -168,7 +181,23 @@ def checked(loss: Tensor, phase: str) -> float:
     return value
 
 
-def _score(synthetic: SyntheticSet, arch: str, protocol: str, accuracies: list[float], seconds: float) -> Score:
+def confusion_of(answers: Sequence[Tensor], labels: Tensor, num_classes: int) -> Confusion | None:
+    """How often each class was taken for each, over all networks; None where there are too many classes to keep it.
+
+    answers: class scores (n, C) of each network;  labels: (n,).
+    """
+    if num_classes > MOST_CONFUSED:
+        return None
+    places = torch.cat([labels * num_classes + scores.argmax(1) for scores in answers])
+    counts = torch.bincount(places, minlength=num_classes**2).view(num_classes, num_classes)
+    confusion: Confusion = counts.tolist()
+    return confusion
+
+
+def _score(
+    synthetic: SyntheticSet, arch: str, protocol: str, answers: Sequence[Tensor], test: ImageData, started: float
+) -> Score:
+    accuracies = [accuracy(scores, test.labels) for scores in answers]
     return Score(
         stage=synthetic.stage,
         method=synthetic.method,
@@ -179,5 +208,6 @@ def _score(synthetic: SyntheticSet, arch: str, protocol: str, accuracies: list[f
         mean=round(statistics.fmean(accuracies), 3),
         std=round(statistics.stdev(accuracies), 3) if len(accuracies) > 1 else 0.0,
         seeds=len(accuracies),
-        seconds=round(seconds, 1),
+        seconds=round(time.perf_counter() - started, 1),
+        confusion=confusion_of(answers, test.labels, test.num_classes),
     )

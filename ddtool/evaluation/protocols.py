@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ddtool.config import Values
@@ -80,6 +80,10 @@ ROUNDED, EXACT, NOT_STATED = "8-bit", "exact", "not stated"
 """Pixels of the set that was trained on."""
 AS_STATED, NOT_WHITENED = "as stated", "not whitened"
 """What networks saw of it."""
+Confusion = list[list[int]]
+"""How often each class was taken for each: a row for every true class, a column for every answer."""
+MOST_CONFUSED = 100
+"""The most classes of a score that keeps its confusion."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ class Score:
     """Test accuracy in percent of one set under one protocol; std is over networks (0 for one seed).
 
     pixels: of the set that was trained on: '8-bit', as its PNGs hold them, or 'exact', before rounding;
-    inputs: 'as stated', what the set says that networks see, or 'not whitened', where that was left out.
+    inputs: 'as stated', what the set says that networks see, or 'not whitened', where that was left out;
+    confusion: counts of test images, summed over networks; None of many classes, and in files of earlier versions.
     """
 
     stage: str
@@ -130,15 +135,17 @@ class Score:
     seconds: float
     pixels: str = NOT_STATED
     inputs: str = AS_STATED
+    confusion: Confusion | None = field(default=None, hash=False, repr=False)
 
     @property
     def key(self) -> "ScoreKey":
         """What was measured."""
-        return ScoreKey.of(asdict(self))
+        return ScoreKey.of(vars(self))
 
     def to_dict(self) -> Values:
         """The score as a file holds it: one of version 0.1, which does not say what was trained on, stays as it was."""
         unstated = {"pixels", "inputs"} if (self.pixels, self.inputs) == (NOT_STATED, AS_STATED) else set()
+        unstated |= {"confusion"} if self.confusion is None else set()
         return {name: value for name, value in asdict(self).items() if name not in unstated}
 
 

@@ -26,7 +26,7 @@ from ddtool.pipeline.session import final_stage
 from ddtool.runs.facts import RunFacts
 from ddtool.runs.files import is_run, write_atomically, write_json
 from ddtool.runs.run import Run
-from ddtool.text import one_line, without_secrets
+from ddtool.text import count, one_line, without_secrets
 
 REQUEST, GRID = TypeAdapter(Request), TypeAdapter(Grid)
 
@@ -198,9 +198,8 @@ def final_score(scores: Sequence[Score], job: Job, request: Request, config: Run
         s for s in scores if s.key.usual and (s.stage, s.method, s.ipc, s.protocol, s.dataset, s.seeds) == wanted
     ]
     if not fitting:
-        networks = f"{request.networks} network{'s' if request.networks > 1 else ''}"
         raise ValueError(
-            f"its set has no score by {request.protocol} with {networks} on {config.dataset}; "
+            f"its set has no score by {request.protocol} with {count(request.networks, 'network')} on {config.dataset}; "
             "the same `ddtool compare` measures it again"
         )
     return fitting[-1]

@@ -1,16 +1,15 @@
 """Plots of accuracy over a logarithmic axis by matplotlib: a panel for each dataset and IPC, a line for each method.
 
-The same panels give the same bytes with the same matplotlib. Every colour is written out and text is drawn as shapes, so that an
-SVG looks alike in a browser, an editor and a printer. matplotlib is imported when a plot is drawn and not before.
+How they become files is said in `reports.canvas`.
 """
 
-import io
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
+
+from ddtool.reports.canvas import LIGHT, Kind, Paper, drawn
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -22,8 +21,6 @@ WIDTH, HEIGHT = 4.8, 3.4
 ALONE = 7.6
 """Inches of the width where one panel stands alone."""
 MOST_COLUMNS = 2
-DOTS_PER_INCH = 160
-"""Dots per inch of a PNG."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +33,6 @@ class Style:
 
 SPARE = ("p", "*", "<", ">", "d")
 """Marks of methods that have no look of their own; they are grey."""
-
-
-@dataclass(frozen=True)
-class Paper:
-    """The colours around the lines."""
-
-    paper: str
-    ink: str
-    quiet: str
-    grid: str
-
-
-LIGHT = Paper("#ffffff", "#1f2328", "#667079", "#e3e6e9")
-DARK = Paper("#15181c", "#e6e8eb", "#98a2ad", "#2f353c")
 
 
 @dataclass(frozen=True)
@@ -96,47 +79,9 @@ def spare_style(name: str) -> Style:
     return Style("#7f7f7f", SPARE[zlib.crc32(name.encode()) % len(SPARE)])
 
 
-def draw(
-    panels: Sequence[Panel], x_name: str, y_name: str, kind: Literal["svg", "png"] = "svg", paper: Paper = LIGHT
-) -> bytes:
+def draw(panels: Sequence[Panel], x_name: str, y_name: str, kind: Kind = "svg", paper: Paper = LIGHT) -> bytes:
     """The panels on one sheet with one legend, as the bytes of a file. There must be at least one panel."""
-    import matplotlib
-
-    out = io.BytesIO()
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a letter that no font here has is an empty box
-        matplotlib.rcdefaults()  # the file does not depend on the user's own matplotlibrc
-        matplotlib.rcParams.update(settings(paper))
-        figure = sheet(panels, x_name, y_name, paper)
-        unsaid = ("Creator", "Date", "Format", "Type") if kind == "svg" else ("Software",)
-        figure.savefig(out, format=kind, dpi=DOTS_PER_INCH, metadata=dict.fromkeys(unsaid))
-    return out.getvalue()
-
-
-def settings(paper: Paper) -> dict[Any, Any]:
-    """The settings of matplotlib for every plot."""
-    return {
-        "svg.fonttype": "path",
-        "svg.hashsalt": "ddtool",
-        "text.parse_math": False,  # a dataset's name may have dollar signs
-        "font.size": 10,
-        "text.color": paper.ink,
-        "axes.labelcolor": paper.ink,
-        "axes.titlesize": 11,
-        "axes.titleweight": "bold",
-        "axes.edgecolor": paper.quiet,
-        "axes.facecolor": paper.paper,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": paper.grid,
-        "xtick.color": paper.quiet,
-        "ytick.color": paper.quiet,
-        "figure.facecolor": paper.paper,
-        "savefig.facecolor": paper.paper,
-        "legend.frameon": False,
-    }
+    return drawn(lambda: sheet(panels, x_name, y_name, paper), kind, paper)
 
 
 def sheet(panels: Sequence[Panel], x_name: str, y_name: str, paper: Paper) -> "Figure":

@@ -1,22 +1,20 @@
 """The report of a comparison: results.json, results.csv, results.md, report.html, accuracy-over-seconds.svg and .png."""
 
-import base64
 import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
-from functools import cache
 from itertools import groupby, product
 from pathlib import Path
 
-import jinja2
 from pydantic import TypeAdapter
 
 from ddtool.config import Values
 from ddtool.experiments.folder import Folder, values_of
+from ddtool.experiments.gallery import Gallery, gallery
 from ddtool.experiments.grid import entry_of
-from ddtool.experiments.plot import DARK, Level, Line, Panel, Point, Style, draw, spare_style
+from ddtool.experiments.plot import Level, Line, Panel, Point, Style, draw, spare_style
 from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, gather
 from ddtool.experiments.words import (
     SPEEDUP_HEADERS,
@@ -30,12 +28,14 @@ from ddtool.experiments.words import (
     speedup_cells,
     title,
 )
-from ddtool.runs.files import write_atomically
+from ddtool.reports.canvas import DARK
+from ddtool.reports.layout import in_base64, page
+from ddtool.runs.files import REPORT, write_atomically
 
-PAGE = "report.html"
+PAGE = REPORT
 PLOT = "accuracy-over-seconds"
 AXES = ("seconds, overhead included (logarithmic)", "test accuracy, %")
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = Path(__file__).parent / "templates" / "comparison.html.j2"
 ROW = TypeAdapter(Row)
 TextRow = tuple[Row, Sequence[str]]
 """A row and its cells."""
@@ -45,7 +45,7 @@ def render(folder: Folder) -> Comparison:
     """Write what the folder says by now; returns it. Several processes may do so at once: the last word is the latest."""
     found = gather(folder)
     while True:
-        for name, content in files(found).items():
+        for name, content in files(found, folder).items():
             write(folder.path / name, content)
         written, found = found, gather(folder)
         if found == written:
@@ -57,15 +57,17 @@ def write(path: Path, content: bytes) -> None:
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def files(found: Comparison) -> dict[str, bytes]:
-    """Every file of a report by its name; plots only where something is finished."""
+def files(found: Comparison, folder: Folder) -> dict[str, bytes]:
+    """Every file of a report by its name; plots and images only where something is finished."""
     shown = panels(found)
     plots = {f"{PLOT}.svg": draw(shown, *AXES), f"{PLOT}.png": draw(shown, *AXES, kind="png")} if shown else {}
     texts = {
         "results.json": json.dumps(to_json(found), indent=2) + "\n",
         "results.csv": to_csv(found),
         "results.md": to_markdown(found),
-        PAGE: to_html(found, plots.get(f"{PLOT}.svg"), draw(shown, *AXES, paper=DARK) if shown else None),
+        PAGE: to_html(
+            found, plots.get(f"{PLOT}.svg"), draw(shown, *AXES, paper=DARK) if shown else None, gallery(found, folder)
+        ),
     }
     return {name: text.encode() for name, text in texts.items()} | plots
 
@@ -160,11 +162,12 @@ def in_markdown(text: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------- HTML
 
 
-def to_html(found: Comparison, light: bytes | None, dark: bytes | None) -> str:
+def to_html(found: Comparison, light: bytes | None, dark: bytes | None, images: Gallery) -> str:
     """One page that needs nothing beside itself. light, dark: the plot for either kind of screen, as SVG."""
     every, several = found.by_protocol, bool(found.others)
     tables = [(heading(one, ipc, several), rows_of(one, ipc)) for ipc, one in product(found.ipcs(), every)]
-    return environment().get_template("comparison.html.j2").render(
+    return page(
+        TEMPLATE,
         title=title(found),
         lead=lead(found),
         overviews=[(one.request.protocol, overview_headers(one), groups(overview_rows(one))) for one in every],
@@ -174,26 +177,9 @@ def to_html(found: Comparison, light: bytes | None, dark: bytes | None) -> str:
         ],
         headers=columns(found),
         tables=[(words, groups(rows)) for words, rows in tables],
+        images=images,
         notes=notes(found),
     )  # fmt: skip
-
-
-@cache
-def environment() -> jinja2.Environment:
-    """The templates of pages; every value is escaped."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-
-
-def in_base64(content: bytes) -> str:
-    """Bytes as the text of a data URI."""
-    return base64.b64encode(content).decode("ascii")
 
 
 def alternative(found: Comparison) -> str:

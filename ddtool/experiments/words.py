@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ddtool.experiments.grid import Request, entry_of
 from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, Speedup, order
+from ddtool.text import count
 
 HEADERS = (
     "method",
@@ -30,11 +31,6 @@ def dataset_name(request: Request) -> str:
 def title(found: Comparison) -> str:
     """What is compared."""
     return f"Dataset distillation on {dataset_name(found.request)}"
-
-
-def count(number: int, thing: str) -> str:
-    """A number of things, as '1 job' and '2 jobs'."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def per_class(ipc: int) -> str:

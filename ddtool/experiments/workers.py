@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,8 +15,10 @@ from pathlib import Path
 from ddtool.events import Note, Report
 from ddtool.experiments.folder import Folder, Outcome
 from ddtool.experiments.grid import Job, Request
+from ddtool.reports.progress import duration
 from ddtool.runtime.distributed import PLACES
-from ddtool.runtime.loop import deferred_interrupt
+from ddtool.runtime.signals import Asked, StoppedError, deferred_interrupt
+from ddtool.text import count
 
 POLL = 0.1
 """Seconds between two looks at the processes."""
@@ -61,7 +62,8 @@ class Working:
 class Workers:
     """Runs jobs in `places` places at a time.
 
-    command: what to run for a job in a place;  changed: called after each job, when the folder says something new.
+    command: what to run for a job in a place;  changed: called after each job, when the folder says something new;
+    took: the seconds of each job that has ended.
     """
 
     def __init__(
@@ -71,25 +73,28 @@ class Workers:
         self.folder, self.request, self.command, self.places = folder, request, command, places
         self.report, self.changed = report, changed
         self.working: dict[int, Working] = {}
+        self.total, self.begun = 0, 0
+        self.took: list[float] = []
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run those of the jobs that are not finished.
 
         Ctrl-C (a polite kill, a closed terminal) is passed on to the jobs once, so that each keeps its last step; then
-        KeyboardInterrupt. A second one ends them at once.
+        StoppedError. A second one ends them at once.
         """
         left = deque(job for job in jobs if self.folder.outcome(job, self.request).state != "finished")
-        if done := len(jobs) - len(left):
-            self.report(Note(f"{done} of {len(jobs)} jobs are finished already."))
+        self.total, self.begun = len(jobs), len(jobs) - len(left)
+        if done := self.begun:
+            self.report(Note(f"Finished already: {done} of {count(len(jobs), 'job')}."))
         with deferred_interrupt() as asked:
             try:
                 self.work(left, asked)
             finally:
                 self.end()
         if asked.is_set():
-            raise KeyboardInterrupt
+            raise StoppedError(asked.number)
 
-    def work(self, left: deque[Job], asked: threading.Event) -> None:
+    def work(self, left: deque[Job], asked: Asked) -> None:
         """Run the jobs until none is left, or, once it is asked to stop, until those that run have ended."""
         passed_on = False
         while self.working or (left and not asked.is_set()):
@@ -115,7 +120,8 @@ class Workers:
     def start(self, job: Job) -> None:
         """Start a job in the first free place. It is in a session of its own: a terminal's Ctrl-C is for us, who pass it on."""
         place = next(n for n in range(self.places) if n not in self.working)
-        self.report(Note(f"{job.words}: begins"))
+        self.begun += 1
+        self.report(Note(f"{job.words}: begins (job {self.begun} of {self.total})"))
         self.folder.failed(job).unlink(missing_ok=True)
         with self.folder.log(job).open("wb") as log:
             try:
@@ -141,8 +147,16 @@ class Workers:
             return
         if outcome.state not in ("finished", "failed"):
             self.folder.fail(job, why(said, ended.process.returncode))
-        to_go = f" ({left} to go)" if left else ""
-        self.tell(self.folder.outcome(job, self.request), time.perf_counter() - ended.started, to_go)
+        seconds = time.perf_counter() - ended.started
+        self.took.append(seconds)
+        self.tell(self.folder.outcome(job, self.request), seconds, self.to_go(left))
+
+    def to_go(self, left: int) -> str:
+        """How many jobs are left and about how long they take: each as long as those that have ended, in all places."""
+        if not left:
+            return ""
+        mean = sum(self.took) / len(self.took)
+        return f" ({left} to go, about {duration(mean * left / min(left, self.places))})"
 
     def tell(self, outcome: Outcome, seconds: float, to_go: str) -> None:
         """Say how a job went."""

@@ -116,9 +116,11 @@ def pretraining_of(name: str) -> Any:
 
 
 def pinned_generator(name: str) -> str:
-    """The same generator, a Hub repo named at its present commit."""
-    ref = parse(name)
-    if ref is None or Path(name).expanduser().exists():
+    """The same generator, a Hub repo named at its present commit, a folder by its absolute place."""
+    ref, path = parse(name), Path(name).expanduser()
+    if name not in ("bundled", "scratch") and path.exists():
+        return str(path.absolute())
+    if ref is None:
         return name
     with or_local(name, "--generator bundled always works."):
         return str(resolve(MODEL, ref))

@@ -24,6 +24,7 @@ from ddtool.hub.errors import (
 )
 from ddtool.hub.memory import offline
 from ddtool.hub.names import MODEL, Pinned, Ref, web
+from ddtool.text import count
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, CommitOperationAdd
@@ -124,7 +125,7 @@ def commit(
         hint = "Leave --create-pr out: the first push makes the repo."
         raise HubError(f"There is no {kind} '{repo}' to propose a change of.", hint)
     size = sum(len(f) if isinstance(f, bytes) else f.stat().st_size for f in (files[name] for name in changed))
-    report(Note(f"Sending {len(changed)} files, {size / 2**20:.1f} MiB, to {repo}."))
+    report(Note(f"Sending {count(len(changed), 'file')}, {size / 2**20:.1f} MiB, to {repo}."))
     base = base or _create(kind, repo, private, report)
     if branch and base.branch != branch:
         base = _branch_off(base, branch, report)

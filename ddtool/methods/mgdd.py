@@ -67,21 +67,27 @@ def fitted_labels(
 
     The prediction of Eq. 1 is A Y_s, with A (n, m) a function of the images alone, so the best labels are one ridge
     regression: over the stacked rows of `config.networks` fresh networks, each with a fresh real batch. No steps; the
-    sums AᵀA (m, m) and AᵀY_t and the solve are float64.
+    sums AᵀA (m, m) and AᵀY_t and the solve are float64. Where every part holds one image of each class, parts of different
+    images share no row: a regression for each.
     """
     m, C = len(X_s), real.data.num_classes
-    AtA, AtY = X_s.new_zeros(m, m, dtype=torch.float64), X_s.new_zeros(m, C, dtype=torch.float64)
-    for rows in covering_parts(m, C, m if most is None else most, config.networks, rng):
+    most = m if most is None else most
+    size = C if most < min(2 * C, m) else m  # parts of one image of each class have nothing in common
+    AtA = X_s.new_zeros(m // size, size, size, dtype=torch.float64)
+    AtY = X_s.new_zeros(m // size, size, C, dtype=torch.float64)
+    for rows in covering_parts(m, C, most, config.networks, rng):
         X_t, Y_t = real.batch(max(config.real_batch, 2 * len(rows)), rng)
         A = predictor(f.draw(rng), X_t, X_s[rows], config)
-        if len(rows) == m:
-            AtA += A.T @ A
-            AtY += A.T @ Y_t
+        if len(rows) == size:
+            block = int(rows[0]) // size
+            AtA[block] += A.T @ A
+            AtY[block] += A.T @ Y_t
         else:
-            AtA[rows[:, None], rows] += (A.T @ A).double()
-            AtY[rows] += (A.T @ Y_t).double()
+            AtA[0][rows[:, None], rows] += (A.T @ A).double()
+            AtY[0][rows] += (A.T @ Y_t).double()
         del A  # as large as the sums, where S is large
-    return solve_regularised(AtA, AtY, config.shrink, m).float()
+    solved = [solve_regularised(*sums, config.shrink, size) for sums in zip(AtA, AtY, strict=True)]
+    return torch.cat(solved).float()
 
 
 def predictor(f: Callable, X_t: Tensor, X_s: Tensor, config: FitConfig) -> Tensor:
@@ -152,10 +158,11 @@ def refine(
     saver: Saver | None = None,
     phase: str = "refine",
     seconds: float | None = None,
+    visit: Callable[[float, Tensor], None] = lambda done, X: None,
 ) -> tuple[Tensor, Tensor]:
     """Ours, beyond the paper: `config.steps` direct steps (or `seconds`) on the pixels and labels of S under Eq. 1.
 
-    Returns new X_s, Y_s.
+    Returns new X_s, Y_s. `visit` sees before each step how much of the steps is done (0 to 1), and X_s.
     Pixels are projected back into [0, 1] after each step.
     """
     X, Y = X_s.clone().requires_grad_(), Y_s.clone().requires_grad_()
@@ -173,6 +180,7 @@ def refine(
         limit=seconds,
     )
     for _ in loop:
+        visit(loop.done, X.detach())
         X_t, Y_t = real.batch(config.real_batch, rng)
         f.draw(rng)
         X_b, Y_b = with_flips(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.flip)
@@ -282,7 +290,17 @@ class MGDD(Registered):
         name="mgdd",
         title="MGDD (Liu and Wang, 2023)",
         paper="Liu and Wang, NeurIPS 2023",
-        sections=("generator", "architecture", "features", "labels", "adapt", "fit", "refine", "adapt_share"),
+        sections=(
+            "generator",
+            "architecture",
+            "features",
+            "labels",
+            "adapt",
+            "fit",
+            "refine",
+            "adapt_share",
+            "animation",
+        ),
         quick_settings={"features": {"width": 128}, "labels": {"images": 4000}, "fit": {"networks": 8}},
         ours=True,
         has_generator=True,

@@ -1,13 +1,19 @@
 """Networks: the field's ConvNet, for random features and for evaluation, and how their weights are drawn."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.runtime.engine import Engine, frozen_random_state
+
+PASS = 1024
+"""Images at once through a network of random features, where memory allows."""
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -65,7 +71,8 @@ class ConvNet(nn.Module):
         height, width = (height + grown) >> len(widths), (width + grown) >> len(widths)
         if min(height, width) < 1:
             raise UsageError(
-                f"{len(widths)} blocks are too many for {shape[1]}x{shape[2]} images.", "Use a smaller depth."
+                f"{len(widths)} blocks are too many for {shape[1]}x{shape[2]} images.",
+                "Read the images larger: --resolution 32.",
             )
         blocks: list[nn.Module] = []
         for i, out in enumerate(widths):
@@ -126,7 +133,10 @@ def draw_weights(layer: nn.Conv2d | nn.Linear, rng: torch.Generator, scheme: str
 
 
 class RandomFeatures:
-    """f_θ: the features of a network with random weights (He). `draw` makes it f_θ*, a fresh one, in place."""
+    """f_θ: the features of a network with random weights (He). `draw` makes it f_θ*, a fresh one, in place.
+
+    More images than fit the memory of the engine go through it in parts; for gradients each part is computed again.
+    """
 
     def __init__(
         self, shape: tuple[int, int, int], widths: Sequence[int], norm: str, engine: Engine, rng: torch.Generator
@@ -134,6 +144,7 @@ class RandomFeatures:
         with frozen_random_state():
             self.net = engine.place(ConvNet(shape, 1, widths, norm)).requires_grad_(False)
         self._features = engine.wrap(self.net.features)
+        self.at_once = engine.at_once(widest(shape, widths), PASS) if norm != "batch" else sys.maxsize
         self.draw(rng)
 
     def draw(self, rng: torch.Generator) -> "RandomFeatures":
@@ -143,4 +154,15 @@ class RandomFeatures:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Network input (n, c, h, w) → float32 features (n, d)."""
-        return self._features(images)
+        if len(images) <= self.at_once or (images.requires_grad and self.at_once >= PASS):
+            return self._features(images)
+        if not (images.requires_grad and torch.is_grad_enabled()):
+            return torch.cat([self._features(part) for part in images.split(self.at_once)])
+        again = partial(checkpoint, self._features, use_reentrant=False, preserve_rng_state=False)
+        return torch.cat([again(part) for part in images.split(self.at_once)])
+
+
+def widest(shape: tuple[int, int, int], widths: Sequence[int]) -> int:
+    """The most values that an image has between two layers of a ConvNet."""
+    _, h, w = shape
+    return max(width * (h >> i) * (w >> i) for i, width in enumerate(widths))

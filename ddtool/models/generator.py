@@ -19,12 +19,16 @@ from ddtool.errors import GeneratorError, UsageError
 from ddtool.hub import generators
 from ddtool.hub.access import Access, asked
 from ddtool.hub.download import named
+from ddtool.runtime.digest import digest
 from ddtool.runtime.engine import finite, frozen_random_state
 from ddtool.runtime.files import write_atomically
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+DIGEST = "digest"
+"""Of the weights, the one key in their file's metadata; files of version 0.1 have none."""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 """Types by the names that safetensors gives them."""
+RESTORE = "Copy or download it again."
 GAIN, SHARPNESS = 32.0, 5.0
 """Factors on the memory's output (a step of Adam at 1e-3 then moves a pixel by up to 0.03, as a step of refinement does) and on
 the cosine similarity (an image then takes a handful of the 512 slots). Half or twice as much makes no difference (docs/log.md)."""
@@ -86,7 +90,8 @@ class Generator(nn.Module):
         text = json.dumps({"ddtool_generator": asdict(self.config)}, indent=2) + "\n"
         (folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
         weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+        stated = {DIGEST: digest(weights)}
+        write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, metadata=stated))
 
     @classmethod
     def load(cls, folder: Path) -> "Generator":
@@ -212,13 +217,15 @@ def read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
             stated = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in header.items()}
             if fault := header_fault(stated, expected):
                 raise GeneratorError(f"{path}{fault}.", "The file is not for this config.json.")
-            return {name: file.get_tensor(name) for name in header}
+            weights = {name: file.get_tensor(name) for name in header}
+            written = (file.metadata() or {}).get(DIGEST)
     except FileNotFoundError:
         raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise GeneratorError(
-            f"{path} is not a readable safetensors file: {error}", "Copy or download it again."
-        ) from error
+        raise GeneratorError(f"{path} is not a readable safetensors file: {error}", RESTORE) from error
+    if written is not None and written != digest(weights):
+        raise GeneratorError(f"{path} is damaged: its values are not those that were written.", RESTORE)
+    return weights
 
 
 def header_fault(header: dict[str, tuple[tuple[int, ...], str]], expected: dict[str, Tensor]) -> str:

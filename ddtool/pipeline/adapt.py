@@ -16,12 +16,15 @@ from ddtool.models.convnet import RandomFeatures
 from ddtool.pipeline.finish import finish
 from ddtool.pipeline.generate import Adapted, fit_labels, problem_of, synthesise, write_stages
 from ddtool.pipeline.networks import fixed_features, load_generator, load_labels, pretraining_seconds
+from ddtool.pipeline.overview import say_overview
 from ddtool.pipeline.plan import check_ipcs, check_same_data, pool_size
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.pipeline.speed import real_batch
 from ddtool.pipeline.target import measured_problem
+from ddtool.runs.film import Film
 from ddtool.runs.formats import LabelHead
+from ddtool.text import count
 
 GENERATOR_SHARE = 0.9
 """How much of what the labels leave of a budget in seconds goes to adaptation when nothing is refined: the rest is for fitting."""
@@ -34,6 +37,7 @@ def adapt(session: Session) -> None:
     started = time.perf_counter()
     config, run = session.config, session.run
     target = load_target(config, session.report)
+    say_overview(session, target)
     run.save_broken(target.broken)
     check_ipcs(config, target.train)
     missing = [ipc for ipc in config.ipc if not has_set(session, ipc)]
@@ -97,7 +101,7 @@ def prepare(session: Session, train: ImageData) -> None:
     real, data = problem.real, problem.real.data
     with session.timed(LABELS):
         pool_ipc = pool_size(config, data)
-        indices = draw_pool(data, pool_ipc, config.seed)
+        indices = draw_pool(data, pool_ipc, config.seed, config.allow_repeat)
         rng = session.rng("labels")
         f = fixed_features(data.shape, config.labels.width, engine, rng)
         rows = torch.randperm(len(data), generator=rng, device=rng.device)[: config.labels.images]
@@ -125,7 +129,9 @@ def adapt_generator(session: Session, problem: JudgedProblem) -> None:
     config, run, data = session.config, session.run, problem.real.data
     batch = config.adapt.real_batch or usual_batch(data.num_classes, config.features.width)
     settings = replace(config.adapt, flip=config.adapt.flip and problem.flip, real_batch=batch)
-    settings = feasible(settings, config.ipc, data, session.report)
+    if not config.allow_repeat:
+        settings = feasible(settings, config.ipc, data, session.report)
+    settings = replace(settings, seen_ipcs=settings.seen_ipcs or config.ipc)
     generator = session.engine.place(load_generator(config))
     pool = pool_of(session, problem, settings)
     if (cost := pretraining_seconds(config)) is not None:
@@ -153,7 +159,9 @@ def feasible(settings: AdaptConfig, ipcs: Sequence[int], data: ImageData, report
     settings = replace(settings, seen_ipcs=settings.seen_ipcs or tuple(ipcs))
     seen = tuple(dict.fromkeys(min(ipc, most) for ipc in settings.seen_ipcs))
     if set(seen) != set(settings.seen_ipcs):
-        report(Note(f"Adaptation sees IPC {', '.join(map(str, seen))}: the smallest class holds {most} images."))
+        report(
+            Note(f"Adaptation sees IPC {', '.join(map(str, seen))}: the smallest class holds {count(most, 'image')}.")
+        )
     return replace(settings, seen_ipcs=seen)
 
 
@@ -203,6 +211,12 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
         note = f"The {config.seconds:g} seconds were over before refinement began: raise --seconds."
         session.report(Note(note))
     batch = max(config.refine.synthetic_batch, generated.num_classes)
+    film = Film(session.run, generated) if config.animation and generated.ipc == max(config.ipc) else None
+
+    def visit(done: float, X: Tensor) -> None:
+        if film and film.wants(done):
+            film.keep(done, real.inputs.inverse(X))
+
     X, Y = mgdd.refine(
         real.inputs(generated.images),
         generated.labels,
@@ -219,5 +233,9 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
         saver=session.saver(phase),
         phase=str(phase),
         seconds=seconds,
+        visit=visit,
     )
-    return replace(generated, images=real.inputs.inverse(X), labels=Y, stage="refined", label_method="learned")
+    refined = replace(generated, images=real.inputs.inverse(X), labels=Y, stage="refined", label_method="learned")
+    if film:
+        film.write(refined)
+    return refined

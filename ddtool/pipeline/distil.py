@@ -12,6 +12,7 @@ from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
 from ddtool.errors import RunError
 from ddtool.events import Phase
 from ddtool.pipeline.finish import finish
+from ddtool.pipeline.overview import say_overview
 from ddtool.pipeline.plan import check_ipcs, check_same_data
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import Problem, Session
@@ -24,6 +25,7 @@ from ddtool.runtime.cache import cache_root
 def distil(session: Session) -> None:
     """Bring a run to its end, from wherever it stands: a set for every IPC, its score, the picture."""
     target = load_target(session.config, session.report)
+    say_overview(session, target)
     session.run.save_broken(target.broken)
     check_ipcs(session.config, target.train)
     problem = described_problem(session, target.train)
@@ -51,7 +53,7 @@ def described_problem(session: Session, train: ImageData) -> Problem:
 def make_set(session: Session, problem: Problem, ipc: int) -> None:
     """Distil the set of one IPC, and record what it took."""
     config, run, data = session.config, session.run, problem.real.data
-    rows, phase = draw_pool(data, ipc, config.seed), Phase("distil", ipc)
+    rows, phase = draw_pool(data, ipc, config.seed, config.allow_repeat), Phase("distil", ipc)
     method = methods.make(
         config.method,
         task_of(session, problem, rows),

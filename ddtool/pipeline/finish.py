@@ -1,21 +1,32 @@
 """The end of every run: the peak of memory, the picture, the scores."""
 
+import shlex
 from itertools import takewhile
 from pathlib import Path
 
 from ddtool import methods
+from ddtool.events import Note
 from ddtool.pipeline.scoring import score_run
 from ddtool.pipeline.session import Session
 from ddtool.runs.preview import preview
 from ddtool.runs.run import Run
 from ddtool.sources.load import Target
+from ddtool.text import count
 
 
 def finish(session: Session, target: Target) -> None:
-    """Score and show the sets of a run that has all of them; record that all is done. Nothing to resume is kept."""
+    """Show the sets of a run that has all of them, score them unless that was left out, and record that all is done.
+
+    Nothing to resume is kept.
+    """
     record_peak(session)
     draw_preview(session.run, max(session.config.ipc))
-    score_run(session, target)
+    if session.config.evaluate.enabled:
+        score_run(session, target)
+    else:
+        session.report(
+            Note(f"No scores, as asked. `ddtool evaluate {shlex.quote(str(session.run.folder))}` makes them.")
+        )
     session.run.record(finished=True)
     session.run.drop_checkpoints()
 
@@ -37,5 +48,5 @@ def draw_preview(run: Run, ipc: int, path: Path | None = None, real: bool = True
     stages = {stage: run.load_set(ipc, stage) for stage in shown if run.set_path(ipc, stage).exists()}
     stages[final.stage if method.has_generator else final.method] = final
     name = Path(str(final.source.get("name", "dataset"))).name
-    title = f"ddtool · {name} · {ipc} image{'s' if ipc > 1 else ''} per class"
+    title = f"ddtool · {name} · {count(ipc, 'image')} per class"
     preview(stages, title, path or run.folder / "preview.png")

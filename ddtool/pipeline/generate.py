@@ -20,6 +20,7 @@ from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.runs.formats import LabelHead
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
+from ddtool.text import count
 
 LABELLINGS = ("fitted", "analytical")
 """How `generate` can find labels."""
@@ -107,6 +108,7 @@ def generate(session: Session, ipc: int, *, labels: str | None = None, force: bo
     problem = problem_at_hand(session, adapted, needed=labels == "fitted") if fits else None
     initial, generated = synthesise(session, adapted, ipc)
     if problem is not None:
+        session.report(Note("Fitting the labels takes most of the time; --labels analytical skips it."))
         generated = fit_labels(session, problem, generated)
     session.run.drop_scores(ipc)
     return write_stages(session, initial, generated, generated, force)
@@ -183,7 +185,7 @@ def check_pool(run: Run, ipc: int) -> None:
     """RunError when a set of this IPC takes more initial samples than the run keeps."""
     kept = (run.load_label_head().pool_ipc or 0) if run.has("pool/train.parquet") else 0
     if ipc > kept:
-        message = f"The run keeps {kept} initial samples per class; more are in its dataset, which --labels analytical"
+        message = f"The run keeps {count(kept, 'initial sample')} per class; more are in its dataset, which --labels analytical"
         hint = f"Use --ipc {kept} or less, or leave --labels out." if kept else "Leave --labels out."
         raise RunError(f"{message} leaves alone.", hint)
 
@@ -221,15 +223,15 @@ def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:
     """
     kept, device = adapted.pool_ipc, adapted.engine.device
     session.report(
-        Note(f"The run keeps {kept} initial samples per class; drawing {ipc} from {session.config.dataset}.")
+        Note(f"The run keeps {count(kept, 'initial sample')} per class; drawing {ipc} from {session.config.dataset}.")
     )
     train = dataset_again(
         session,
         adapted.head,
-        why=f"The run keeps {kept} initial samples per class; for {ipc} it needs its dataset.",
+        why=f"The run keeps {count(kept, 'initial sample')} per class; for {ipc} it needs its dataset.",
         otherwise=f"Use --ipc {kept} or less, or bring",
     )
-    indices = draw_pool(train, ipc, session.config.seed)
+    indices = draw_pool(train, ipc, session.config.seed, session.config.allow_repeat)
     adapted.pool_images, adapted.pool_labels = train.images[indices].to(device), train.labels[indices].to(device)
 
 
@@ -238,7 +240,8 @@ def restore_pool(session: Session) -> None:
     head = session.run.load_label_head()
     session.report(Note(f"The run has no initial samples; drawing them from {session.config.dataset} again."))
     train = dataset_again(session, head, why="The run has no initial samples.", otherwise="Bring")
-    session.run.save_pool(train, draw_pool(train, head.pool_ipc or 0, session.config.seed))
+    config = session.config
+    session.run.save_pool(train, draw_pool(train, head.pool_ipc or 0, config.seed, config.allow_repeat))
 
 
 def dataset_again(session: Session, head: LabelHead, *, why: str, otherwise: str) -> ImageData:

@@ -20,10 +20,12 @@ from ddtool.pipeline.networks import load_generator
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.speed import fitted_to_machine
 from ddtool.runs.facts import KnownTarget
+from ddtool.runs.files import ANIMATION
 from ddtool.runs.formats import MOST_BYTES, LabelHead
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 from ddtool.sources.load import Target
+from ddtool.sources.names import placed
 
 POOL_IPC, POOL_BYTES = 50, 2**30
 """Initial samples per class that are kept in a run for sets of other sizes, and how many bytes of pixels at most for those."""
@@ -31,7 +33,7 @@ POOL_IPC, POOL_BYTES = 50, 2**30
 FITTING, MOST_FITTING = 36, 16 * 2**30
 """Bytes that fitting the labels of a set takes for each pair of its images, and how many are too many."""
 
-RUN_FILES = ("config.json", "env.json", "metrics.jsonl", "results.json", "preview.png")
+RUN_FILES = ("config.json", "env.json", "metrics.jsonl", "results.json", "preview.png", "report.html")
 """The files that every run leaves."""
 GENERATOR_FILES = (
     "pool/train.parquet",
@@ -111,9 +113,12 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
             raise UsageError(
                 f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class."
             )
-        if ipc > most:
+        if ipc > most and not config.allow_repeat:
             name = train.class_names[int(train.class_counts().argmin())]
-            raise UsageError(f"--ipc {ipc} is more than class '{name}' holds ({most}).", f"Use --ipc {most} or less.")
+            raise UsageError(
+                f"--ipc {ipc} is more than class '{name}' holds ({most}).",
+                f"Use --ipc {most} or less, or let images begin several: --set allow_repeat=true.",
+            )
         if (size := ipc * train.num_classes * math.prod(train.shape)) > MOST_BYTES:
             message = f"The pixels of --ipc {ipc} are {size / 2**30:,.0f} GiB, more than a run can keep."
             raise UsageError(message, "Use a smaller --resolution or --ipc.")
@@ -130,12 +135,13 @@ def check_same_data(known: LabelHead | KnownTarget, train: ImageData, run: Run) 
 
 
 def pinned(config: RunConfig, source: Source) -> RunConfig:
-    """The configuration with its Hub dataset at the commit that was read, so that a run stays on it.
+    """The configuration with its Hub dataset at the commit that was read, so that a run stays on it, or its local data by its
+    absolute place, so that the run finds it from any folder.
 
     The Hub's own parquet copy is named by its branch and has to stay so; its commit is in the source.
     """
     if source.get("kind") != "hub" or source.get("converted"):
-        return config
+        return replace(config, dataset=placed(config.dataset))
     data = config.data | {"revision": source["revision"]}
     return replace(config, dataset=config.dataset.partition("@")[0], data=data)
 
@@ -218,8 +224,10 @@ def batch_with_generator(config: RunConfig, train: ImageData) -> int:
 
 def pool_size(config: RunConfig, data: ImageData) -> int:
     """Images per class of Z: what is asked for and seen, and room for other sizes where nothing else is said."""
-    room = min(POOL_IPC, POOL_BYTES // (data.num_classes * math.prod(data.shape)))
-    return min(int(data.class_counts().min()), max(config.ipc + (config.adapt.seen_ipcs or (room,))))
+    most = int(data.class_counts().min())
+    room = min(most, POOL_IPC, POOL_BYTES // (data.num_classes * math.prod(data.shape)))
+    wanted = max(config.ipc + (config.adapt.seen_ipcs or (room,)))
+    return wanted if config.allow_repeat else min(most, wanted)
 
 
 def run_files(config: RunConfig) -> list[str]:
@@ -227,4 +235,5 @@ def run_files(config: RunConfig) -> list[str]:
     method = methods.find(config.method)
     sets = [f"synthetic/ipc{n}/{file}" for n in config.ipc for file in ("train.parquet", "exact.safetensors")]
     sets += [f"stages/ipc{n}-{stage}.safetensors" for n in config.ipc for stage in method.stages[:-1]]
-    return [*RUN_FILES, *(GENERATOR_FILES if method.has_generator else ()), *sets]
+    more = [ANIMATION] if config.animation and config.refine.steps else []
+    return [*RUN_FILES, *more, *(GENERATOR_FILES if method.has_generator else ()), *sets]

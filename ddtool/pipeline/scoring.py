@@ -28,6 +28,7 @@ from ddtool.evaluation.protocols import (
 )
 from ddtool.events import Report, silent
 from ddtool.models.registry import DEFAULT, find
+from ddtool.pipeline.moved import check_same_content, moved_to
 from ddtool.pipeline.session import Session
 from ddtool.runs.files import ipcs_in, is_run
 from ddtool.runs.formats import read_set
@@ -58,9 +59,11 @@ def score_run(session: Session, target: Target) -> None:
 
 
 def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
-    """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale."""
+    """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale. Those of a class
+    that holds fewer come again."""
     seen_alike = replace(train, mean=beside.mean, std=beside.std, whitening=beside.whitening)
-    return real_images(seen_alike, draw_pool(train, beside.ipc, seed), beside.flip).scaled(beside.label_scale)
+    rows = draw_pool(train, beside.ipc, seed, repeat=True)
+    return real_images(seen_alike, rows, beside.flip).scaled(beside.label_scale)
 
 
 @dataclass(frozen=True)
@@ -145,15 +148,18 @@ def evaluate(
     judge: Judge,
     *,
     on: str | None = None,
+    moved: str | Path | None = None,
     baseline: bool,
     data: Mapping[str, JsonValue],
 ) -> list[Score]:
     """Every wanted score of every set on its dataset, or on `on`, with `baseline` those of as many random real images too.
 
-    data: options of reading that dataset, on top of those that the set was made with. Scores of a run are recorded in it.
+    moved: where the local data of a set that is of no run is now;  data: options of reading that dataset, on top of those that
+    the set was made with. Scores of a run are recorded in it.
     """
     run, sets = found.run, found.sets
-    config = run.config() if run and not on else tested_on(sets[0], on)
+    first = sets[0] if moved is None else moved_set(sets[0], moved, judge.report)
+    config = run.config() if run and not on else tested_on(first, on)
     config = replace(config, data=config.data | dict(data))
     target = load_target(config, judge.report)
     check_classes(sets[0], target.train)
@@ -227,7 +233,10 @@ def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
     if on and on not in (own, source.get("id")):
         return RunConfig(dataset=on, data={key: stated[key] for key in ("resolution",) if key in stated})
     if not on and source.get("kind") == "local" and not source.get("path"):
-        raise UsageError(f"The set was made from data that is not here ('{name}').", "Name a dataset: --on DATASET.")
+        raise UsageError(
+            f"The set was made from data that is not here ('{name}').",
+            "Name its place, --data PATH, or another dataset, --on DATASET.",
+        )
     known = (*sources.DEFAULTS.key(), "config")
     data: Values = {key: stated[key] for key in known if key in stated}
     if not re.fullmatch(r"\w+(\.\w+)*", str(data.get("test_split", ""))):
@@ -235,6 +244,16 @@ def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
     if source.get("kind") == "hub":
         data["revision"] = CONVERTED if source.get("converted") else source["revision"]
     return RunConfig(dataset=name, data=data)
+
+
+def moved_set(synthetic: SyntheticSet, moved: str | Path, report: Report) -> SyntheticSet:
+    """The set with its local data at another place. UsageError where it has none, DataError where other data lies there."""
+    source = synthetic.source
+    if (known := source.get("content_hash")) is None or source.get("kind") != "local":
+        raise UsageError("The set was not made from local data.", "Leave --data out, or name a dataset: --on DATASET.")
+    place = moved_to(moved, str(source.get("path") or source.get("name")))
+    check_same_content(place, known, report)
+    return replace(synthetic, source=source | {"path": place})
 
 
 def check_classes(synthetic: SyntheticSet, train: ImageData) -> None:

@@ -22,7 +22,7 @@ STEPS = ("adapt.steps", "refine.steps")
 """The settings that the budget decides."""
 TIMED, LONG = 3, 0.3
 """Steps of a width that are timed at most, after one that warms up; and seconds after which one is enough."""
-TRIALS = 60
+TRIALS = 110
 """What the work before the labels takes (trials of flips and whitening, W_θ), in steps of the smallest preset."""
 
 Clock = Callable[[], float]

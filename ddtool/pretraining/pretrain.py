@@ -29,6 +29,7 @@ from ddtool.runs.files import sweep
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.sources import load as sources
+from ddtool.sources.names import placed
 
 # -------------------------------------------------------------------------------------------------- beginning, resuming
 
@@ -62,7 +63,9 @@ def start(
     check_processes(config, ranks)
     if ranks.main:
         check_free(folder, force)
-        Pretraining.create(folder, config, engine, load_sets(config, report), force)
+        sets = load_sets(config, report)
+        config = replace(config, datasets=tuple(map(placed, config.datasets)))
+        Pretraining.create(folder, config, engine, sets, force)
     ranks.barrier()
     return Pretraining.open(folder)
 

@@ -110,6 +110,8 @@ class Environment(Record):
     device: str | None = None
     precision: str | None = None
     threads: int | None = None
+    started: Perhaps[str] = Field(None, exclude=True)
+    """Date and time; it is not written into what is shared."""
 
 
 class Noted(Record):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,10 +23,15 @@ CONFIG, ENVIRONMENT, METRICS, RESULTS, PREVIEW = (
     "results.json",
     "preview.png",
 )
+ANIMATION = "animation.png"
+REPORT = "report.html"
+"""The page of a run, or of a comparison."""
 TABLE, EXACT = "train.parquet", "exact.safetensors"
 """The two files of a set."""
 GENERATOR, LABELS, POOL = "generator", "generator/labels.safetensors", "pool/train.parquet"
 WHITENING = "checkpoints/whitening.safetensors"
+NUMBERS = re.compile(r"(?<=\[)\n[\s\d,.e+-]+(?=\])")
+"""What is between the brackets of a list of numbers in indented JSON; the text of a string has no line breaks there."""
 RESTORE = "Restore the file, or start a new run."
 
 
@@ -71,8 +77,8 @@ def run_above(path: Path) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """A JSON file, whole or not at all."""
-    text = json.dumps(value, indent=2) + "\n"
+    """A JSON file, whole or not at all; a list of numbers is one line of it."""
+    text = NUMBERS.sub(lambda found: re.sub(r"\n\s*", " ", found[0]).strip(), json.dumps(value, indent=2)) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
@@ -96,6 +102,7 @@ def staged_folder(target: Path, replacing: bool = False) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        files.synchronise(temporary)
         if replacing and target.exists():
             empty(target)
         if not target.exists():

@@ -23,12 +23,15 @@ from ddtool.data.whitening import Stored, Whitening
 from ddtool.errors import DataError, RunError
 from ddtool.runs.descriptions import LARGEST_SIDE, Description, Header, LabelDescription, SetDescription
 from ddtool.runs.files import EXACT, RESTORE, TABLE, run_above, staged_folder, write_atomically
+from ddtool.runtime.digest import digest
 from ddtool.runtime.engine import finite
 from ddtool.runtime.loop import Checkpoint
 
 MOST_PICTURES, MOST_BYTES = 10**7, 2**32
 """Bounds on what a file may claim to hold: pictures, and bytes in memory."""
 SET_TENSORS = ("images", "labels", "hard")
+DIGEST = "digest"
+"""Of the tensors and the description of a file, in the description; files of version 0.1 have none."""
 SET_HINT = "Make the set again: `ddtool generate RUN --ipc N --force`."
 T = TypeVar("T")
 D = TypeVar("D", SetDescription, LabelDescription)
@@ -38,14 +41,15 @@ D = TypeVar("D", SetDescription, LabelDescription)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], info: Values) -> None:
-    """A safetensors file with `info` as JSON in its metadata."""
+    """A safetensors file with `info` as JSON in its metadata, and in it a digest of all: the order of several keys is random."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"ddtool": json.dumps(info)}))
+    said = json.dumps(info | {DIGEST: digest(plain, json.dumps(info))})
+    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"ddtool": said}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Values]:
-    """Tensors and `info` of `write_tensors`; RunError when the file is missing or damaged."""
+    """Tensors and `info` of `write_tensors`; RunError when the file is missing, damaged, or not as it was written."""
     return read_described(path, lambda header, info: info)
 
 
@@ -59,11 +63,14 @@ def read_described(path: Path, parse: Callable[[Header, Values], T]) -> tuple[di
             info = json.loads((file.metadata() or {})["ddtool"])
             if not isinstance(info, dict):
                 raise RunError(f"{path} is not a file of ddtool.", RESTORE)
+            stated, said = info.pop(DIGEST, None), json.dumps(info)
             if "mirror" in info:  # as files of version 0.1 call it
                 info.setdefault("flip", info.pop("mirror"))
             slices = {name: file.get_slice(name) for name in list(file.keys())}
             parsed = parse({k: (part.get_dtype(), tuple(part.get_shape())) for k, part in slices.items()}, info)
             tensors = {name: file.get_tensor(name).clone() for name in slices}  # Windows replaces no mapped file
+        if stated is not None and stated != digest(tensors, said):
+            raise ValueError("its values are not those that were written")
     except FileNotFoundError:
         hint = f"The run is incomplete: `ddtool adapt --resume {run_above(path) or 'RUN'}` finishes it."
         raise RunError(f"{path} is missing.", hint) from None
@@ -274,6 +281,7 @@ def write_parquet(
         columns["soft_label"] = soft.cpu().numpy()
     table = datasets.Dataset.from_dict({k: columns[k] for k in features}, features=datasets.Features(features))
     options = {"use_dictionary": False, "row_group_size": ROW_GROUP, "write_page_index": True}
+    options["write_page_checksum"] = True
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: parquet.write_table(table.data.table, temporary, **options))
 
@@ -287,7 +295,7 @@ def read_parquet(path: Path, num_classes: int) -> tuple[Tensor, Tensor]:
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             check_parquet(file.metadata)
             if file.schema_arrow.field("label").type != pyarrow.int64():
                 raise ValueError("its labels are of another type")

@@ -7,10 +7,12 @@ from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from ddtool.data.images import SyntheticSet
 from ddtool.methods import METHODS
 from ddtool.runs.files import write_atomically
+from ddtool.runs.words import STAGES
 
 MARGIN, NAMES, BAND = 24, 156, 22
 """Pixels around the picture, for the names of the rows, and between bands."""
@@ -25,13 +27,6 @@ MOST_ROWS = 3
 LINE = 14
 """Pixels from a line of small text to the next."""
 INK, QUIET, PAPER = (32, 34, 38), (96, 100, 108), (255, 255, 255)
-STAGES = {
-    "initial": "random real images (initial samples)",
-    "random": "random real images",
-    "generated": "generator",
-    "refined": "refined",
-}
-"""The stages of MGDD in words."""
 
 
 @dataclass(frozen=True)
@@ -167,11 +162,16 @@ def top_two(shares: Sequence[float], names: Sequence[str]) -> list[tuple[str, fl
 
 def enlarged(synthetic: SyntheticSet, index: int, cell: int) -> Image.Image:
     """An image of the set, its longer side brought to `cell` pixels."""
-    pixels = synthetic.images[index].mul(255).round().clamp(0, 255).byte().cpu()  # (c, h, w)
-    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
-    h, w = array.shape[:2]
+    image = as_image(synthetic.images[index]).convert("RGB")
+    w, h = image.size
     size = max(1, round(w * cell / max(h, w))), max(1, round(h * cell / max(h, w)))
-    return Image.fromarray(array).convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def as_image(pixels: Tensor) -> Image.Image:
+    """An image of a set, float (c, h, w) in [0, 1], as 8 bits a channel; grey where c is 1."""
+    whole = pixels.mul(255).round().clamp(0, 255).byte().cpu()
+    return Image.fromarray(whole[0].numpy() if len(whole) == 1 else whole.permute(1, 2, 0).contiguous().numpy())
 
 
 # ---------------------------------------------------------------------------------------------------------------- text

@@ -1,6 +1,6 @@
 """The run directory, from its creation to its scores. Every file appears whole or not at all.
 
-config.json  env.json  metrics.jsonl  results.json  preview.png
+config.json  env.json  metrics.jsonl  results.json  preview.png  report.html
 generator/          config.json, model.safetensors: the adapted generator; labels.safetensors: θ and W_θ of Eq. 3
 pool/train.parquet  the initial samples Z (real images), image-major
 synthetic/ipcN/     train.parquet (image, label, soft_label), exact.safetensors (float images and labels)
@@ -10,10 +10,12 @@ checkpoints/        what an unfinished phase needs to go on
 
 import contextlib
 import json
+import math
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -22,7 +24,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from ddtool.config import RunConfig, Values, from_dict, to_dict
-from ddtool.data.images import ImageData, SyntheticSet
+from ddtool.data.images import ImageData, Source, SyntheticSet
 from ddtool.data.whitening import Whitening
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.protocols import Score, ScoreKey
@@ -38,6 +40,8 @@ from ddtool.version import __version__
 
 STAGES = ("initial", "generated", "refined", "distilled")
 """What a set of a run may be at, first to last."""
+NOWHERE: Source = {}
+"""The source of data that nobody described."""
 
 
 class Results(TypedDict):
@@ -64,8 +68,11 @@ class Run:
     # ------------------------------------------------------------------------------------------------ life of a run
 
     @classmethod
-    def create(cls, folder: Path, config: RunConfig, engine: Engine, force: bool = False) -> "Run":
-        """A new run; RunError when the folder is taken, unless `force` says to replace a run (and only a run)."""
+    def create(
+        cls, folder: Path, config: RunConfig, engine: Engine, force: bool = False, source: Source = NOWHERE
+    ) -> "Run":
+        """A new run on data from `source`; RunError when the folder is taken, unless `force` says to replace a run (and only a
+        run)."""
         folder = Path(folder)
         check_free(folder, force)
         if files.is_run(folder):
@@ -73,7 +80,8 @@ class Run:
         with files.staged_folder(folder) as temporary:
             run = cls(temporary)
             run.write_json(files.CONFIG, to_dict(config))
-            run.write_json(files.ENVIRONMENT, environment(engine))
+            version = {name: source[name] for name in ("content_hash", "revision") if source.get(name)}
+            run.write_json(files.ENVIRONMENT, environment(engine) | {"data": version})
         return cls(folder)
 
     @classmethod
@@ -90,6 +98,24 @@ class Run:
         except UsageError as error:
             hint = error.hint or "Undo the change to the file, or start a new run."
             raise RunError(f"{self.folder / 'config.json'}: {error.message}", hint) from error
+
+    def content_hash(self) -> str | None:
+        """Of the local data that it was made from; None for data of the Hub, or where an earlier version did not keep it."""
+        version = self.read_json(files.ENVIRONMENT).get("data")
+        if isinstance(version, dict):
+            known = version.get("content_hash")
+        else:
+            known = self.load_label_head().source.get("content_hash") if self.has(files.LABELS) else None
+        return known if isinstance(known, str) else None
+
+    def move_data(self, place: str) -> None:
+        """Have the run find its data, the same data, at another place."""
+        config, results = self.config(), self.results()
+        moved = [score | {"dataset": place} for score in results["scores"] if score.get("dataset") == config.dataset]
+        others = [score for score in results["scores"] if score.get("dataset") != config.dataset]
+        if moved:
+            self.write_json(files.RESULTS, results | {"scores": others + moved})
+        self.write_json(files.CONFIG, to_dict(replace(config, dataset=place)))
 
     # ------------------------------------------------------------------------------------------------------- results
 
@@ -144,14 +170,27 @@ class Run:
 
     def steps(self) -> dict[str, int]:
         """The last step that each phase has reported."""
-        out: dict[str, int] = {}
+        return {phase: step for phase, step, _ in self._reported()}
+
+    def losses(self) -> dict[str, dict[int, float]]:
+        """The loss that each phase has reported, by step; what was reported twice, before and after a pause, once."""
+        out: dict[str, dict[int, float]] = {}
+        for phase, step, values in self._reported():
+            loss = values.get("loss")
+            if isinstance(loss, float) and math.isfinite(loss):
+                out.setdefault(phase, {})[step] = loss
+        return {phase: dict(sorted(losses.items())) for phase, losses in out.items()}
+
+    def _reported(self) -> Iterator[tuple[str, int, Values]]:
+        """Phase, step and values of each step in metrics.jsonl; lines that say none are passed over."""
         path = self.folder / files.METRICS
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         for line in lines:
             with contextlib.suppress(ValueError, LookupError, TypeError):  # a killed process tears its last line
                 event = json.loads(line)
-                out[event["phase"]] = event["step"]
-        return out
+                phase, step = event["phase"], event["step"]
+                if isinstance(phase, str) and isinstance(step, int):
+                    yield phase, step, event
 
     def drop_scores(self, ipc: int) -> None:
         """Forget the scores of a set that is replaced; those of random real images stay true."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from ddtool.errors import UsageError
-from ddtool.runtime.loop import STOPS
+from ddtool.runtime.signals import STOPS
 
 SECONDS, GRACE = 300.0, 2.0
 """What one compilation may take; and how long a process that is asked to stop may go on before it is ended."""

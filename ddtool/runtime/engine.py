@@ -20,6 +20,8 @@ from ddtool.runtime.compiling import Compilation, check_compiler
 M = TypeVar("M", bound=nn.Module)
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "bf16", "fp32")
+PASS_SHARE, BYTES_A_VALUE = 4, 16
+"""A pass may take a quarter of the memory; a value is there four times, in float32: before and after a layer, in two layouts."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,22 @@ class Engine:
     """Batches differ in size from call to call: what is compiled takes any, instead of a compilation for each."""
     compilation: Compilation | None = None
     """Watches over compilations."""
+    memory: int = 8 * 2**30
+    """Bytes to work in: what can be done in parts is done in parts that fit."""
 
     @classmethod
-    def choose(cls, device: str = "auto", precision: str = "auto", compile_networks: bool = False) -> "Engine":
+    def choose(
+        cls,
+        device: str = "auto",
+        precision: str = "auto",
+        compile_networks: bool = False,
+        memory: int | None = None,
+    ) -> "Engine":
         """The engine for a request; 'auto' takes cuda before cpu, and bf16 where the hardware computes in it.
 
-        Raises UsageError for an unknown or absent device, an unknown precision, or networks to compile without a compiler.
+        memory: bytes to work in (default: half of what the machine or the GPU has in all).
+
+        Raises UsageError for an unknown or absent device, an unknown precision, and networks to compile without a compiler.
         """
         chosen = torch.device(_default_device() if device == "auto" else _known_device(device))
         if precision not in PRECISIONS:
@@ -46,11 +58,15 @@ class Engine:
         bf16 = _bf16_is_fast(chosen) if precision == "auto" else precision == "bf16"
         if compile_networks:
             check_compiler(chosen.type)
-        return cls(chosen, bf16, compile_networks)
+        return cls(chosen, bf16, compile_networks, memory=memory or total_memory(chosen) // 2)
 
     def describe(self) -> str:
         """One line: device, its name, precision."""
         return f"{self.device} ({hardware(self.device)}), {'bf16 autocast' if self.bf16 else 'float32'}"
+
+    def at_once(self, values: int, most: int) -> int:
+        """How many images, up to `most`, a pass without gradients may take of which each has so many values at its widest."""
+        return max(1, min(most, self.memory // PASS_SHARE // (BYTES_A_VALUE * max(1, values))))
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """bf16 for convolutions and matrix products inside, when the precision asks for it."""
@@ -141,6 +157,20 @@ def seeded_generator(device: torch.device | str, seed: int, *purpose: str | int)
     """A torch.Generator seeded by a hash of `seed` and `purpose`."""
     digest = hashlib.sha256("/".join(map(str, (seed, *purpose))).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes that the GPU or the machine has (or, under Linux, that this process may have); 8 GiB where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    known = []
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError, ValueError):
+            known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError), open(limit, encoding="ascii") as file:  # "max": there is none
+            known.append(int(file.read()))
+    return min((bytes_ for bytes_ in known if bytes_ > 0), default=8 * 2**30)
 
 
 def hardware(device: torch.device) -> str:

@@ -2,8 +2,6 @@
 
 import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -13,9 +11,8 @@ from torch import Tensor
 
 from ddtool.errors import DivergedError, RunError
 from ddtool.events import Done, Report, Step
+from ddtool.runtime.signals import Asked, Interrupted, deferred_interrupt
 
-STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
-"""The signals that ask a run to stop: Ctrl-C, SIGTERM, a closed terminal (not on Windows), and Ctrl-Break (only there)."""
 Checkpoint = dict[str, Tensor]
 """Everything a loop needs to go on, flat: name → tensor (CPU)."""
 
@@ -38,10 +35,6 @@ class NoSaver:
 
     def save(self, checkpoint: Checkpoint) -> None:
         pass
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C was pressed; the loop stopped after a whole step and its checkpoint is saved."""
 
 
 class Loop:
@@ -78,9 +71,9 @@ class Loop:
         self._told, self._told_every = 0.0, (limit or 0.0) / reports
         self.step, self._losses = 0, []  # type: tuple[int, list[Tensor]]
         self._base_lrs = [group["lr"] for group in optimiser.param_groups]
-        self._asked, self.stopping = threading.Event(), None  # type: tuple[threading.Event, bool | None]
+        self._asked, self.stopping = Asked(), None  # type: tuple[Asked, bool | None]
         self._before, self._started = 0.0, time.perf_counter()
-        self.overhead = 0.0
+        self.overhead, self._last_step = 0.0, 0.0
 
     @property
     def asked(self) -> bool:
@@ -115,15 +108,17 @@ class Loop:
             self._restore(saved)
         self._started = last_saved = time.perf_counter()
         with deferred_interrupt() as self._asked:
-            while self.done < 1:
+            while self.done < 1 and not self._nearer_without():
                 self._schedule()
+                began = time.perf_counter()
                 yield self.step
+                self._last_step = time.perf_counter() - began
                 self.step += 1
                 if self._due():
                     self._tell()
                 if self.asked if self.stopping is None else self.stopping:
                     self.save()
-                    raise Interrupted
+                    raise Interrupted(self._asked.number)
                 if time.perf_counter() - last_saved > self.checkpoint_seconds:
                     self.save()
                     last_saved = time.perf_counter()
@@ -150,6 +145,10 @@ class Loop:
         half_cosine = 0.5 * (1 + math.cos(math.pi * self.done))
         for group, lr in zip(self.optimiser.param_groups, self._base_lrs, strict=True):
             group["lr"] = lr * (self.min_lr_ratio + (1 - self.min_lr_ratio) * half_cosine)
+
+    def _nearer_without(self) -> bool:
+        """Whether another step, as long as the last one, would end further beyond the limit than it is away now."""
+        return self.limit is not None and self.seconds + self._last_step / 2 > self.limit
 
     def _due(self) -> bool:
         if self.limit is None:
@@ -201,26 +200,3 @@ class Loop:
                     "Resume where it was begun, or remove the folder checkpoints, so that the phase begins again.",
                 )
             self.rng.set_state(saved["rng"])
-
-
-@contextlib.contextmanager
-def deferred_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C, a polite kill or a closed terminal sets the yielded event instead of stopping mid-step; a second one stops
-    at once. What `nohup` has the process ignore stays ignored."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    caught = [number for number in STOPS if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ask) for number in caught}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -24,7 +24,8 @@ from ddtool.hub.generators import PRETRAINING, bundled_folder
 from ddtool.hub.names import DATASET, MODEL, is_pinned, parse
 from ddtool.models.generator import WEIGHTS_FILE
 from ddtool.runs.facts import Environment, RunFacts
-from ddtool.runs.formats import read_tensors, write_tensors
+from ddtool.runs.files import TABLE
+from ddtool.runs.formats import read_parquet, read_tensors, write_tensors
 from ddtool.runs.run import Run
 from ddtool.sharing.command import command
 from ddtool.sharing.facts import FORMAT, META, SETS, LicenceFacts, MethodFacts, RepoFacts, SetFacts, Source
@@ -49,6 +50,15 @@ def check_finished(run: Run, report: Report) -> None:
         raise RunError(f"{run.folder} is not finished: nothing is pushed.", f"Make its sets first: {resume}.")
     if not facts.pulled and (missing := sorted(set(run.config().ipc) - set(run.ipcs()))):
         report(Note(f"Not in {run.folder}, so not pushed: the set of ipc {', '.join(map(str, missing))} ({resume})."))
+
+
+def check_whole(run: Run) -> None:
+    """RunError or GeneratorError, as every command has them, for a damaged file among those that are pushed."""
+    classes = len(target_of(run)[0])
+    if methods.has_generator(run.config().method):
+        run.load_generator()
+    for path in [run.folder / POOL] * run.has(POOL) + [run.set_path(ipc).with_name(TABLE) for ipc in run.ipcs()]:
+        read_parquet(path, classes)
 
 
 def describe_run(run: Run, pool: int) -> RepoFacts:
@@ -94,7 +104,7 @@ def describe_set(
         timings={name: v for name, v in results.timings.items() if Phase.parse(name).ipc in (None, ipc)},
         facts=results.facts.of_set(ipc),
         scores=tuple(
-            replace(score, dataset=public_test_set(score.dataset, config, source))
+            replace(score, dataset=public_test_set(score.dataset, config, source), confusion=None)
             for score in results.scores
             if score.ipc == ipc
         ),

@@ -20,11 +20,12 @@ from ddtool.hub.upload import Pushed, check_may_write, commit, find
 from ddtool.methods import has_generator
 from ddtool.models.generator import WEIGHTS_FILE
 from ddtool.runs.run import Run
-from ddtool.sharing.describe import check_finished, describe_run, real_images
+from ddtool.sharing.describe import check_finished, check_whole, describe_run, real_images
 from ddtool.sharing.files import POOL, PREVIEW
 from ddtool.sharing.options import Options, again, base_of, repos
 from ddtool.sharing.parcels import Parcel, PlannedRepo, dataset_parcel, model_parcel, of_generator, old_facts
 from ddtool.sharing.readme import check_card
+from ddtool.text import count
 
 
 def push(
@@ -66,7 +67,7 @@ def send(parcels: list[Parcel], options: Options, again: str, report: Report = s
             hint = f"{error.hint} A push repeats safely: `{again}`".lstrip()
             raise type(error)(error.message + state, hint) from error
         done.append(made)
-        what = f"{len(made.changed)} files in one commit" if made.changed else "nothing has changed"
+        what = f"{count(len(made.changed), 'file')} in one commit" if made.changed else "nothing has changed"
         report(Note(f"{made.pull_request or made.url}: {what}."))
         mark(made, options, again)
     return done
@@ -113,6 +114,7 @@ def of_run(run: Run, repo: str, options: Options, temporary: Path, report: Repor
     With --only, the other repo is named where it is there already. A new repo beside a private one is private.
     """
     check_finished(run, report)
+    check_whole(run)
     method = run.config().method
     options = options.by_method(method)
     names = repos(repo, options)

@@ -23,10 +23,12 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 from ddtool.config import Values
 from ddtool.errors import DataError
 from ddtool.events import Note, Report
+from ddtool.runtime.files import synchronise
 from ddtool.sources.decode import Broken, Split, Written, write_images
 from ddtool.sources.labels import check_every_class
 from ddtool.sources.options import DataOptions
 from ddtool.sources.pixels import Rules
+from ddtool.text import count, is_or_are
 
 FORMAT = 2
 """Version of the entry layout and of the decoding rules; part of every cache key."""
@@ -39,10 +41,12 @@ BROKEN = "skipped.jsonl"
 _ABANDONED = 24 * 3600.0  # seconds after which a temporary folder belongs to nobody
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is decided about a dataset before it is decoded."""
 
+    name: str = ""
+    """What the dataset is called, for `ddtool cache`."""
     class_names: tuple[str, ...]
     source: Values
     """Splits, columns and options, for `ImageData.source`."""
@@ -58,7 +62,7 @@ Shape = tuple[int, int, int, int]
 """The shape of the images of a part: (n, c, h, w)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Meta(Facts):
     """The content of meta.json: the facts, and what decoding found out."""
 
@@ -128,6 +132,7 @@ def build(
             if written.broken:
                 lines = "".join(json.dumps(image) + "\n" for image in written.broken)
                 (folder / BROKEN).write_text(lines, encoding="utf-8")
+            synchronise(folder)
             _publish(folder, final)
     except OSError as error:
         raise cache_error(final.parent, error) from error
@@ -138,12 +143,13 @@ def _said(written: Written, report: Report) -> list[str]:
     """What the decoding found out, as sentences, reported."""
     said = list(written.notes)
     if written.broken:
-        first = written.broken[0]
+        first, number = written.broken[0], len(written.broken)
         said.append(
-            f"{len(written.broken)} broken images are set aside, the first {first['image']} ({first['reason']})."
+            f"{count(number, 'broken image')} {is_or_are(number)} set aside, the first {first['image']} ({first['reason']})."
         )
     if written.shared:
-        said.append(f"{written.shared} images of the test part are also in the training part, pixel for pixel.")
+        shared = f"{count(written.shared, 'image')} of the test part {is_or_are(written.shared)}"
+        said.append(f"{shared} also in the training part, pixel for pixel.")
     for text in said:
         report(Note(text))
     return said

@@ -3,17 +3,18 @@
 import hashlib
 import json
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
 from ddtool.errors import DataError
 from ddtool.events import Report, Step
+from ddtool.text import count
 
 IMAGE_ENDINGS = {
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm",
@@ -25,7 +26,8 @@ NEEDS_HEIF = "needs pillow-heif"
 """What is said of HEIC files while the package for them is absent."""
 
 _HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")  # left by systems
-_UNSEEN = (".git", ".cache", "cache-*.arrow")  # left by tools that keep data; neither counted nor part of the content
+_UNSEEN = re.compile(r"\.git|\.cache|cache-.*\.arrow", re.DOTALL)
+"""Left by tools that keep data; neither counted nor part of the content."""
 _HEAD = 64  # bytes from which a format is told
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
@@ -101,7 +103,7 @@ class Folder:
 
     @cached_property
     def _kinds(self) -> dict[str, str | None]:
-        return {name: _left_out_as(self.path / name) for name in self.files}
+        return {name: _left_out_as(os.path.join(self.path, name), name) for name in self.files}
 
     def left_out(self) -> Counter[str]:
         """What is right here and no image, by kind."""
@@ -138,25 +140,26 @@ class Folder:
         return "\n".join(drawn[:lines] + ["  …"] * (len(drawn) > lines))
 
     def _count(self) -> str:
-        return f" ({len(self.images)} images)" if self.images else ""
+        return f" ({count(len(self.images), 'image')})" if self.images else ""
 
 
-def _left_out_as(path: Path) -> str | None:
+def _left_out_as(path: str, name: str) -> str | None:
     """None for an image, broken or not; else the kind that the file is counted under."""
+    suffix = ending(name)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             head = file.read(_HEAD)
-            if not ending(path.name) and file.seek(0, os.SEEK_END) > _HEAD:
+            if not suffix and file.seek(0, os.SEEK_END) > _HEAD:
                 file.seek(-len(_TGA_FOOTER), os.SEEK_END)
                 head += file.read()
     except OSError as error:
         raise _unreadable(path, error) from error
-    kind = image_format(head, path.name)
-    if (kind == "HEIF" or ending(path.name) in (".heic", ".heif")) and not heif_is_here():
-        return f"{ending(path.name) or 'HEIC'} ({NEEDS_HEIF})"
-    if kind or ending(path.name) in IMAGE_ENDINGS:
+    kind = image_format(head, name)
+    if (kind == "HEIF" or suffix in (".heic", ".heif")) and not heif_is_here():
+        return f"{suffix or 'HEIC'} ({NEEDS_HEIF})"
+    if kind or suffix in IMAGE_ENDINGS:
         return None
-    return ending(path.name) or "without an ending"
+    return suffix or "without an ending"
 
 
 def read_tree(root: Path) -> Folder:
@@ -177,7 +180,7 @@ def read_tree(root: Path) -> Folder:
 
 def _sorted_in(folder: Folder, entry: os.DirEntry[str]) -> Folder | None:
     """Put one entry where it belongs; a folder to go on with is returned."""
-    if any(fnmatch(entry.name, name) for name in _UNSEEN):
+    if _UNSEEN.fullmatch(entry.name):
         return None
     hidden = entry.name.startswith(".") or entry.name in _HIDDEN
     try:
@@ -202,7 +205,7 @@ def _no_loop(path: Path, above: frozenset[str]) -> str:
     return real
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
+def _unreadable(path: str | Path, error: OSError) -> DataError:
     return DataError(f"'{error.filename or path}' cannot be read: {error.strerror}.", "Check its permissions.")
 
 
@@ -218,7 +221,7 @@ def content_hash(path: Path, report: Report) -> str:
     folders = list(read_tree(path).walk())
     places = [folder.place(name) for folder in folders for name in folder.files + folder.hidden]
     for done, place in enumerate(sorted(places, key=lambda place: place.split("/")), 1):
-        _add(digest, path / place, place)
+        _add(digest, os.path.join(path, place), place)
         if done % 1000 == 0:
             report(Step("read files", done, len(places), {}))
     for left in sorted((folder.place(name), kind) for folder in folders for name, kind in folder.left.items()):
@@ -226,9 +229,9 @@ def content_hash(path: Path, report: Report) -> str:
     return digest.hexdigest()
 
 
-def _add(digest: "hashlib.blake2b", file: Path, place: str) -> None:
+def _add(digest: "hashlib.blake2b", file: str | Path, place: str) -> None:
     try:
-        with open(file, "rb") as stream:
+        with open(file, "rb", buffering=0) as stream:
             digest.update(json.dumps([place, os.fstat(stream.fileno()).st_size]).encode())
             while block := stream.read(1 << 20):
                 digest.update(block)

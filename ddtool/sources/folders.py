@@ -14,6 +14,7 @@ from ddtool.sources.files import Folder, kinds
 from ddtool.sources.options import DataOptions
 from ddtool.sources.readers import Found, ImageFile, ImageFiles
 from ddtool.sources.schema import TEST_NAMES, TRAIN_NAMES, train_split
+from ddtool.text import count, is_or_are
 
 _BATCH = re.compile(r"(batch|part|chunk|shard)(es)?[ _.-]?\d*|images?|imgs?|jpe?gs?|pngs?", re.IGNORECASE)
 """Names of folders that divide the images of a class and mean nothing more."""
@@ -131,7 +132,7 @@ def _other_split(
     if unknown := sorted(set(by_class) - known):
         lost = sum(len(by_class[name]) for name in unknown)
         found.notes.append(
-            f"{lost} images of split '{split}' are of classes that are not to learn: {_listed(unknown)}."
+            f"{count(lost, 'image')} of split '{split}' {is_or_are(lost)} of classes that are not to learn: {_listed(unknown)}."
         )
     return [ImageFile(path, i) for i, name in enumerate(names) for path in by_class.get(name, [])]
 
@@ -154,7 +155,7 @@ def _classes(base: Folder, level: int | None, found: Found) -> _Classes:
         parents.setdefault(name, set()).add(folder.inside)
     if several := [name for name, places in parents.items() if len(places) > 1]:
         found.notes.append(
-            f"{len(several)} classes have folders in several places, taken together: {_listed(several)}."
+            f"Folders in several places are taken together for {count(len(several), 'class')}: {_listed(several)}."
         )
     return classes
 

@@ -1,5 +1,6 @@
 """Labels as they are stored → class numbers: which values are classes, which mean "no label", which cannot be taken."""
 
+import re
 import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from ddtool.sources.schema import Column
 
 MAX_CLASSES = 100_000
 """More classes than this are taken for a mistake (a free-text column, for example)."""
+
+
+_KEPT_BYTE = re.compile("[\udc80-\udcff]")
 
 
 class _Dropped:
@@ -129,13 +133,18 @@ def class_names(names: Sequence[object]) -> tuple[str, ...]:
             f"The dataset has {len(names)} class; distillation needs two.",
             "Check where its classes are: --label-column.",
         )
-    clean = ["".join(filter(_is_writing, str(name))).strip() or f"class {i}" for i, name in enumerate(names)]
+    clean = ["".join(filter(_is_writing, _decoded(str(name)))).strip() or f"class {i}" for i, name in enumerate(names)]
     seen: dict[str, None] = {}
     for i, name in enumerate(clean):
         while name in seen or (name != clean[i] and name in clean):
             name += f" ({i})"
         seen[name] = None
     return tuple(seen)
+
+
+def _decoded(name: str) -> str:
+    """A folder's name as it was written: where the system's encoding is not UTF-8, Python keeps its bytes as lone surrogates."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if _KEPT_BYTE.search(name) else name
 
 
 def _is_writing(character: str) -> bool:
@@ -169,6 +178,18 @@ def check_every_class(labels: np.ndarray, names: Sequence[str], split: str) -> N
         listed = ", ".join(f"'{names[i]}'" for i in empty[:5]) + (", …" if len(empty) > 5 else "")
         message = f"{len(empty)} of {len(names)} classes have no image in split '{split}': {listed}."
         raise DataError(message, "Add images of every class, or remove the class from the dataset's names.")
+
+
+def at_most(labels: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """The labels with -1, as for a row that is left out, where a class has more than `most` rows: a random part of it stays."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # class by class, in random order inside each
+    ordered = labels[order]
+    first = np.searchsorted(ordered, ordered)
+    left_out = order[np.arange(len(order)) - first >= most]
+    kept = labels.copy()
+    kept[left_out] = -1
+    return kept
 
 
 def hold_out(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -27,6 +27,7 @@ from ddtool.sources.files import NEEDS_HEIF, heif_is_here
 from ddtool.sources.names import ALIASES, Origin
 from ddtool.sources.options import DEFAULTS, DataOptions
 from ddtool.sources.readers import Reader
+from ddtool.text import count, is_or_are
 
 __all__ = ["ALIASES", "DEFAULTS", "DataOptions", "Outlook", "Target", "inspect", "load"]
 
@@ -244,7 +245,13 @@ class _Request:
             survey = _survey(reader, self.options, say)
             return cache.build(
                 survey.splits,
-                cache.Facts(survey.class_names, survey.source, dict(reader.found.skipped), tuple(notes)),
+                cache.Facts(
+                    name=Path(self.name.rstrip("/")).name if self.origin.kind == "local" else self.name,
+                    class_names=survey.class_names,
+                    source=survey.source,
+                    found=dict(reader.found.skipped),
+                    notes=tuple(notes),
+                ),
                 self._place(survey.held_out),
                 self.options,
                 workers=self.workers,
@@ -255,7 +262,8 @@ class _Request:
         meta = entry.meta
         if self.options.strict and meta.shared:
             raise DataError(
-                f"{meta.shared} images of the test part of '{self.name}' are also in its training part.",
+                f"{count(meta.shared, 'image')} of the test part of '{self.name}' {is_or_are(meta.shared)} "
+                "also in its training part.",
                 "Remove them from one of the two, or leave --strict out.",
             )
         source = {"name": self.name, **self.origin.describe(), **meta.source, "licence": self.origin.licence}
@@ -288,6 +296,10 @@ def _survey(reader: Reader, options: DataOptions, say: schema.Say) -> _Survey:
     classes = labels.classes(columns[label], values)
     train_labels = classes.numbers(values, train)
     labels.check_every_class(train_labels, classes.names, train)
+    if options.max_per_class is not None:
+        train_labels = labels.at_most(train_labels, options.max_per_class, options.seed)
+        used, whole = int((train_labels >= 0).sum()), len(train_labels)
+        say(f"{used} of {whole} images of split '{train}' are read: at most {options.max_per_class} of every class.")
     test = _test_labels(reader, train, label, classes, options, say)
 
     def split(name: str, numbers: np.ndarray, held: np.ndarray) -> decode.Split:

@@ -123,6 +123,13 @@ def resolve(name: str, config: str | None, revision: str | None, cache: Path, re
     _not_found(name, path)
 
 
+def placed(name: str) -> str:
+    """The same data by a name that means it from any folder: of a path that exists the absolute one."""
+    path = os.path.expanduser(name)
+    known = name == SAMPLE or name.partition("@")[0] in _SHORT
+    return os.path.abspath(path) if not known and _looks_like_path(name) and os.path.exists(path) else name
+
+
 def _one(at: str, revision: str | None) -> str | None:
     if at and revision and at != revision:
         raise UsageError(f"Two revisions were given, '{at}' and '{revision}'.", "Name one.")

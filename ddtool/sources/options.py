@@ -64,6 +64,9 @@ class DataOptions:
     max_megapixels: Number = 256.0
     """Images of more million pixels than this are refused; JPEGs count at the size they are read at."""
 
+    max_per_class: int | None = None
+    """At most this many images of every class of the training split are read, drawn at random by `seed`. None: all."""
+
     strict: bool = False
     """Whether images that are in both the training and the test split are an error, not a note."""
 
@@ -74,6 +77,8 @@ class DataOptions:
             raise UsageError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}.", "Try 0.1.")
         if self.class_level is not None and not 1 <= self.class_level <= 16:
             raise UsageError(f"class_level must be between 1 and 16, got {self.class_level}.", "Try 2.")
+        if self.max_per_class is not None and self.max_per_class < 1:
+            raise UsageError(f"max_per_class must be at least 1, got {self.max_per_class}.", "Try 1000.")
         if self.skip_broken < 0:
             raise UsageError(f"skip_broken must not be negative, got {self.skip_broken:g}.", "Try 10, or 0.01.")
         if self.max_megapixels <= 0:
@@ -90,7 +95,15 @@ class DataOptions:
 
     def chosen(self) -> Values:
         """The options on how files become pictures and labels that are not as usual: whoever reads the data again needs them."""
-        again = ("no_splits", "class_level", "multi_label", "skip_broken", "background", "max_megapixels")
+        again = [
+            "no_splits",
+            "class_level",
+            "multi_label",
+            "skip_broken",
+            "background",
+            "max_megapixels",
+            "max_per_class",
+        ]
         return {name: getattr(self, name) for name in again if getattr(self, name) != getattr(type(self), name)}
 
     def broken_allowed(self, images: int) -> int:

@@ -32,7 +32,7 @@ from ddtool.hub import generators
 from ddtool.runs import formats
 from ddtool.runs.run import Run
 
-COMMANDS = ("adapt", "generate", "pretrain", "evaluate", "push", "pull", "info", "env")
+COMMANDS = ("adapt", "cache", "generate", "pretrain", "evaluate", "push", "pull", "info", "env")
 TOKEN = "hf_secret0123456789"
 
 
@@ -96,7 +96,15 @@ def test_adapt_leaves_a_whole_run(adapted: tuple[Path, Any], tmp_path: Path) -> 
     run, result = adapted
     sets = [f"synthetic/ipc{n}/{file}" for n in (2, 3) for file in ("exact.safetensors", "train.parquet")]
     stages = [f"stages/ipc{n}-{stage}.safetensors" for n in (2, 3) for stage in ("generated", "initial")]
-    others = ["config.json", "env.json", "metrics.jsonl", "pool/train.parquet", "preview.png", "results.json"]
+    others = [
+        "config.json",
+        "env.json",
+        "metrics.jsonl",
+        "pool/train.parquet",
+        "preview.png",
+        "report.html",
+        "results.json",
+    ]
     generator = [f"generator/{name}" for name in ("config.json", "labels.safetensors", "model.safetensors")]
     assert tiny.listing(run) == sorted(sets + stages + others + generator)
     for ipc in (2, 3):

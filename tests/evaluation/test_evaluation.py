@@ -23,10 +23,19 @@ from ddtool.evaluation.measure import (
     train_and_test,
     train_network,
 )
-from ddtool.evaluation.protocols import PROTOCOLS, Protocol, check_protocol, frepo_steps, warmup_cosine
+from ddtool.evaluation.protocols import (
+    MOST_CONFUSED,
+    PROTOCOLS,
+    Protocol,
+    ScoreKey,
+    check_protocol,
+    frepo_steps,
+    warmup_cosine,
+)
 from ddtool.events import Done, Event, Step, silent
 from ddtool.models.convnet import ConvNet
 from ddtool.pipeline import scoring
+from ddtool.runs.facts import RunFacts
 from ddtool.runtime.engine import Engine
 from ddtool.sources.load import Target
 
@@ -213,6 +222,24 @@ def test_score_follows_from_the_seed(
     assert all(fresh[i] != fresh[j] for i in range(4) for j in range(i))
 
 
+def test_every_network_begins_with_weights_and_augmentations_of_its_own(
+    subset: SyntheticSet, toy_test: ImageData, engine: Engine, trained: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen without any training, so that the order of the batches makes no difference."""
+    monkeypatch.setitem(PROTOCOLS, "tiny-ce", replace(PROTOCOLS["tiny-ce"], steps=lambda m: 0))
+    draws: list[tuple[float, float]] = []
+    original = evaluation.augmentation
+
+    def spy(family: str, mirror: bool, host: torch.Generator, device: torch.Generator) -> object:
+        draws.append((torch.rand(1, generator=host).item(), torch.rand(1, generator=device).item()))
+        return original(family, mirror, host, device)
+
+    monkeypatch.setattr(evaluation, "augmentation", spy)
+    train_and_test(subset, toy_test, "tiny-ce", engine, seeds=3)
+    assert len({tuple(weights.tolist()) for weights in trained}) == 3
+    assert len({host for host, _ in draws}) == len({device for _, device in draws}) == 3
+
+
 def test_the_test_split_selects_nothing(
     subset: SyntheticSet, toy_test: ImageData, engine: Engine, trained: list[Tensor]
 ) -> None:
@@ -228,7 +255,7 @@ def test_the_test_split_is_read_after_training(
 ) -> None:
     order: list[str] = []
     predict_ = evaluation.predict
-    monkeypatch.setattr(evaluation, "predict", lambda *a: order.append("test") or predict_(*a))
+    monkeypatch.setattr(evaluation, "predict", lambda *a, **b: order.append("test") or predict_(*a, **b))
 
     def listen(event: Event) -> None:
         order.append("trained" if isinstance(event, Done) else "step")
@@ -418,6 +445,40 @@ def test_std_is_of_the_sample_and_zero_for_one(
     assert (score.mean, score.std) == (50.0, 10.0)
     score = train_and_test(subset, toy_test, "tiny-mse", engine, seeds=1)
     assert (score.mean, score.std) == (71.235, 0.0)
+
+
+# ---------------------------------------------------------------------------------------------------------- confusion
+
+
+def test_a_score_keeps_how_often_each_class_was_taken_for_each(
+    subset: SyntheticSet, toy_test: ImageData, engine: Engine
+) -> None:
+    for score in (
+        train_and_test(subset, toy_test, "tiny-mse", engine, seeds=2),
+        kernel_ridge(subset, toy_test, engine),
+    ):
+        assert score.confusion is not None
+        counts = torch.tensor(score.confusion)  # (C, C)
+        assert torch.equal(counts.sum(1), score.seeds * toy_test.class_counts())
+        assert 100 * counts.trace().item() / counts.sum().item() == pytest.approx(score.mean, abs=1e-3)
+
+
+def test_rows_of_the_confusion_are_true_classes() -> None:
+    answers = [torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])]
+    assert evaluation.confusion_of(answers, torch.tensor([0, 1, 1]), 2) == [[1, 1], [1, 3]]
+    assert evaluation.confusion_of(answers, torch.tensor([0, 1, 1]), MOST_CONFUSED + 1) is None
+
+
+def test_the_confusion_is_no_part_of_what_was_measured(
+    subset: SyntheticSet, toy_test: ImageData, engine: Engine
+) -> None:
+    score = kernel_ridge(subset, toy_test, engine, seeds=1)
+    assert score.confusion
+    without = replace(score, confusion=None)
+    assert without.key == score.key == ScoreKey.of(score.to_dict())
+    assert "confusion" not in without.to_dict()
+    read = RunFacts.of({"scores": [score.to_dict(), without.to_dict()], "timings": {}, "facts": {}})
+    assert read.scores == (score, without)
 
 
 # ------------------------------------------------------------------------------------------------------ other networks

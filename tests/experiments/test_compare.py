@@ -54,7 +54,7 @@ def test_compare_runs_what_is_left_and_shows_the_table(
         ("mgdd", 44, 2),
     ]
     assert (said["failed"], said["waiting"], said["folder"]) == (0, 0, str(out))
-    assert "3 of 4 jobs are finished already." in shown.stderr
+    assert "Finished already: 3 of 4 jobs." in shown.stderr
     assert done("compare", data, *WORDS, "--out", out, "--seeds", 3, "--quiet").stdout == f"{out}\n"
     assert len(gather(Folder(out)).rows[0].jobs) == 3
     message = refused(2, "compare", data, *WORDS, "--out", out, "--protocol", "dsa-ce")
@@ -73,7 +73,7 @@ def test_processes_of_a_launcher_share_the_jobs(
         shown = done(
             "compare", data, *WORDS, "--out", tmp_path / "out"
         )  # a failed job ends no process: the launcher would end the others
-        ran[rank] = re.findall(r"^(.*): begins$", shown.stderr, re.MULTILINE)
+        ran[rank] = re.findall(r"^(.*): begins \(job \d of \d\)$", shown.stderr, re.MULTILINE)
         assert ("others are still at work" in shown.stderr) == (rank == 0)
         assert ("mgdd" in shown.stdout) == (rank == 1)
     assert ran == {

@@ -15,12 +15,9 @@ from tiny import ROOT
 
 from ddtool.experiments.grid import entries
 from ddtool.experiments.plot import (
-    DARK,
-    LIGHT,
     Level,
     Line,
     Panel,
-    Paper,
     Point,
     draw,
     logarithmic,
@@ -29,6 +26,7 @@ from ddtool.experiments.plot import (
     spare_style,
 )
 from ddtool.experiments.report import style_of
+from ddtool.reports.canvas import DARK, LIGHT, Paper
 
 NAMES = ("seconds", "accuracy, %")
 STYLES = {name: style_of(name) for name, entry in entries().items() if entry.variant.colour}

@@ -67,7 +67,7 @@ def test_nothing_in_a_report_is_taken_for_markup(folder: Folder) -> None:
     for one in jobs[:2]:
         finish(folder, one, 40.0, 2.0, device="cpu <img src=x>")
     folder.fail(jobs[2], "</li><script>evil()</script>")
-    made = {name: content for name, content in files(gather(folder)).items() if not name.endswith(".png")}
+    made = {name: content for name, content in files(gather(folder), folder).items() if not name.endswith(".png")}
     page = made["report.html"].decode()
     sources = re.findall(r"(?:src|srcset)=\"(.*?)\"", page)
     assert len(sources) == 2
@@ -89,7 +89,7 @@ def test_a_budget_in_seconds_is_shown_beside_the_steps_taken(folder: Folder) -> 
     timed = Job("dm", 10, None, 60.0, 0)
     folder.add(REQUEST, [timed, replace(timed, seconds=2.5)], False)
     finish(folder, timed, 50.0, 55.0, 5.0, spent={"ipc10": {"steps": 1234, "step_seconds": 55, "overhead_seconds": 5}})
-    text = files(gather(folder))["results.md"].decode()
+    text = files(gather(folder), folder)["results.md"].decode()
     assert "| method | budget | accuracy, % | steps | s in steps | s of overhead | peak MiB |" in text
     assert "| DM | 60 s | 50.0 (n=1) | 1,234 | 55 | 5.0 | 100 |" in text
     assert "| DM | 2.5 s | to go | – | – | – | – |" in text
@@ -105,7 +105,7 @@ def test_a_report_of_nothing_yet(folder: Folder) -> None:
 
 
 def test_a_page_for_light_and_dark_screens(full: Folder) -> None:
-    made = files(gather(full))
+    made = files(gather(full), full)
     page = made["report.html"].decode()
     (light,) = re.findall(r'<img alt="Test accuracy over seconds[^"]*" src="data:image/svg\+xml;base64,(.*?)">', page)
     (dark,) = re.findall(r'<source media="\(prefers-color-scheme: dark\)" srcset="data:[^,]*,(.*?)">', page)
@@ -118,7 +118,7 @@ def test_a_page_for_light_and_dark_screens(full: Folder) -> None:
 
 def test_a_page_is_well_formed(full: Folder) -> None:
     """Every element that is opened is closed where it should be."""
-    page = files(gather(full))["report.html"].decode()
+    page = files(gather(full), full)["report.html"].decode()
     body = re.sub(r"<(img|meta|source)([^>]*)>", r"<\1\2/>", page.removeprefix("<!doctype html>\n"))
     tree = ElementTree.fromstring(body)
     tables = tree.findall(".//table")

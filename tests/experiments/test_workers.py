@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from ddtool.experiments.folder import Folder
 from ddtool.experiments.grid import Job
 from ddtool.experiments.workers import Workers, why
 from ddtool.runtime.engine import spread
+from ddtool.runtime.signals import exit_code
 
 
 def workers(
@@ -53,14 +57,16 @@ def test_a_failed_job_leaves_the_rest_alone_and_is_tried_again(folder: Folder) -
     assert [found.state for found in states] == ["failed", "finished", "failed", "finished"]
     assert states[0].reason == "The [loss] is not finite."
     assert "killed" in states[2].reason
-    assert "random, IPC 1, seed 0: failed. The [loss] is not finite. (3 to go)" in said
+    failed = "random, IPC 1, seed 0: failed. The [loss] is not finite. (3 to go, about "
+    assert any(text.startswith(failed) for text in said)
+    assert [text for text in said if "begins" in text][-1].endswith(": begins (job 4 of 4)")
     assert folder.log(A).read_text().splitlines()[-1] == "Hint: Lower it."
     assert not folder.log(B).exists()
 
     team, started, said = workers(folder, {})
     team.run(jobs)
     assert [one for one, _ in started] == [A, killed]
-    assert said[0] == "2 of 4 jobs are finished already."
+    assert said[0] == "Finished already: 2 of 4 jobs."
     assert {folder.outcome(one, REQUEST).state for one in jobs} == {"finished"}
     assert not folder.failed(A).exists()
 
@@ -86,25 +92,29 @@ def test_a_job_that_cannot_start_is_a_failure(folder: Folder) -> None:
     assert folder.outcome(B, REQUEST).state == "finished"
 
 
-def press(when: Callable[[], bool], times: int = 1) -> None:
+def press(when: Callable[[], bool], times: int = 1, number: int = signal.SIGINT) -> None:
     """Press Ctrl-C once something has happened."""
 
     def wait() -> None:
         while not when():
             time.sleep(0.01)
         for _ in range(times):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             time.sleep(0.15)
 
     threading.Thread(target=wait, daemon=True).start()
 
 
-def test_an_interruption_is_passed_on_once_and_is_no_failure(folder: Folder, signals: None) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_is_passed_on_once_and_is_no_failure(
+    number: int, code: int, folder: Folder, signals: None
+) -> None:
     folder.add(REQUEST, [A, B], False)
     team, started, _ = workers(folder, {A: {"sleep": True}})
-    press((folder.run(A) / "ready").exists)
-    with pytest.raises(KeyboardInterrupt):
+    press((folder.run(A) / "ready").exists, number=number)
+    with pytest.raises(KeyboardInterrupt) as caught:
         team.run([A, B])
+    assert exit_code(caught.value) == code
     assert (folder.run(A) / "interrupts").read_text() == "1"
     assert int((folder.run(A) / "group").read_text()) != os.getpgrp()  # else a terminal would interrupt it as well
     assert [one for one, _ in started] == [A]
@@ -124,6 +134,32 @@ def test_a_second_interruption_ends_the_jobs(folder: Folder, signals: None) -> N
     with pytest.raises(KeyboardInterrupt):
         team.run([A])
     assert not team.working
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the processes notice, and end by themselves")
+def test_what_a_job_started_ends_with_it(folder: Folder, tmp_path: Path, signals: None) -> None:
+    folder.add(REQUEST, [A], False)
+    inner = f"import time; open({str(tmp_path / 'child')!r}, 'a').close(); time.sleep(100)"
+    outer = (
+        "import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        f"child = subprocess.Popen([sys.executable, '-S', '-c', {inner!r}]); "
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); child.wait()"
+    )
+    team = Workers(folder, REQUEST, lambda one, place: [sys.executable, "-S", "-c", outer], 1, silent, lambda: None)
+    press(lambda: (tmp_path / "child").exists() and bool((tmp_path / "pid").read_text()), times=2)
+    with pytest.raises(KeyboardInterrupt):
+        team.run([A])
+    child = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and alive(child):
+        time.sleep(0.02)
+    assert not alive(child)
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs; one that only waits to be taken note of does not."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return bool(found.stdout.strip()) and not found.stdout.startswith("Z")
 
 
 def test_the_launchers_place_is_not_the_jobs(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from ddtool.data.images import LARGEST_FACTOR, ImageData, one_hot
 from ddtool.errors import UsageError
 from ddtool.events import Event, Step
 from ddtool.methods import distil, find, settings_of
-from ddtool.runtime.loop import Interrupted
+from ddtool.runtime.signals import Interrupted
 
 EVERY = sorted(by_steps())
 LEARNING = [name for name in EVERY if find(name).learns]

@@ -38,7 +38,7 @@ from ddtool.models.generator import GAIN, Generator, GeneratorConfig
 from ddtool.models.ridge import ridge_head, solve_regularised
 from ddtool.pretraining.tasks import LargeSet, plan_task, task_images, task_source, whitened
 from ddtool.runtime.engine import Engine, seeded_generator
-from ddtool.runtime.loop import Interrupted
+from ddtool.runtime.signals import Interrupted
 
 ADAPT = AdaptConfig(steps=30, lr=3e-3, real_batch=64, seen_ipcs=(1, 2), ridge=1e-2, flip=False)
 REFINE = RefineConfig(steps=20, real_batch=64, ridge=1e-2, flip=False)

@@ -28,7 +28,7 @@ from ddtool.pipeline.distil import ExpertStore
 from ddtool.pipeline.scoring import load_target
 from ddtool.runs.formats import read_set, read_tensors, write_set, write_tensors
 from ddtool.runs.run import Run
-from ddtool.runtime.loop import Interrupted
+from ddtool.runtime.signals import Interrupted
 
 SCORED = ["--precision", "fp32", "--set", "evaluate.kernel_ridge=false"]
 
@@ -144,7 +144,7 @@ def press_at(phase: str, step: int) -> Any:
 def test_a_run_holds_sets_and_no_generator(made: tuple[Path, dict[str, Any]]) -> None:
     run, said = made
     sets = [f"synthetic/ipc{n}/{file}" for n in (1, 2) for file in ("exact.safetensors", "train.parquet")]
-    others = ["config.json", "env.json", "metrics.jsonl", "preview.png", "results.json"]
+    others = ["config.json", "env.json", "metrics.jsonl", "preview.png", "report.html", "results.json"]
     assert tiny.listing(run) == sorted([*sets, *others, *(f"stages/ipc{n}-initial.safetensors" for n in (1, 2))])
     assert said["ipc"] == [1, 2]
     scored = {(s["method"], s["stage"], s["ipc"], s["protocol"]) for s in said["scores"]}
@@ -188,7 +188,7 @@ def test_a_selection_is_of_real_images(method: str, dataset: Path) -> None:
 
 def test_info_is_readable(run: Path) -> None:
     shown = done("info", run)
-    assert "spent on ipc2" in shown.stdout
+    assert "spent on IPC 2" in shown.stdout
     assert "4 steps in" in shown.stdout
     assert "target" not in shown.stdout
     assert "{" not in shown.stdout
@@ -377,6 +377,7 @@ def test_the_store_keeps_what_was_made_for_a_dataset(toy: ImageData, grey_toy: I
     assert kept is not None
     assert torch.equal(kept["w"], torch.arange(3.0))
     assert ExpertStore(grey_toy).load("experts") is None
+    assert ExpertStore(replace(toy, source={"name": "another"})).load("experts") is None
     assert store.folder.is_relative_to(os.environ["DDTOOL_CACHE"])
     (store.folder / "experts.safetensors").write_bytes(b"half a file")
     assert store.load("experts") is None
@@ -479,3 +480,20 @@ def test_unknown_settings_are_named_from_python(dataset: Path) -> None:
     with pytest.raises(UsageError, match=r"'baseline\.speed'"):
         tiny.adapt(dataset, Path("run"), method="means", settings={"baseline": {"speed": 1}})
     assert not Path("run").exists()
+
+
+def test_each_ipc_has_a_random_stream_of_its_own(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams: list[int] = []
+    original = methods.make
+
+    def spy(name: str, task: methods.Task, settings: Any, rng: torch.Generator) -> methods.Method:
+        streams.append(rng.initial_seed())
+        return original(name, task, settings, rng)
+
+    monkeypatch.setattr(methods, "make", spy)
+    tiny.adapt(
+        dataset, tmp_path / "run", ipc=[1, 2], generator="bundled", method="dm", settings={"baseline": {"steps": 1}}
+    )
+    assert len(set(streams)) == 2

@@ -423,18 +423,21 @@ def test_kill_9_and_resume(made: tuple[Path, Any]) -> None:
     same_end(Path("my meta"), made[0])
 
 
-def test_ctrl_c_and_resume(made: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, signals: None) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_resume(
+    number: int, code: int, made: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, signals: None
+) -> None:
     gradient, calls = mgdd.meta_gradient, []
 
     def interrupted(*arguments: Any) -> torch.Tensor:
         calls.append(1)
         if len(calls) == 8:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return gradient(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(mgdd, "meta_gradient", interrupted)
-        told = refused(130, "pretrain", "sample", "--out", "meta", *OPTIONS)
+        told = refused(code, "pretrain", "sample", "--out", "meta", *OPTIONS)
     assert len(calls) == 9  # the whole iteration
     hint = told.splitlines()[-1]
     assert hint.endswith("Go on: ddtool pretrain --resume meta --precision fp32")

@@ -32,7 +32,7 @@ from ddtool.methods import mgdd
 from ddtool.methods.mgdd import analytical_labels
 from ddtool.models.generator import GeneratorConfig
 from ddtool.pipeline import generate as deployment
-from ddtool.pipeline import networks, plan, scoring
+from ddtool.pipeline import networks, plan, scoring, target
 from ddtool.pipeline.adapt import seconds_left
 from ddtool.pipeline.session import Session
 from ddtool.pipeline.target import flip_keeps_classes
@@ -40,11 +40,12 @@ from ddtool.runs import files, formats
 from ddtool.runs import run as runs
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
-from ddtool.runtime.loop import Interrupted, Loop
+from ddtool.runtime.loop import Loop
+from ddtool.runtime.signals import Interrupted
 
 LAYOUT = [
     "config.json", "env.json", "generator/config.json", "generator/labels.safetensors", "generator/model.safetensors",
-    "metrics.jsonl", "pool/train.parquet", "preview.png", "results.json", "stages/ipc2-generated.safetensors",
+    "metrics.jsonl", "pool/train.parquet", "preview.png", "report.html", "results.json", "stages/ipc2-generated.safetensors",
     "stages/ipc2-initial.safetensors", "synthetic/ipc2/exact.safetensors", "synthetic/ipc2/train.parquet",
 ]  # fmt: skip
 
@@ -440,7 +441,7 @@ def full_disk(*unused: object, **options: object) -> None:
     [
         "pool/train.parquet", "generator/labels.safetensors", "generator/model.safetensors", "generator/config.json",
         "checkpoints/adapt.safetensors", "checkpoints/refine-ipc2.safetensors", "stages/ipc2-generated.safetensors",
-        "synthetic/ipc2", "preview.png", "results.json",
+        "synthetic/ipc2", "preview.png", "report.html", "results.json",
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("always_checkpoint")
@@ -837,6 +838,56 @@ def test_mirroring_can_be_switched_off_stage_by_stage(dataset: Path, made: Path,
     there = tiny.all_bytes(tiny.adapt(dataset, tmp_path / "run", settings=settings).folder)
     assert there["generator/model.safetensors"] == tiny.all_bytes(made)["generator/model.safetensors"]
     assert there["synthetic/ipc2/exact.safetensors"] != tiny.all_bytes(made)["synthetic/ipc2/exact.safetensors"]
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_every_stage_follows_whether_mirror_images_keep_their_class(
+    mirror: bool, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[bool]] = {}
+
+    def spied(name: str) -> Callable[..., Any]:
+        original = getattr(mgdd, name)
+
+        def spy(*arguments: Any, **named: Any) -> Any:
+            (settings,) = (one for one in arguments if hasattr(one, "mirror") and hasattr(one, "ridge"))
+            seen.setdefault(name, set()).add(settings.mirror)
+            return original(*arguments, **named)
+
+        return spy
+
+    for name in ("adapt", "refine", "fitted_labels"):
+        monkeypatch.setattr(mgdd, name, spied(name))
+    monkeypatch.setattr(target, "mirror_keeps_classes", lambda session, real: (mirror, 1.0))
+    settings = tiny.SETTINGS | {"whitening": {"kind": "none"}}
+    tiny.adapt(dataset, tmp_path / "run", settings=settings)
+    assert seen == {name: {mirror} for name in ("adapt", "refine", "fitted_labels")}
+
+
+def test_what_takes_a_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the order of the calls: each file that is moved, or lies in a folder that is, was written out by then."""
+    written: set[int] = set()
+    fsync, replaced = os.fsync, os.replace
+
+    def sync(file: int) -> None:
+        written.add(os.fstat(file).st_ino)
+        fsync(file)
+
+    def move(source: Any, target: Any) -> None:
+        source = Path(source)
+        found = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
+        assert found
+        assert {path.stat().st_ino for path in found} <= written
+        replaced(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", move)
+    files.write_json(tmp_path / "one.json", {})
+    for replacing in (False, True):
+        with files.staged_folder(tmp_path / "folder", replacing) as folder:
+            (folder / "plain.txt").write_text("x")
+    formats.write_tensors(tmp_path / "x.safetensors", {"x": torch.zeros(2)}, {})
+    tiny.adapt(tiny.image_folder(tmp_path / "data"), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ddtool.errors import DivergedError, RunError
 from ddtool.events import Done, Event, Step, silent
-from ddtool.runtime.loop import STOPS, Interrupted, Loop, deferred_interrupt
+from ddtool.runtime.loop import Loop
+from ddtool.runtime.signals import STOPS, Interrupted, deferred_interrupt
 
 
 class Problem:
@@ -163,6 +164,17 @@ def test_checkpoints_come_by_the_clock(saver: Any) -> None:
     assert saver.saves == 0
     Problem(5, saver=saver, checkpoint_seconds=0.0).run()
     assert saver.saves == 5
+
+
+def test_the_clock_of_checkpoints_begins_anew_at_each(saver: Any, clock: Clock) -> None:
+    problem = Problem(20, saver=saver, checkpoint_seconds=10.0)
+    saved = []
+    for step in problem.loop:
+        saved.append(saver.saves)
+        clock.now += 4
+        problem.step()
+        assert step < 20
+    assert saved == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3 + [6] * 2
 
 
 def test_checkpoint_is_flat_tensors_on_the_cpu(saver: Any) -> None:
@@ -385,6 +397,15 @@ def test_steps_that_take_longer_make_fewer(clock: Clock) -> None:
         clock.now += 0.25 if step < 8 else 4
     assert problem.loop.step == 10
     assert [e.step for e in problem.reports] == [9, 10]  # no oftener than every quarter of the limit
+
+
+@pytest.mark.parametrize(("length", "steps"), [(7.0, 14), (9.0, 11), (3.0, 33), (30.0, 3), (300.0, 1)])
+def test_a_limit_is_met_as_nearly_as_whole_steps_can(length: float, steps: int, clock: Clock) -> None:
+    problem = Problem(1, limit=100.0)
+    for _ in problem.loop:
+        clock.now += length
+        problem.step()
+    assert problem.loop.step == steps
 
 
 def test_without_time_there_is_no_step(clock: Clock) -> None:

@@ -469,3 +469,23 @@ def test_adapt_names_what_it_has_pushed(server: HubServer) -> None:
 def test_options_are_checked_first() -> None:
     with pytest.raises(UsageError, match="not a name for a branch"):
         Options(revision="a b")
+
+
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [("generator/model.safetensors", False), ("generator/labels.safetensors", False), ("pool/train.parquet", True),
+     ("synthetic/ipc1/train.parquet", True), ("synthetic/ipc1/exact.safetensors", False),
+     ("generator/model.safetensors", True)],
+)  # fmt: skip
+def test_a_damaged_file_is_named_as_other_commands_name_it(name: str, cut: bool, run: Path, server: HubServer) -> None:
+    path = run / name
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw[: len(raw) // 2] if cut else raw)
+    said = refused(1, "push", run, "ann/new")
+    assert path.name in said
+    assert "bug" not in said
+    assert writes(server) == []
+    if "generator" in name or "pool" in name:
+        told = refused(1, "generate", run, "--ipc", 1, "--force")
+        assert told.splitlines()[-2:] == said.splitlines()[-2:]

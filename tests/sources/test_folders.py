@@ -14,6 +14,7 @@ from image_trees import Ear, encoded, pattern, picture, plant, used
 from PIL import Image
 
 from ddtool.errors import DataError
+from ddtool.events import silent
 from ddtool.sources import files
 from ddtool.sources.load import DataOptions, Target, inspect, load
 
@@ -177,7 +178,7 @@ def test_folds_above_the_classes_are_taken_together_and_said(tmp_path: Path) -> 
     }
     learned, scored, ear = read(plant(tmp_path / "d", tree), class_level=2)
     assert {n: sorted(learned[n] + scored[n]) for n in learned} == {"cat": [0, 2], "dog": [1, 3]}
-    assert ear.said("2 classes have folders in several places, taken together: 'cat', 'dog'.")
+    assert ear.said("Folders in several places are taken together for 2 classes: 'cat', 'dog'.")
 
 
 def test_an_empty_class_is_an_error(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_a_class_in_one_split_only_is_said(tmp_path: Path) -> None:
     assert learned == {"cat": [1, 2], "dog": [3, 4], "fish": [7]}
     assert scored == {"cat": [5], "dog": [6], "fish": []}
     assert ear.said("1 of 3 classes have no image in split 'test': 'fish'.")
-    assert ear.said("1 images of split 'test' are of classes that are not to learn: 'bird'.")
+    assert ear.said("1 image of split 'test' is of classes that are not to learn: 'bird'.")
 
 
 def test_class_names_of_any_length_and_script(tmp_path: Path) -> None:
@@ -517,3 +518,21 @@ def check_tree(tmp_path_factory, tree, junk, link, data) -> None:  # type: ignor
     visible = sum(1 for folder, _, names in os.walk(root, followlinks=True) for _ in names)
     of_known = sum(label in known for inside in found.values() for label, _ in inside)
     assert visible == of_known + sum(target.skipped.values())
+
+
+def test_the_content_hash_is_of_names_and_bytes_and_not_of_the_place(tmp_path: Path) -> None:
+    def hashed(**given: bytes) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, data in given.items():
+            place = folder.joinpath(*name.split("__"))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        return files.content_hash(folder, silent)
+
+    first = hashed(a__x=b"1", a__y=b"2")
+    assert hashed(a__x=b"1", a__y=b"2") == first
+    others = [
+        hashed(a__x=b"2", a__y=b"1"), hashed(b__x=b"1", b__y=b"2"), hashed(a__x=b"1", a__z=b"2"), hashed(a__x=b"1"),
+        hashed(a__x=b"1", b__y=b"2"), hashed(a__x=b"12", a__y=b""), hashed(a__x=b"1", a__y=b"2", a__z=b""),
+    ]  # fmt: skip
+    assert len({first, *others}) == 8

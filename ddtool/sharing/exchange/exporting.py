@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import RunError, UsageError, did_you_mean
-from ddtool.exchange import pickles
-from ddtool.exchange.containers import OURS
 from ddtool.runs.files import staged_folder
 from ddtool.runs.formats import set_parts
+from ddtool.sharing.exchange import pickles
+from ddtool.sharing.exchange.containers import OURS
 
 
 def export(synthetic: SyntheticSet, kind: str, out: Path, force: bool = False) -> Path:

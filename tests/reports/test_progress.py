@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ddtool.events import Done, Note, Report, Step
-from ddtool.progress import duration, shown
+from ddtool.reports.progress import duration, shown
 
 
 class Screen(io.StringIO):
@@ -52,7 +52,7 @@ def test_a_listener_of_ones_own_hears_everything_and_nothing_is_shown(monkeypatc
 def test_lines_say_how_much_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     screen, now = Screen(terminal=False), [0.0]
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr("ddtool.progress.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("ddtool.reports.progress.time.perf_counter", lambda: now[0])
     with shown(None, True) as listener:
         for step in range(0, 201, 10):
             now[0] = step / 2

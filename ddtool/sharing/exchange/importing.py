@@ -10,12 +10,12 @@ from ddtool.config import Values
 from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.errors import DataError, RunError, UsageError
 from ddtool.events import Note, Report, silent
-from ddtool.exchange import containers, tables
-from ddtool.exchange.containers import Content
-from ddtool.exchange.loose import Loose, Reading, Space, as_set, outside
-from ddtool.exchange.published import mtt_whitening, published_space, usual_flip
 from ddtool.runs.files import EXACT, ipcs_in, is_run, write_json
 from ddtool.runs.formats import read_set, stored, write_set_folder, write_tensors
+from ddtool.sharing.exchange import containers, tables
+from ddtool.sharing.exchange.containers import Content
+from ddtool.sharing.exchange.loose import Loose, Reading, Space, as_set, outside
+from ddtool.sharing.exchange.published import mtt_whitening, published_space, usual_flip
 from ddtool.sources.files import IMAGE_ENDINGS
 from ddtool.sources.names import FILES
 

@@ -19,12 +19,12 @@ from ddtool.config import RunConfig
 from ddtool.data.images import SyntheticSet, one_hot
 from ddtool.errors import DataError, UsageError
 from ddtool.evaluation.measure import kernel_ridge
-from ddtool.exchange import exporting, importing
-from ddtool.exchange.containers import read
-from ddtool.exchange.importing import ImportOptions
-from ddtool.exchange.published import FIELD, mtt_whitening, prepared
 from ddtool.pipeline.scoring import load_target
 from ddtool.runs.formats import read_set, write_parquet, write_set
+from ddtool.sharing.exchange import exporting, importing
+from ddtool.sharing.exchange.containers import read
+from ddtool.sharing.exchange.importing import ImportOptions
+from ddtool.sharing.exchange.published import FIELD, mtt_whitening, prepared
 from ddtool.sources.load import Target
 from ddtool.sources.names import ALIASES
 
@@ -216,7 +216,7 @@ def test_arrays_of_objects_and_bombs_are_refused(tmp_path: Path, monkeypatch: py
     np.savez(tmp_path / "objects.npz", images=np.array([{}], dtype=object), labels=np.zeros(1))
     with pytest.raises(DataError, match="refused"):
         read(tmp_path / "objects.npz")
-    monkeypatch.setattr("ddtool.exchange.containers.MOST_BYTES", 10_000)
+    monkeypatch.setattr("ddtool.sharing.exchange.containers.MOST_BYTES", 10_000)
     np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros(20_000, np.uint8), labels=np.zeros(1))
     with pytest.raises(DataError, match="unpacks to"):
         read(tmp_path / "bomb.npz")

@@ -7,7 +7,7 @@ import torch
 from ddtool.data.images import ImageData
 from ddtool.data.whitening import ZCA, Whitening, fit
 from ddtool.errors import UsageError
-from ddtool.exchange.loose import Space
+from ddtool.sharing.exchange.loose import Space
 from ddtool.sources.names import ALIASES
 
 EPS = 0.1

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ddtool.errors import DataError
 from ddtool.events import Report, silent
-from ddtool.exchange.loose import Loose
 from ddtool.runtime.cache import cache_root
+from ddtool.sharing.exchange.loose import Loose
 from ddtool.sources import cache, decode, labels, local, names, schema
 from ddtool.sources.options import DEFAULTS
 from ddtool.sources.readers import Reader

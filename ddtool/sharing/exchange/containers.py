@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ddtool.errors import DataError, UsageError, did_you_mean
-from ddtool.exchange import pickles
-from ddtool.exchange.loose import Loose, with_channels
 from ddtool.runs.formats import MOST_BYTES
+from ddtool.sharing.exchange import pickles
+from ddtool.sharing.exchange.loose import Loose, with_channels
 
 DC, MTT, IDC, NPZ, SAFETENSORS = "dc", "mtt", "idc", "npz", "safetensors"
 FORMATS = (DC, MTT, IDC, NPZ, SAFETENSORS)

@@ -1,0 +1,91 @@
+"""What a run says before its first stage, and runs that are not scored."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+from conftest import toy_images
+
+from ddtool.config import AdaptConfig, RunConfig
+from ddtool.events import Event, Note, Step
+from ddtool.pipeline.overview import say_overview
+from ddtool.pipeline.session import Session
+from ddtool.runs.run import Run
+
+
+def said(config: RunConfig, tmp_path: Path, classes: int = 4) -> dict[str, str]:
+    """The lines of a run on a toy dataset, by their first word."""
+    heard: list[Event] = []
+    target: Any = SimpleNamespace(name="toy", train=toy_images(5, 0, classes=classes), test_size=1)
+    say_overview(Session(config, Run(tmp_path / "run"), tiny.ENGINE, heard.append), target)
+    lines = [event.text for event in heard if isinstance(event, Note)]
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def test_a_run_says_what_it_is_about_to_do(tmp_path: Path) -> None:
+    lines = said(RunConfig(dataset="toy"), tmp_path)
+    assert list(lines) == ["Data", "To make", "Device", "Stages", "Folder"]
+    assert lines["Data"] == "toy, 20 training images and 1 test image of 4 classes, 16x16 pixels"
+    assert lines["To make"] == "10 images per class, 40 in all (the default; another size by --ipc)"
+    assert lines["Stages"] == (
+        "labels of the initial samples, adaptation (1,000 steps), refinement (1,000 steps), "
+        "scores by quick (1 network for each)"
+    )
+    assert lines["Folder"] == str(tmp_path / "run")
+
+
+def test_sizes_that_were_asked_for_are_no_default(tmp_path: Path) -> None:
+    config = RunConfig(dataset="toy", ipc=(1, 5), adapt=AdaptConfig(steps=1))
+    lines = said(config, tmp_path)
+    assert lines["To make"] == "1 image per class, 4 in all and 5 images per class, 20 in all"
+    assert "adaptation (1 step), refinement (1,000 steps for each set)" in lines["Stages"]
+
+
+def test_a_budget_in_seconds_is_said_in_place_of_steps(tmp_path: Path) -> None:
+    config = RunConfig(dataset="toy", seconds=60.0)
+    config = replace(config, evaluate=replace(config.evaluate, enabled=False))
+    stages = said(config, tmp_path)["Stages"]
+    assert stages == "in 60 s, scores not counted: labels of the initial samples, adaptation, refinement"
+
+
+@pytest.mark.parametrize(
+    ("method", "words"), [("dm", "DM (7 steps), scores"), ("random", "random real images, scores")]
+)
+def test_other_methods_have_one_stage(method: str, words: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"steps": 7} if method == "dm" else {}
+    assert said(RunConfig(dataset="toy", method=method, baseline=settings), tmp_path)["Stages"].startswith(words)
+
+
+def test_the_overview_goes_before_the_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.shorten_protocols(monkeypatch)
+    heard: list[Event] = []
+    tiny.adapt(tiny.image_folder(tmp_path / "clothes"), tmp_path / "run", heard.append)
+    texts = [event.text if isinstance(event, Note) else "" for event in heard]
+    place = next(k for k, text in enumerate(texts) if text.startswith("Stages: "))
+    assert not any(isinstance(event, Step) and event.phase == "adapt" for event in heard[:place])
+    assert f"Folder: {tmp_path / 'run'}" in texts
+
+
+def test_scores_can_be_left_out(tmp_path: Path) -> None:
+    dataset, run = tiny.image_folder(tmp_path / "clothes"), tmp_path / "run"
+    result = tiny.done("adapt", dataset, "--ipc", 1, *tiny.OPTIONS, "--no-evaluate", "--out", run)
+    assert f"No scores, as asked. `ddtool evaluate {run}` makes them." in result.stderr
+    assert "To make: 1 image per class, 3 in all" in result.stderr
+    assert (result.stdout.strip(), Run(run).results()["scores"]) == (str(run), [])
+    assert Run(run).noted().facts.finished
+    assert "No score yet" in (run / "report.html").read_text(encoding="utf-8")
+    quiet = tiny.done("adapt", "--resume", run, "-q")
+    assert (quiet.stderr, quiet.stdout.strip()) == ("", str(run))
+    facts = tiny.done("info", run).stdout
+    assert "training images" in facts
+    assert not [
+        name for name in json.loads((run / "results.json").read_text())["facts"] if f"{name} " in facts and "_" in name
+    ]
+    assert "spent on IPC 1" in facts
+    made = tiny.done("generate", run, "--ipc", 2)
+    assert "--labels analytical skips it" in made.stderr
+    assert "skips it" not in tiny.done("generate", run, "--ipc", 2, "--force", "--labels", "analytical").stderr
