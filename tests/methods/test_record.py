@@ -23,7 +23,9 @@ ALSO_A_STAGE = {"random"}
 NO_BRANCH = {
     ("experiments/report.py", "mgdd"),  # a key of results.json
     ("sharing/cards.py", "mgdd"),  # a tag on a card
-    *(("exchange/containers.py", name) for name in ("dc", "mtt", "idc")),  # formats of files, called after their code
+    *(
+        ("sharing/exchange/containers.py", name) for name in ("dc", "mtt", "idc")
+    ),  # formats of files, called after their code
     *((file, name) for file in ("data/augment.py", "evaluation/protocols.py") for name in ("dsa", "frepo")),
 }
 """Augmentations are called after the papers that they are from."""
