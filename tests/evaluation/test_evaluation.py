@@ -230,9 +230,9 @@ def test_every_network_begins_with_weights_and_augmentations_of_its_own(
     draws: list[tuple[float, float]] = []
     original = evaluation.augmentation
 
-    def spy(family: str, mirror: bool, host: torch.Generator, device: torch.Generator) -> object:
+    def spy(family: str, flip: bool, host: torch.Generator, device: torch.Generator) -> object:
         draws.append((torch.rand(1, generator=host).item(), torch.rand(1, generator=device).item()))
-        return original(family, mirror, host, device)
+        return original(family, flip, host, device)
 
     monkeypatch.setattr(evaluation, "augmentation", spy)
     train_and_test(subset, toy_test, "tiny-ce", engine, seeds=3)

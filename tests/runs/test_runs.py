@@ -840,9 +840,9 @@ def test_mirroring_can_be_switched_off_stage_by_stage(dataset: Path, made: Path,
     assert there["synthetic/ipc2/exact.safetensors"] != tiny.all_bytes(made)["synthetic/ipc2/exact.safetensors"]
 
 
-@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
 def test_every_stage_follows_whether_mirror_images_keep_their_class(
-    mirror: bool, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flip: bool, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, set[bool]] = {}
 
@@ -850,18 +850,18 @@ def test_every_stage_follows_whether_mirror_images_keep_their_class(
         original = getattr(mgdd, name)
 
         def spy(*arguments: Any, **named: Any) -> Any:
-            (settings,) = (one for one in arguments if hasattr(one, "mirror") and hasattr(one, "ridge"))
-            seen.setdefault(name, set()).add(settings.mirror)
+            (settings,) = (one for one in arguments if hasattr(one, "flip") and hasattr(one, "ridge"))
+            seen.setdefault(name, set()).add(settings.flip)
             return original(*arguments, **named)
 
         return spy
 
     for name in ("adapt", "refine", "fitted_labels"):
         monkeypatch.setattr(mgdd, name, spied(name))
-    monkeypatch.setattr(target, "mirror_keeps_classes", lambda session, real: (mirror, 1.0))
+    monkeypatch.setattr(target, "flip_keeps_classes", lambda session, real: (flip, 1.0))
     settings = tiny.SETTINGS | {"whitening": {"kind": "none"}}
     tiny.adapt(dataset, tmp_path / "run", settings=settings)
-    assert seen == {name: {mirror} for name in ("adapt", "refine", "fitted_labels")}
+    assert seen == {name: {flip} for name in ("adapt", "refine", "fitted_labels")}
 
 
 def test_what_takes_a_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
