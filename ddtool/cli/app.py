@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Make a tiny synthetic dataset that trains networks almost as well as the real one.\n\n"
+    help="Make a tiny synthetic dataset that trains networks far better than as many real images do.\n\n"
     "A first try, offline, on the bundled data: [bold]ddtool adapt sample --ipc 10[/]",
 )
 
