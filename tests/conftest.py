@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from ddtool.data.images import ImageData
 from ddtool.events import Event, Step
+from ddtool.reports import run_page
+from ddtool.reports.canvas import Drawing, drawn
 from ddtool.runtime.engine import Engine
 from ddtool.runtime.loop import Checkpoint
 from ddtool.runtime.signals import STOPS
@@ -58,6 +60,14 @@ def server() -> Iterator[HubServer]:
 def pytest_sessionstart() -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: the last bit depends on it
+    run_page.drawn = drawn_where_looked_at
+
+
+def drawn_where_looked_at(figure: Drawing) -> bytes:
+    """The plots on the page of a run, drawn in tests of pages alone: a second for each of hundreds of runs is too much."""
+    if "tests/reports/" in os.environ.get("PYTEST_CURRENT_TEST", ""):
+        return drawn(figure)
+    return b'<svg xmlns="http://www.w3.org/2000/svg"/>'
 
 
 @pytest.fixture(autouse=True)

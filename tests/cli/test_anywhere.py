@@ -164,13 +164,9 @@ def test_a_terminal_of_another_encoding_gets_replacements(encoding: str, tmp_pat
     names = ("靴", "пальто", "naïve—robe")
     data, run = tiny.image_folder(tmp_path / "клас", names=names), tmp_path / "прогон"
     plain = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8", "HF_HUB_OFFLINE": "1"}
-    adapting = ["adapt", data, "--ipc", "1", *tiny.OPTIONS, "--out", run]
-    for code, *command in (
-        [0, *adapting],
-        [0, "info", data],
-        [0, "info", run],
-        [1, "adapt", tmp_path / "ничто" / "нет"],
-    ):
+    adapting = ["adapt", data, "--ipc", "1", *tiny.OPTIONS, "--no-evaluate", "--out", run]
+    long = [[0, *adapting], [0, "info", run]] if encoding == "ascii" else []
+    for code, *command in (*long, [0, "info", data], [1, "adapt", tmp_path / "ничто" / "нет"]):
         result = tiny.python(COMMAND, tiny.ROOT, *command, **plain)
         assert result.returncode == code, result.stderr
         assert "?" in result.stdout + result.stderr
@@ -183,7 +179,8 @@ def test_a_system_of_another_encoding_reads_and_writes_the_same(tmp_path: Path) 
     names = ("靴", "пальто", "naïve—robe")
     data, run = tiny.image_folder(tmp_path / "data", names=names), tmp_path / "run"
     plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "HF_HUB_OFFLINE": "1"}
-    result = tiny.python(COMMAND, tiny.ROOT, "adapt", data, "--ipc", "1", *tiny.OPTIONS, "--out", run, **plain)
+    words = ["adapt", data, "--ipc", "1", *tiny.OPTIONS, "--no-evaluate", "--out", run]
+    result = tiny.python(COMMAND, tiny.ROOT, *words, **plain)
     assert result.returncode == 0, result.stderr
     assert set(Run(run).load_set(1).class_names) == set(names)
 
