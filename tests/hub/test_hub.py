@@ -905,10 +905,12 @@ def config_of(data: bytes, /, **changes: Any) -> bytes:
 
 
 def tensors(data: bytes, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]) -> bytes:
-    """A safetensors file of ours with other tensors or another description."""
+    """A safetensors file of ours with other tensors or another description, and without the digest that would tell."""
     values, size = load(data), int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
     info = json.loads(metadata.get("ddtool", "{}"))
+    for stated in (metadata, info):
+        stated.pop("digest", None)
     change(values, info)
     return save(values, {"ddtool": json.dumps(info)} if info else metadata)
 
