@@ -56,9 +56,6 @@ class Compilation:
     def begin(self) -> None:
         """A compilation begins."""
         self.finish()
-        if not self._said:
-            self.say(MESSAGE)
-            self._said = True
         self._over = threading.Event()
         self._ours, self._theirs = socket.socketpair()
         self._theirs.setblocking(False)
@@ -67,6 +64,9 @@ class Compilation:
         )
         self._thread = threading.Thread(target=self._watch, args=(self._over,), daemon=True)
         self._thread.start()
+        if not self._said:  # when it can be ended already
+            self.say(MESSAGE)
+            self._said = True
 
     def over(self) -> None:
         """The compilation is over; from any thread."""
