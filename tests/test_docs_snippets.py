@@ -162,7 +162,7 @@ def test_the_page_names_every_tensor_and_key(desk: HubServer) -> None:
         assert {general(name) for name in tensors} <= NAMED, path
         info = json.loads(metadata["ddtool"]) if "ddtool" in metadata else {}
         assert {*info, *info.get("source", {})} <= NAMED, path
-        assert info or metadata.keys() <= {"format", "ddtool"}
+        assert info or metadata.keys() <= {"format", "ddtool", "digest"}
     for name in ("runs/sample/env.json", "runs/meta/env.json", "runs/meta/generator/pretraining.json"):
         told = json.loads(Path(name).read_text())
         assert {*told, *(key for data in told.get("datasets", []) for key in data)} <= NAMED, name
