@@ -32,10 +32,9 @@ def data_words(target: Target) -> str:
 
 
 def sets_words(config: RunConfig, target: Target) -> str:
-    """The sets that are asked for, and whether their size is the usual one."""
-    usual = " (the default; another size by --ipc)" if config.ipc == RunConfig().ipc else ""
+    """The sets that are asked for, and how to ask for others."""
     C = target.train.num_classes
-    return " and ".join(f"{count(ipc, 'image')} per class, {ipc * C:,} in all" for ipc in config.ipc) + usual
+    return " and ".join(f"{count(ipc, 'image')} per class, {ipc * C:,} in all" for ipc in config.ipc) + " (--ipc)"
 
 
 def budget_words(config: RunConfig) -> str:

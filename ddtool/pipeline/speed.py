@@ -96,7 +96,7 @@ def seconds_before(config: RunConfig, C: int, step: float, small: float) -> floa
     A step judges its real images once and works through the synthetic ones and their flips three times (a forward and a
     backward pass); a network of the fit sees each once.
     """
-    m = 2 * max(config.ipc) * C
+    m = (1 if config.flip is False else 2) * max(config.ipc) * C
     in_a_step = real_batch(config, C) + 3 * min(m, 2 * config.refine.synthetic_batch)
     in_a_fit = max(config.fit.real_batch, m) + m
     fits = (1 + len(config.ipc)) * config.fit.networks
@@ -114,7 +114,8 @@ def step_seconds(config: RunConfig, real: Real, engine: Engine, clock: Clock = t
     m = C * min(max(config.ipc), max(1, settings.synthetic_batch // C))
     X = torch.randn(m, *shape, generator=rng, device=engine.device).contiguous(memory_format=torch.channels_last)
     Y = torch.randn(m, C, generator=rng, device=engine.device)
-    one = replace(settings, steps=1, real_batch=real_batch(config, C))
+    flip = settings.flip and config.flip is not False
+    one = replace(settings, steps=1, real_batch=real_batch(config, C), flip=flip)
 
     def timed() -> float:
         engine.synchronise()
@@ -138,14 +139,15 @@ def real_batch(config: RunConfig, C: int) -> int:
 
 def sentence(config: RunConfig, choice: Choice, C: int) -> str:
     """What was chosen and why, and how to have the same elsewhere."""
-    step, budget = choice.pace.step, config.seconds or SECONDS
     networks = f"{config.features.width} channels, {real_batch(config, C)} real images a step"
-    pace = f"A step takes {1000 * step:.3g} ms on this machine: preset {choice.name} ({networks})"
+    pace = f"A step takes about {1000 * choice.pace.step:.3g} ms on this machine, so the preset is {choice.name} ({networks})"
     if config.seconds is not None:
-        return f"{pace} for {budget:g} s; --preset {choice.name} is the same on any machine."
-    counts = f"{config.adapt.steps} + {config.refine.steps} steps"
+        return f"{pace}, for {config.seconds:g} s. The same networks on any machine: --preset {choice.name}"
+    if given_steps(config):
+        return f"{pace}. The same on any machine: --preset {choice.name}"
+    counts = f"{config.adapt.steps} steps of adaptation and {config.refine.steps} of refinement in about {SECONDS / 60:g} minutes"
     again = f"--preset {choice.name} --steps {config.adapt.steps} --refine-steps {config.refine.steps}"
-    return f"{pace}, {counts}, for about {budget / 60:g} minutes; {again} is the same on any machine."
+    return f"{pace}, with {counts}. The same on any machine: {again}"
 
 
 def value_at(values: JsonValue, name: str) -> JsonValue:

@@ -91,8 +91,8 @@ def confusion(names: Sequence[str], shares: Sequence[Sequence[float]]) -> "Figur
     axes.grid(False)
     axes.invert_yaxis()
     axes.set_aspect("equal")
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("is")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
     if C <= MOST_NAMED:
         short = [one_line(name, 20) for name in names]
         places = [k + 0.5 for k in range(C)]

@@ -13,18 +13,22 @@ from rich.progress import Progress as Bars
 from ddtool.events import Done, Event, Note, Report, Step, silent
 from ddtool.text import printable
 
+APART = 2.0
+"""Seconds between two lines of a phase at least: a phase that is soon over has one, and the line of its end."""
+
 
 class Progress:
     """A listener that shows events: `with Progress(console) as progress: work(report=progress.listener)`.
 
-    On a terminal each phase has a bar with its rate and the time left. Elsewhere a line is written for every tenth of a phase.
+    On a terminal each phase has a bar with its rate and the time left. Elsewhere a line is written for every tenth of
+    a phase that takes long.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._tenths: set[tuple[str, int]] = set()
+        self._written: dict[str, tuple[int, float]] = {}
         self._began: dict[str, tuple[int, float]] = {}
         self._noted: set[str] = set()
 
@@ -82,10 +86,12 @@ class Progress:
         )
 
     def _line(self, event: Step) -> None:
-        rate, tenth = self._rate(event), (event.phase, event.step * 10 // max(1, event.total))
-        if tenth in self._tenths:
+        now, tenth = time.perf_counter(), event.step * 10 // max(1, event.total)
+        rate = self._rate(event)
+        before, at = self._written.get(event.phase, (-1, now - APART))
+        if tenth == before or now - at < APART:
             return
-        self._tenths.add(tenth)
+        self._written[event.phase] = tenth, now
         pace = f"{rate:.1f}/s  {duration((event.total - event.step) / rate)} left" if rate else ""
         self.say(f"{event.phase}  {event.step}/{event.total}  {pace}  {_in_words(event.values)}".rstrip())
 

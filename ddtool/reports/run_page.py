@@ -236,7 +236,7 @@ class Shown:
         if spent := facts.spent.get(f"ipc{self.made.ipc}"):
             yield "steps", number(spent.steps, 0)
             yield "seconds in steps", seconds(spent.step_seconds)
-            yield "seconds beside them", seconds(spent.overhead_seconds)
+            yield "seconds of overhead", seconds(spent.overhead_seconds)
         if facts.pretraining_seconds is not None:
             yield "pre-training of the generator, seconds", number(facts.pretraining_seconds, 0)
         if facts.peak_memory_mib is not None:

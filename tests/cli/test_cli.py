@@ -29,6 +29,7 @@ from ddtool.config import RunConfig, from_dict
 from ddtool.evaluation.protocols import Score
 from ddtool.events import Done, Event, Note, Step
 from ddtool.hub import generators
+from ddtool.reports import progress
 from ddtool.runs import formats
 from ddtool.runs.run import Run
 
@@ -132,7 +133,8 @@ def test_the_token_is_nowhere(adapted: tuple[Path, Any]) -> None:
     assert not [name for name in tiny.listing(run) if b"hf_secret" in (run / name).read_bytes()]
 
 
-def test_progress_is_a_line_every_tenth(dataset: Path) -> None:
+def test_progress_is_a_line_every_tenth(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "APART", 0.0)
     result = done("adapt", dataset, "--ipc", 1, "--out", "run", *tiny.OPTIONS, "--steps", 60, "--refine-steps", 45)
     for phase, total in (("adapt", 60), ("refine ipc1", 45)):
         lines = [line for line in result.stderr.splitlines() if re.match(rf"{phase}  \d+/{total} ", line)]

@@ -75,8 +75,9 @@ def test_a_slow_machine_has_the_narrow_networks_and_fewer_steps(toy: ImageData, 
     assert slow.measured == OPEN
     again = f"--preset small --steps {slow.adapt.steps} --refine-steps {slow.refine.steps}"
     assert notes == [
-        "A step takes 100 ms on this machine: preset small (8 channels, 256 real images a step), "
-        f"{slow.adapt.steps} + {slow.refine.steps} steps, for about 2 minutes; {again} is the same on any machine."
+        "A step takes about 100 ms on this machine, so the preset is small (8 channels, 256 real images a step), "
+        f"with {slow.adapt.steps} steps of adaptation and {slow.refine.steps} of refinement in about 2 minutes. "
+        f"The same on any machine: {again}"
     ]
 
 
@@ -112,11 +113,18 @@ def test_several_sets_share_the_time(toy: ImageData, engine: Engine) -> None:
     assert three.refine.steps < one.refine.steps / 2
 
 
+def test_where_the_steps_are_given_only_the_width_is_spoken_of(toy: ImageData, engine: Engine) -> None:
+    chosen, notes = probed(toy, engine, (0.1, 0.9), adapt={"steps": 7}, refine={"steps": 9})
+    assert (chosen.adapt.steps, chosen.refine.steps) == (7, 9)
+    assert "minutes" not in notes[0]
+    assert notes[0].endswith("The same on any machine: --preset small")
+
+
 def test_with_seconds_the_clock_counts_steps_and_only_the_width_is_chosen(toy: ImageData, engine: Engine) -> None:
     chosen, notes = probed(toy, engine, (0.001, 0.002, 0.004), seconds=60)
     assert chosen.features.width == TINY["large"]
     assert not {"adapt.steps", "refine.steps"} & set(chosen.measured)
-    assert notes[0].endswith("for 60 s; --preset large is the same on any machine.")
+    assert notes[0].endswith("for 60 s. The same networks on any machine: --preset large")
     short, _ = probed(toy, engine, (0.001,), seconds=0.5)
     assert short.features.width == TINY["small"]
 

@@ -64,6 +64,18 @@ def test_lines_say_how_much_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lines) == 11
 
 
+def test_a_phase_that_is_soon_over_has_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, now = Screen(terminal=False), [0.0]
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr("ddtool.reports.progress.time.perf_counter", lambda: now[0])
+    with shown(None, True) as listener:
+        for step in range(0, 201, 10):
+            now[0] = step / 200
+            listener(Step("decode", step, 200, {}))
+        listener(Done("decode", 1.0))
+    assert screen.getvalue().splitlines() == ["decode  0/200", "decode: 1.0 s"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1:00 min"), (3599, "59:59 min"), (7800, "2:10 h")]
 )
