@@ -98,7 +98,7 @@ class Settings:
     width: AtLeastOne = 128
     """Channels of the distillation network: in every block, or of the last one with `doubling_widths`."""
     doubling_widths: bool = False
-    """Half the channels in each earlier block (32-64-128), as MGDD's random networks have it. Ours: a third of the time."""
+    """Half the channels in each earlier block (32-64-128), as MGDD's random networks have it. Ours: a quarter of the time."""
     norm: Norm = "instance"
     """Norm layer of the distillation network: none, instance or batch."""
     init: Init = "real"
