@@ -8,6 +8,8 @@ written, taken from outside; then the set as people load it (8 bits) is scored b
 fresh networks (convnet; on a GPU's row convnet-wide too). S is the row's budget less `--spare`, for what comes before and after:
 reading and writing. Datasets are decoded before, once. The file is written after every cell; the same command again goes on with
 what is missing. A cell that could not be filled says why. --data: a folder of local datasets, by their names (cifar10, …).
+--runs: a folder that keeps the sets, so that they can be made on a quiet machine first (--no-scores) and scored by the same command
+without it later.
 """
 
 import argparse
@@ -57,6 +59,10 @@ ROWS = {
 }
 
 
+MADE = "made.json"
+"""What a set took to make, in the folder of its run."""
+
+
 class NotFilledError(Exception):
     """Why a cell stays empty."""
 
@@ -65,34 +71,37 @@ def filled(row: Row, cell: str, args: argparse.Namespace) -> dict[str, Any]:
     """One cell: a set made and scored; NotFilledError where that cannot be."""
     if row.device == "cuda" and not torch.cuda.is_available():
         raise NotFilledError("no GPU was at hand")
+    with tempfile.TemporaryDirectory() as work:
+        folder = (args.runs or Path(work)) / f"{args.row}-{cell.replace(':', '-')}"
+        if not (folder / MADE).exists():
+            make(row, cell, args, folder)
+        found: dict[str, Any] = json.loads((folder / MADE).read_text(encoding="utf-8"))
+        if args.no_scores:
+            return found
+        scores = [scored(folder, cell.split(":")[1], row, arch, args) for arch in row.networks]
+    return found | {"scores": scores, "networks": row.networks, "protocol": args.protocol, "seeds": args.networks}
+
+
+def make(row: Row, cell: str, args: argparse.Namespace, folder: Path) -> None:
+    """Make the set of a cell in `folder`, with what it took in MADE."""
     name, ipc = cell.split(":")
     dataset = str(args.data / name) if args.data else name
     words = ["adapt", dataset, "--ipc", ipc, "--seed", str(args.seed), "--device", row.device]
     ddtool(*words, "--preset", "small", "--dry-run", "--quiet")  # the dataset is here and decoded
     seconds = args.seconds or row.seconds - args.spare
-    with tempfile.TemporaryDirectory() as work:
-        folder = Path(work) / "run"
-        options = args.options.split()
-        took = seconds_until_written(
-            [*words, "--seconds", f"{seconds:g}", "--out", str(folder), *options], folder, int(ipc)
-        )
-        run = Run.open(folder)
-        asked = {"networks": row.networks, "protocol": args.protocol, "seeds": args.networks}
-        scores = [scored(folder, ipc, row, arch, args) for arch in row.networks]
-        spent, config = run.noted().facts.spent.get(f"ipc{ipc}"), run.config()
-    chosen = {"width": config.features.width, "measured": to_dict(config)["measured"]}
-    command = f"ddtool adapt {name} --ipc {ipc} --seed {args.seed} --seconds {seconds:g} {args.options}".rstrip()
-    return (
-        {
-            "scores": scores,
-            "seconds": took,
-            "spent": spent.stated() if spent else {},
-            "load": os.getloadavg()[0],
-            "command": command,
-        }
-        | chosen
-        | asked
-    )
+    asked = [*words, "--seconds", f"{seconds:g}", "--out", str(folder), *args.options.split()]
+    took = seconds_until_written(asked, folder, int(ipc))
+    run = Run.open(folder)
+    spent, config = run.noted().facts.spent.get(f"ipc{ipc}"), run.config()
+    found = {
+        "seconds": took,
+        "spent": spent.stated() if spent else {},
+        "load": os.getloadavg()[0],
+        "command": f"ddtool adapt {name} --ipc {ipc} --seed {args.seed} --seconds {seconds:g} {args.options}".rstrip(),
+        "width": config.features.width,
+        "measured": to_dict(config)["measured"],
+    }
+    (folder / MADE).write_text(json.dumps(found), encoding="utf-8")
 
 
 def seconds_until_written(words: list[str], folder: Path, ipc: int) -> float:
@@ -211,6 +220,8 @@ def main() -> None:
     parser.add_argument("--spare", type=float, default=10, help="seconds of the budget for reading and writing")
     parser.add_argument("--seconds", type=float, help="another --seconds, to try the command out")
     parser.add_argument("--options", default="", help="further options of `ddtool adapt`")
+    parser.add_argument("--runs", type=Path, help="folder that keeps the sets")
+    parser.add_argument("--no-scores", action="store_true", help="make the sets in --runs alone")
     parser.add_argument("--table", action="store_true", help="print the table")
     args = parser.parse_args()
     known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}

@@ -42,6 +42,11 @@ speed varies."""
 
 EARLIER_PRESETS = {"cpu": "small", "gpu": "large"}
 """The name of a preset in an earlier version → its present one. Until version 1.0."""
+EARLIER_WORDS = {
+    "cpu": "which is the same",
+    "gpu": "with wider networks and another number of steps, so it takes much longer",
+}
+"""How the present one differs from it."""
 
 PRETRAIN_PRESETS: dict[str, Values] = {
     "gpu": {},
@@ -61,7 +66,7 @@ def preset(name: str, note: Notes = unheard) -> Values:
     if name == "auto":
         return next(iter(PRESETS.values()))
     if name in EARLIER_PRESETS and name not in PRESETS:
-        note(f"Preset '{name}' is now called '{EARLIER_PRESETS[name]}'.")
+        note(f"There is no preset '{name}' any more: '{EARLIER_PRESETS[name]}' is taken, {EARLIER_WORDS[name]}.")
         name = EARLIER_PRESETS[name]
     return known(name, PRESETS)
 

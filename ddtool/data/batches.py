@@ -28,9 +28,9 @@ class Real:
         data = data.to(engine.device)
         return cls(data, BalancedSampler(data.labels, data.num_classes), data.transform)
 
-    def batch(self, n: int | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """About n images (default: `usual_batch`), the same number of each class: X_t, Y_t."""
-        return self.at(self.sampler(n or usual_batch(self.data.num_classes), rng))
+    def batch(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """About n images, the same number of each class: X_t, Y_t."""
+        return self.at(self.sampler(n, rng))
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images at `indices` as networks see them, with centred one-hot labels."""
@@ -51,7 +51,7 @@ class Pool:
         return balanced_part(self.X_s[: len(Y)], Y, Y.shape[1], most, rng)
 
 
-def usual_batch(C: int, width: int = 128) -> int:
+def usual_batch(C: int, width: int) -> int:
     """Real images a step: 256, or two for each channel of the last block of the networks, or 10 of each class, up to 2,000; the
     most of these."""
     return max(256, 2 * width, min(10 * C, 2000))

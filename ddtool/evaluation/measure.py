@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddtool.data.augment import augmentation
-from ddtool.data.batches import with_flips
-from ddtool.data.images import ImageData, SyntheticSet, accuracy
+from ddtool.data.batches import in_chunks, with_flips
+from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.data.inputs import NetworkInput
 from ddtool.errors import DivergedError, UsageError
 from ddtool.evaluation.protocols import (
@@ -27,7 +27,7 @@ from ddtool.evaluation.protocols import (
 )
 from ddtool.events import Done, Report, Step, silent
 from ddtool.models import registry
-from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths, initialise
+from ddtool.models.convnet import RandomFeatures, depth_for, initialise
 from ddtool.models.ridge import ridge_head
 from ddtool.runtime.engine import Engine, frozen_random_state, seeded_generator
 
@@ -35,6 +35,11 @@ GUIDE_WIDTH = 128
 """Channels of the last block of the networks of `kernel_ridge`."""
 WIDEST = 128
 """Channels that a network of any kind has at full resolution, at most."""
+
+
+def widest_of(shape: tuple[int, int, int]) -> int:
+    """The most values that an image of `shape` (c, h, w) has between two layers of a network of any kind."""
+    return WIDEST * shape[1] * shape[2]
 
 
 def check_fits(synthetic: SyntheticSet, test: ImageData) -> None:
@@ -71,8 +76,8 @@ def train_and_test(
         other = "" if arch == registry.DEFAULT else f" {arch}"
         phase = f"{protocol}{other} {synthetic.stage} ipc{synthetic.ipc} net {k + 1}/{seeds}"
         net = train_network(whole, protocol, engine, (seed, k), phase, report, arch)
-        chunk = engine.at_once(WIDEST * test.shape[1] * test.shape[2], 500)
-        answers.append(predict(engine.wrap(net.eval()), test, whole.transform, chunk=chunk))
+        chunk = engine.at_once(widest_of(test.shape), 500)
+        answers.append(predict(engine.wrap(net.eval()), test, whole.transform, chunk=chunk).argmax(1))
     return _score(synthetic, kind.text(test.shape), protocol, answers, test, started)
 
 
@@ -98,13 +103,13 @@ def kernel_ridge(
     inputs = whole.transform
     X, Y = with_flips(inputs(whole.images), whole.labels, whole.flip)
     rng = engine.rng(seed, "kernel-ridge")
-    f = RandomFeatures(test.shape, doubling_widths(GUIDE_WIDTH, depth_for(test.shape)), "none", engine, rng)
+    f = RandomFeatures.doubling(test.shape, GUIDE_WIDTH, "none", engine, rng)
     answers = []
     for _ in range(seeds):
         f.draw(rng)
         with torch.no_grad():
-            W = ridge_head(torch.cat([f(part) for part in X.split(500)]), Y, ridge)
-        answers.append(predict(f, test, inputs, W))
+            W = ridge_head(in_chunks(f, X), Y, ridge)
+        answers.append(predict(f, test, inputs, W).argmax(1))
     return _score(
         synthetic, arch_text(registry.DEFAULT, KERNEL_RIDGE, test.shape), KERNEL_RIDGE, answers, test, started
     )
@@ -122,14 +127,16 @@ def train_network(
     """One fresh network trained on the set (already on the device) by the protocol; raises DivergedError on a NaN loss."""
     p = protocol_of(protocol, synthetic.learned_lr)
     rng, host_rng = engine.rng(seed[0], "evaluate", seed[1]), seeded_generator("cpu", seed[0], "augment", seed[1])
+    kind = kind_of(arch, p)
     with frozen_random_state():
-        net = engine.place(kind_of(arch, p).build(synthetic.shape, synthetic.num_classes))
+        net = engine.place(kind.build(synthetic.shape, synthetic.num_classes))
     initialise(net, rng, p.init)
     X = synthetic.transform(synthetic.images)
     Y = synthetic.labels if p.loss == "mse" else synthetic.probabilities()
     loss_of = F.mse_loss if p.loss == "mse" else F.cross_entropy
     augment, forward = augmentation(p.family, synthetic.flip, host_rng, rng), engine.wrap(net)
     steps, batch = p.steps(len(X)), min(len(X), p.batch)
+    most = batch if kind.norm == "batch" else engine.at_once(widest_of(synthetic.shape), batch)
     optimiser = make_optimiser(p, net)
     batches = epoch_batches(len(X), batch, rng)
     started, loss = time.perf_counter(), torch.zeros(())
@@ -137,14 +144,25 @@ def train_network(
         for group in optimiser.param_groups:
             group["lr"] = p.lr * p.schedule(step / steps, steps)
         rows = next(batches)
-        loss = loss_of(forward(augment(X[rows])), Y[rows])
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = backward(forward, loss_of, augment(X[rows]), Y[rows], most)
         optimiser.step()
         if (step + 1) % max(1, steps // 20) == 0:
             report(Step(phase, step + 1, steps, {"loss": checked(loss, phase)}))
     report(Done(phase, time.perf_counter() - started))
     return net
+
+
+def backward(
+    forward: Callable[[Tensor], Tensor], loss_of: Callable[[Tensor, Tensor], Tensor], X: Tensor, Y: Tensor, most: int
+) -> Tensor:
+    """The mean loss of a batch, its gradient left in the weights, computed on at most so many images at once."""
+    total = X.new_zeros(())
+    for x, y in zip(X.split(most), Y.split(most), strict=True):
+        loss = loss_of(forward(x), y) * (len(x) / len(X))
+        loss.backward()
+        total += loss.detach()
+    return total
 
 
 def make_optimiser(p: Protocol, net: nn.Module) -> torch.optim.Optimizer:
@@ -184,20 +202,25 @@ def checked(loss: Tensor, phase: str) -> float:
 def confusion_of(answers: Sequence[Tensor], labels: Tensor, num_classes: int) -> Confusion | None:
     """How often each class was taken for each, over all networks; None where there are too many classes to keep it.
 
-    answers: class scores (n, C) of each network;  labels: (n,).
+    answers: the class (n,) that each network takes an image for;  labels: (n,).
     """
     if num_classes > MOST_CONFUSED:
         return None
-    places = torch.cat([labels * num_classes + scores.argmax(1) for scores in answers])
+    places = torch.cat([labels * num_classes + taken for taken in answers])
     counts = torch.bincount(places, minlength=num_classes**2).view(num_classes, num_classes)
     confusion: Confusion = counts.tolist()
     return confusion
 
 
+def accuracy_of(answers: Tensor, labels: Tensor) -> float:
+    """Percent of images that are taken for their class;  answers, labels: (n,)."""
+    return 100 * float((answers == labels).float().mean())
+
+
 def _score(
     synthetic: SyntheticSet, arch: str, protocol: str, answers: Sequence[Tensor], test: ImageData, started: float
 ) -> Score:
-    accuracies = [accuracy(scores, test.labels) for scores in answers]
+    accuracies = [accuracy_of(taken, test.labels) for taken in answers]
     return Score(
         stage=synthetic.stage,
         method=synthetic.method,

@@ -15,10 +15,10 @@ from ddtool.data.augment import siamese
 from ddtool.data.batches import in_chunks
 from ddtool.methods.base import Method, Settings, Task
 from ddtool.methods.record import Record
-from ddtool.models.convnet import initialise
+from ddtool.models.convnet import initialise, widest
 
 PASS = 1024
-"""Images of one pass with a graph, at most (a class at least): it bounds the memory, whatever the number of classes. Ours."""
+"""Images of one pass with a graph, at most (a class at least), and no more than fit the engine's memory. Ours."""
 
 
 @checked
@@ -55,6 +55,7 @@ class DM(Method):
         self.optimiser = torch.optim.SGD([self.X], lr, settings.momentum)
         self.net = self.network().requires_grad_(False)
         self.f = task.engine.wrap(self.net.features)
+        self.at_once = task.engine.at_once(widest(task.real.data.shape, self.net.widths), PASS)
 
     def gradient(self, step: int) -> Tensor:
         task, C = self.task, self.task.num_classes
@@ -74,14 +75,14 @@ class DM(Method):
     def means(self, classes: Sequence[Tensor]) -> Tensor:
         """Mean features (k, d) of k classes with as many images each, in as few passes as fit."""
         X = torch.cat(list(classes))
-        F = in_chunks(self.f, X, len(X) if self.config.norm == "batch" else PASS)
+        F = in_chunks(self.f, X, len(X) if self.config.norm == "batch" else self.at_once)
         return F.view(len(classes), -1, F.shape[1]).mean(1)
 
     def classes_a_pass(self) -> int:
         """How many classes share a pass; all of them under batch norm, whose statistics would tell a single class away."""
         if self.config.norm == "batch":
             return self.task.num_classes
-        return max(1, PASS // max(20, self.task.ipc))  # 20: their real images are in memory together, too
+        return max(1, self.at_once // max(20, self.task.ipc))  # 20: their real images are in memory together, too
 
     def tensors(self) -> dict[str, Tensor]:
         return {"X": self.X}

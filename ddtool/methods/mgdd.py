@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
-from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_chunks, in_passes, with_flips
+from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_chunks, in_passes, usual_batch, with_flips
 from ddtool.data.images import BalancedSampler, ImageData
 from ddtool.data.inputs import NetworkInput
 from ddtool.events import Report, silent
@@ -24,9 +24,16 @@ from ddtool.models.generator import Generator
 from ddtool.models.ridge import ridge_head, solve_regularised
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine, seeded_generator
-from ddtool.runtime.loop import Loop, Saver
+from ddtool.runtime.loop import NEVER, Deadline, Loop, Saver
 
 # ------------------------------------------------------------------------------------------------ the loss, the labels
+
+
+def real_images(
+    real: Real, f: RandomFeatures, config: AdaptConfig | RefineConfig, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The real batch of a step: as many images as are set, else as many as suit the classes and the features."""
+    return real.batch(config.real_batch or usual_batch(real.data.num_classes, f.width), rng)
 
 
 def ridge_loss(f: Callable, X_t: Tensor, Y_t: Tensor, X_s: Tensor, Y_s: Tensor, ridge: float) -> Tensor:
@@ -37,17 +44,22 @@ def ridge_loss(f: Callable, X_t: Tensor, Y_t: Tensor, X_s: Tensor, Y_s: Tensor, 
 
 
 @torch.no_grad()
-def label_head(f: Callable, real: Real, rows: Tensor, ridge: float, chunk: int = 500) -> Tensor:
+def label_head(
+    f: Callable, real: Real, rows: Tensor, ridge: float, chunk: int = 500, enough: Deadline = NEVER
+) -> Tensor:
     """Eq. 3: the head W_θ (d, C) of one fixed random network, solved on the images at `rows` in one pass.
 
-    Features are computed in `chunk`s; the sums FᵀF and FᵀY and the solve are float64.
+    Features are computed in `chunk`s, of which `enough` may leave out all but the first; the sums FᵀF and FᵀY and the solve are
+    float64.
     """
-    FtF, FtY = 0.0, 0.0  # type: Tensor | float, Tensor | float
+    FtF, FtY, seen = 0.0, 0.0, 0  # type: Tensor | float, Tensor | float, int
     for part in rows.split(chunk):
         X, Y = real.at(part)
         F = f(X)
-        FtF, FtY = FtF + (F.T @ F).double(), FtY + (F.T @ Y).double()
-    return solve_regularised(FtF, FtY, ridge, min(len(rows), len(FtF))).float()  # type: ignore
+        FtF, FtY, seen = FtF + (F.T @ F).double(), FtY + (F.T @ Y).double(), seen + len(part)
+        if enough():
+            break
+    return solve_regularised(FtF, FtY, ridge, min(seen, len(FtF))).float()  # type: ignore
 
 
 @torch.no_grad()
@@ -58,12 +70,18 @@ def analytical_labels(f: Callable, W: Tensor, X: Tensor, chunk: int = 512) -> Te
 
 @torch.no_grad()
 def fitted_labels(
-    X_s: Tensor, f: RandomFeatures, real: Real, config: FitConfig, rng: torch.Generator, most: int | None = None
+    X_s: Tensor,
+    f: RandomFeatures,
+    real: Real,
+    config: FitConfig,
+    rng: torch.Generator,
+    most: int | None = None,
+    enough: Deadline = NEVER,
 ) -> Tensor:
     """Ours, beyond the paper: the labels (m, C) that minimise Eq. 1, averaged over random networks, for fixed images.
 
     With `most`, those for steps that see a random class-balanced part of at most so many images: a network judges one part,
-    and every image is in at least `SEEN` of them.
+    and every image is in at least `SEEN` of them. `enough` may end it as soon as every image has been in one.
 
     The prediction of Eq. 1 is A Y_s, with A (n, m) a function of the images alone, so the best labels are one ridge
     regression: over the stacked rows of `config.networks` fresh networks, each with a fresh real batch. No steps; the
@@ -75,17 +93,19 @@ def fitted_labels(
     size = C if most < min(2 * C, m) else m  # parts of one image of each class have nothing in common
     AtA = X_s.new_zeros(m // size, size, size, dtype=torch.float64)
     AtY = X_s.new_zeros(m // size, size, C, dtype=torch.float64)
-    for rows in covering_parts(m, C, most, config.networks, rng):
+    for i, rows in enumerate(covering_parts(m, C, most, config.networks, rng), 1):
         X_t, Y_t = real.batch(max(config.real_batch, 2 * len(rows)), rng)
         A = predictor(f.draw(rng), X_t, X_s[rows], config)
         if len(rows) == size:
-            block = int(rows[0]) // size
+            block = 0 if size == m else int(rows[0]) // size
             AtA[block] += A.T @ A
             AtY[block] += A.T @ Y_t
         else:
             AtA[0][rows[:, None], rows] += (A.T @ A).double()
             AtY[0][rows] += (A.T @ Y_t).double()
         del A  # as large as the sums, where S is large
+        if enough() and i * len(rows) >= m:  # the first parts cover all images once
+            break
     solved = [solve_regularised(*sums, config.shrink, size) for sums in zip(AtA, AtY, strict=True)]
     return torch.cat(solved).float()
 
@@ -103,7 +123,7 @@ def training_loss(
     g: Callable, f: RandomFeatures, real: Real, pool: Pool, ipc: int, config: AdaptConfig, rng: torch.Generator
 ) -> Tensor:
     """TrainingLoss(T; ω): Eq. 1 of a generated batch in the feature space of a fresh random network."""
-    X_t, Y_t = real.batch(config.real_batch, rng)
+    X_t, Y_t = real_images(real, f, config, rng)
     X_s, Y_s = pool.batch(ipc, config.synthetic_batch, rng)
     X_s = real.inputs.bound(g(X_s))
     return ridge_loss(f.draw(rng), X_t, Y_t, *with_flips(X_s, Y_s, config.flip), config.ridge)
@@ -181,7 +201,7 @@ def refine(
     )
     for _ in loop:
         visit(loop.done, X.detach())
-        X_t, Y_t = real.batch(config.real_batch, rng)
+        X_t, Y_t = real_images(real, f, config, rng)
         f.draw(rng)
         X_b, Y_b = with_flips(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.flip)
         loop.update(ridge_loss(f, X_t, Y_t, X_b, Y_b, config.ridge))

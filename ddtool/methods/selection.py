@@ -94,12 +94,16 @@ class Selection(Method):
         widths = widths if self.config.doubling_widths else (self.config.width,) * len(widths)
         return RandomFeatures(shape, widths, norm or self.config.norm, self.task.engine, self.rng)
 
-    def by_class(self, choose: Callable[[Tensor], Tensor]) -> Tensor:
-        """Rows, image-major, of which `choose` takes `ipc` of each class: rows of a class (n,) → positions in them (ipc,)."""
-        labels, taken = self.task.real.data.labels, []
+    def by_class(self, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Rows, image-major, `ipc` of each class, by `choose`: rows of a class (n,) and a number k ≤ n → positions in them (k,).
+
+        Of a class that holds fewer they come again, in turn.
+        """
+        labels, ipc, taken = self.task.real.data.labels, self.task.ipc, []
         for label in range(self.task.num_classes):
             rows = (labels == label).nonzero().flatten()
-            taken.append(rows[choose(rows)])
+            chosen = rows[choose(rows, min(ipc, len(rows)))]
+            taken.append(chosen.repeat(-(-ipc // len(chosen)))[:ipc])
         return torch.stack(taken, 1).flatten()
 
     def result(self) -> tuple[Tensor, Tensor]:
@@ -132,7 +136,7 @@ class Herding(Selection):
 
     def chosen(self) -> Tensor:
         f = self.features()
-        return self.by_class(lambda rows: herd(self.of(f, rows), self.task.ipc))
+        return self.by_class(lambda rows, k: herd(self.of(f, rows), k))
 
     def of(self, f: RandomFeatures, rows: Tensor) -> Tensor:
         """Features of the real images at rows, (n, d)."""
@@ -147,7 +151,7 @@ class KCentre(Herding):
 
     def chosen(self) -> Tensor:
         f = self.features()
-        return self.by_class(lambda rows: centres(self.of(f, rows), self.task.ipc))
+        return self.by_class(lambda rows, k: centres(self.of(f, rows), k))
 
 
 class EL2N(Selection):
@@ -162,7 +166,7 @@ class EL2N(Selection):
     def chosen(self) -> Tensor:
         scores = torch.stack([self.errors() for _ in range(self.config.networks)]).mean(0)
         largest = self.config.keep == "hard"
-        return self.by_class(lambda rows: scores[rows].topk(self.task.ipc, largest=largest).indices)
+        return self.by_class(lambda rows, k: scores[rows].topk(k, largest=largest).indices)
 
     def errors(self) -> Tensor:
         """EL2N of every real image by one fresh network after its epochs, (n,)."""

@@ -66,7 +66,7 @@ class ConvNet(nn.Module):
         super().__init__()
         known_norm(norm)
         channels, height, width = shape
-        self.first_padding = 1 + extra_padding(shape)
+        self.widths, self.first_padding = tuple(widths), 1 + extra_padding(shape)
         grown = 2 * extra_padding(shape)
         height, width = (height + grown) >> len(widths), (width + grown) >> len(widths)
         if min(height, width) < 1:
@@ -143,9 +143,16 @@ class RandomFeatures:
     ) -> None:
         with frozen_random_state():
             self.net = engine.place(ConvNet(shape, 1, widths, norm)).requires_grad_(False)
-        self._features = engine.wrap(self.net.features)
+        self._features, self.width = engine.wrap(self.net.features), widths[-1]
         self.at_once = engine.at_once(widest(shape, widths), PASS) if norm != "batch" else sys.maxsize
         self.draw(rng)
+
+    @classmethod
+    def doubling(
+        cls, shape: tuple[int, int, int], width: int, norm: str, engine: Engine, rng: torch.Generator
+    ) -> "RandomFeatures":
+        """Those of a network whose widths double up to `width`, as deep as images of `shape` (c, h, w) are usually given."""
+        return cls(shape, doubling_widths(width, depth_for(shape)), norm, engine, rng)
 
     def draw(self, rng: torch.Generator) -> "RandomFeatures":
         """Fresh weights from `rng`, asking nothing of the host."""

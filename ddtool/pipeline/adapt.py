@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddtool.config import AdaptConfig
-from ddtool.data.batches import Pool, usual_batch
+from ddtool.data.batches import Pool
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool
 from ddtool.events import Note, Phase, Report
 from ddtool.methods import mgdd
@@ -24,8 +24,11 @@ from ddtool.pipeline.speed import real_batch
 from ddtool.pipeline.target import measured_problem
 from ddtool.runs.film import Film
 from ddtool.runs.formats import LabelHead
+from ddtool.runtime.loop import Deadline
 from ddtool.text import count
 
+LABELS_SHARE = 0.5
+"""How much of what is left of a budget in seconds the labels may take each time that labels are found, at most."""
 GENERATOR_SHARE = 0.9
 """How much of what the labels leave of a budget in seconds goes to adaptation when nothing is refined: the rest is for fitting."""
 
@@ -41,17 +44,17 @@ def adapt(session: Session) -> None:
     run.save_broken(target.broken)
     check_ipcs(config, target.train)
     missing = [ipc for ipc in config.ipc if not has_set(session, ipc)]
-    if not run.has("generator/labels.safetensors"):
+    if begins := not run.has("generator/labels.safetensors"):
         prepare(session, target.train)
     head = run.load_label_head()
-    check_same_data(head, target.train, run)
+    check_same_data(head, target.train, run, session.report)
     problem = problem_of(session, target.train, head)
     if not run.has_generator():
         adapt_generator(session, problem)
     adapted = Adapted.load(run, session.engine)
     for ipc in missing:
         make_set(session, problem, *synthesise(session, adapted, ipc))
-    if missing:
+    if missing and begins:  # of several sittings the last alone would be counted
         run.record_seconds("adapt command, until the sets were written", round(time.perf_counter() - started, 1))
     finish(session, target)
 
@@ -82,6 +85,12 @@ def seconds_left(session: Session, phase: Phase) -> float | None:
     return max(0.0, config.seconds - sum(timings.get(str(before), 0.0) for before in order[: order.index(phase)]))
 
 
+def deadline(session: Session, phase: Phase, share: float) -> Deadline:
+    """The end of a phase that may take a share of what is left of a budget in seconds; none when steps are counted."""
+    left = seconds_left(session, phase)
+    return Deadline(None if left is None else left * share, session.engine.synchronise)
+
+
 def record_spent(session: Session, ipc: int) -> None:
     """Record what the set of one IPC took, by the events that were logged."""
     timings, steps = session.run.noted().timings, session.run.steps()
@@ -105,7 +114,7 @@ def prepare(session: Session, train: ImageData) -> None:
         rng = session.rng("labels")
         f = fixed_features(data.shape, config.labels.width, engine, rng)
         rows = torch.randperm(len(data), generator=rng, device=rng.device)[: config.labels.images]
-        W = mgdd.label_head(f, real, rows, config.labels.ridge)
+        W = mgdd.label_head(f, real, rows, config.labels.ridge, enough=deadline(session, LABELS, LABELS_SHARE))
     run.save_pool(data, indices)
     run.record(classes=data.num_classes, train_images=len(data), flip=problem.flip, pool_ipc=pool_ipc)
     head = LabelHead(
@@ -127,7 +136,7 @@ def prepare(session: Session, train: ImageData) -> None:
 def adapt_generator(session: Session, problem: JudgedProblem) -> None:
     """The adaptation stage; leaves generator/ in the run."""
     config, run, data = session.config, session.run, problem.real.data
-    batch = config.adapt.real_batch or usual_batch(data.num_classes, config.features.width)
+    batch = real_batch(config.adapt, config, data.num_classes)
     settings = replace(config.adapt, flip=config.adapt.flip and problem.flip, real_batch=batch)
     if not config.allow_repeat:
         settings = feasible(settings, config.ipc, data, session.report)
@@ -186,15 +195,17 @@ def labelled_pool(
         return Pool(X, {ipc: mgdd.analytical_labels(*head, part) for ipc, part in first.items()})
     fit, most = replace(config.fit, flip=config.fit.flip and settings.flip), settings.synthetic_batch
     rngs = {ipc: session.rng("pool labels", ipc) for ipc in first}
-    fitted = {
-        ipc: mgdd.fitted_labels(part, problem.features, real, fit, rngs[ipc], most) for ipc, part in first.items()
-    }
+    fitted, share = {}, LABELS_SHARE / len(first)
+    for ipc, part in first.items():
+        enough = deadline(session, POOL_LABELS, share)
+        fitted[ipc] = mgdd.fitted_labels(part, problem.features, real, fit, rngs[ipc], most, enough)
     return Pool(X, fitted)
 
 
 def make_set(session: Session, problem: JudgedProblem, initial: SyntheticSet, generated: SyntheticSet) -> None:
     """Fit labels to a generated set, refine it, and write it with its stages."""
-    generated = fit_labels(session, problem, generated)
+    phase, share = Phase("fit labels", generated.ipc), LABELS_SHARE if session.config.refine.steps else 1.0
+    generated = fit_labels(session, problem, generated, deadline(session, phase, share))
     final = refine(session, problem, generated)
     record_spent(session, initial.ipc)
     write_stages(session, initial, generated, final)
@@ -226,7 +237,7 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
             config.refine,
             flip=config.refine.flip and problem.flip,
             synthetic_batch=batch,
-            real_batch=real_batch(config, real.data.num_classes),
+            real_batch=real_batch(config.refine, config, real.data.num_classes),
         ),
         rng=session.rng(str(phase)),
         report=session.report,

@@ -40,7 +40,7 @@ def described_problem(session: Session, train: ImageData) -> Problem:
     begun, checked against what was recorded."""
     run, facts = session.run, session.run.noted().facts
     if facts.target is not None:
-        check_same_data(facts.target, train, run)
+        check_same_data(facts.target, train, run, session.report)
         seen = replace(train, whitening=run.load_whitening())
         return Problem(Real.of(seen, session.engine), bool(facts.flip))
     problem = measured_problem(session, train)

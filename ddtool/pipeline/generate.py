@@ -20,6 +20,7 @@ from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.runs.formats import LabelHead
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
+from ddtool.runtime.loop import NEVER, Deadline
 from ddtool.text import count
 
 LABELLINGS = ("fitted", "analytical")
@@ -120,7 +121,9 @@ def synthesise(session: Session, adapted: Adapted, ipc: int) -> tuple[SyntheticS
         return adapted.synthesise(ipc)
 
 
-def fit_labels(session: Session, problem: JudgedProblem, synthetic: SyntheticSet) -> SyntheticSet:
+def fit_labels(
+    session: Session, problem: JudgedProblem, synthetic: SyntheticSet, enough: Deadline = NEVER
+) -> SyntheticSet:
     """The set with the labels that suit its images best over random networks; as it is where the settings ask for no fit."""
     config, ipc = session.config, synthetic.ipc
     if config.fit.networks == 0:
@@ -129,7 +132,8 @@ def fit_labels(session: Session, problem: JudgedProblem, synthetic: SyntheticSet
         check_fit(config, synthetic.num_classes, ipc)
         settings = replace(config.fit, flip=config.fit.flip and problem.flip)
         X = problem.real.inputs(synthetic.images.to(session.engine.device))
-        labels = mgdd.fitted_labels(X, problem.features, problem.real, settings, session.rng("fit", ipc))
+        rng = session.rng("fit", ipc)
+        labels = mgdd.fitted_labels(X, problem.features, problem.real, settings, rng, enough=enough)
     return replace(synthetic, labels=labels, label_method="fitted")
 
 
@@ -200,7 +204,7 @@ def problem_at_hand(session: Session, adapted: Adapted, needed: bool) -> JudgedP
         report(Note(f"Fetching {dataset}, if it is not here, to fit labels; --labels analytical does without it."))
     try:
         train = load_target(session.config, report).train
-        check_same_data(adapted.head, train, session.run)
+        check_same_data(adapted.head, train, session.run, session.report)
     except (DataError, RunError) as error:
         if needed:
             hint = f"{error.hint} Without it: --labels analytical.".lstrip()
@@ -250,5 +254,5 @@ def dataset_again(session: Session, head: LabelHead, *, why: str, otherwise: str
         train = load_target(session.config, session.report).train
     except DataError as error:
         raise RunError(f"{why} {error.message}", f"{otherwise} the dataset back. {error.hint}") from error
-    check_same_data(head, train, session.run)
+    check_same_data(head, train, session.run, session.report)
     return train

@@ -10,7 +10,7 @@ from ddtool.config import RunConfig
 from ddtool.errors import HubError, RunError
 from ddtool.events import Note, Report, silent
 from ddtool.hub import generators
-from ddtool.models.convnet import ConvNet, RandomFeatures, depth_for, doubling_widths
+from ddtool.models.convnet import ConvNet, RandomFeatures, depth_for
 from ddtool.models.generator import Generator, GeneratorConfig
 from ddtool.pipeline.session import Session
 from ddtool.runs.files import RESTORE
@@ -48,8 +48,7 @@ def pretraining_seconds(config: RunConfig) -> float | None:
 def feature_network(session: Session, shape: tuple[int, int, int]) -> RandomFeatures:
     """The network that f_θ* is drawn into, for images of `shape` (c, h, w)."""
     settings = session.config.features
-    widths = doubling_widths(settings.width, depth_for(shape))
-    return RandomFeatures(shape, widths, settings.norm, session.engine, session.rng("features"))
+    return RandomFeatures.doubling(shape, settings.width, settings.norm, session.engine, session.rng("features"))
 
 
 def fixed_features(shape: tuple[int, int, int], width: int, engine: Engine, rng: torch.Generator) -> RandomFeatures:

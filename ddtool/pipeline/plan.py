@@ -9,16 +9,15 @@ from pydantic import JsonValue
 
 from ddtool import methods
 from ddtool.config import RunConfig, Values, to_dict
-from ddtool.data.batches import usual_batch
 from ddtool.data.images import ImageData, Source
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.protocols import protocols_in
-from ddtool.events import Report, silent
+from ddtool.events import Note, Report, silent
 from ddtool.models import registry
 from ddtool.models.convnet import known_norm
 from ddtool.pipeline.networks import load_generator
 from ddtool.pipeline.scoring import load_target
-from ddtool.pipeline.speed import fitted_to_machine
+from ddtool.pipeline.speed import fitted_to_machine, real_batch
 from ddtool.runs.facts import KnownTarget
 from ddtool.runs.files import ANIMATION
 from ddtool.runs.formats import MOST_BYTES, LabelHead
@@ -32,6 +31,9 @@ POOL_IPC, POOL_BYTES = 50, 2**30
 
 FITTING, MOST_FITTING = 36, 16 * 2**30
 """Bytes that fitting the labels of a set takes for each pair of its images, and how many are too many."""
+
+WHOLE = {"seed", "generator", "architecture", "features", "adapt", "refine", "evaluate"}
+"""Sections that the whole configuration of a run has, in every version; a person's own settings hardly have all of them."""
 
 RUN_FILES = ("config.json", "env.json", "metrics.jsonl", "results.json", "preview.png", "report.html")
 """The files that every run leaves."""
@@ -60,7 +62,7 @@ def check_given(method: str, *layers: Mapping[str, JsonValue]) -> None:
     A run's whole configuration has a value for each of them, and is let through.
     """
     owners = owners_of_foreign_settings(method)
-    partial = [layer for layer in layers if not layer.keys() >= to_dict(RunConfig()).keys()]
+    partial = [layer for layer in layers if not layer.keys() >= WHOLE]
     for name, value in ((name, layer[name]) for layer in partial for name in owners if name in layer):
         if value in ({}, RunConfig().generator):
             continue
@@ -124,14 +126,25 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
             raise UsageError(message, "Use a smaller --resolution or --ipc.")
 
 
-def check_same_data(known: LabelHead | KnownTarget, train: ImageData, run: Run) -> None:
-    """RunError when the dataset is not the one that the run was started with, by what the run keeps of it."""
+def check_same_data(known: LabelHead | KnownTarget, train: ImageData, run: Run, report: Report) -> None:
+    """RunError when the dataset is not the one that the run was started with, by what the run keeps of it.
+
+    Files that differ alone are said: a note beside the images changes them as well.
+    """
     for name in KnownTarget.model_fields:
         if tuple(getattr(known, name)) != tuple(getattr(train, name)):
             raise RunError(
                 f"The dataset has changed since {run.folder} was started (its {name.replace('_', ' ')} differ).",
                 "Bring the old data back, or start a new run.",
             )
+    before, now = run.content_hash(), train.source.get("content_hash")
+    if before and now and before != now:
+        report(
+            Note(
+                f"Files of the dataset have changed since {run.folder} was started. Its classes, their order, and the mean and "
+                "standard deviation of its pixels have not, so the run goes on; if images have changed, start a new one."
+            )
+        )
 
 
 def pinned(config: RunConfig, source: Source) -> RunConfig:
@@ -164,7 +177,7 @@ class RunPlan(TypedDict):
     """The settings, those that the speed of the machine chose among them."""
     dataset: DataPlan
     memory_mib: int
-    """Bytes of working memory, an estimate."""
+    """MiB of working memory, an estimate."""
     files: list[str]
     """Those that it would leave, by their names below its folder."""
 
@@ -190,13 +203,14 @@ def plan(config: RunConfig, engine: Engine, report: Report = silent) -> RunPlan:
             "image": list(train.shape),
             "source": train.source,
         },
-        "memory_mib": round(memory(config, train) / 2**20),
+        "memory_mib": round(memory(config, train, engine) / 2**20),
         "files": run_files(config),
     }
 
 
-def memory(config: RunConfig, train: ImageData) -> float:
-    """About how many bytes a run works with: real images, Z, and the larger of a step's activations and the fit of labels."""
+def memory(config: RunConfig, train: ImageData, engine: Engine) -> float:
+    """About how many bytes a run works with: real images, Z, and the larger of a step's activations (with a generator in parts
+    that fit the engine's memory) and the fit of labels."""
     c, h, w = train.shape
     if methods.find(config.method).has_generator:
         widest, channels, pool = (
@@ -211,6 +225,8 @@ def memory(config: RunConfig, train: ImageData) -> float:
         widest = getattr(settings, "real_batch", 0) + max(config.ipc) * train.num_classes
         channels, pool, fitting = settings.width // (4 if settings.doubling_widths else 1), 0, 0
     activations = widest * channels * h * w * 4 * 4
+    if methods.find(config.method).has_generator:
+        activations = min(activations, engine.memory)
     return train.images.numel() + pool * train.num_classes * c * h * w * 4 + max(activations, fitting)
 
 
@@ -218,8 +234,7 @@ def batch_with_generator(config: RunConfig, train: ImageData) -> int:
     """The images of the largest step of adaptation or refinement."""
     limit = config.refine.synthetic_batch
     widest = max(limit, min(max(config.ipc) * train.num_classes, 2 * limit))
-    real_batch = config.refine.real_batch or usual_batch(train.num_classes, config.features.width)
-    return widest + min(real_batch, 500)  # in chunks, without gradients
+    return widest + min(real_batch(config.refine, config, train.num_classes), 500)  # in chunks, without gradients
 
 
 def pool_size(config: RunConfig, data: ImageData) -> int:

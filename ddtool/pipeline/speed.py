@@ -8,14 +8,14 @@ import torch
 from pydantic import JsonValue
 
 from ddtool import methods
-from ddtool.config import RunConfig, Values, from_dict, to_dict
+from ddtool.config import AdaptConfig, RefineConfig, RunConfig, Values, from_dict, to_dict
 from ddtool.config.layers import merged
-from ddtool.config.presets import PRESETS, SECONDS, Choice, Pace, leaves, widest_that_pays
+from ddtool.config.presets import PRESETS, SECONDS, START, Choice, Pace, leaves, widest_that_pays
 from ddtool.data.batches import Real, usual_batch
 from ddtool.data.images import ImageData
 from ddtool.events import Note, Report
 from ddtool.methods import mgdd
-from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths
+from ddtool.models.convnet import RandomFeatures
 from ddtool.runtime.engine import Engine
 
 STEPS = ("adapt.steps", "refine.steps")
@@ -60,6 +60,7 @@ def fitted_to_machine(
     sets = adapting(config) + len(config.ipc) * (1 - adapting(config))
     choice = widest_that_pays(config.seconds or SECONDS, pace_of, sets, given_steps(config))
     chosen = with_steps(with_preset(config, choice.name), choice.steps)
+    engine.reset_peak_memory()  # a wider preset that was tried is not the run's
     report(Note(sentence(chosen, choice, data.num_classes)))
     return chosen
 
@@ -97,7 +98,7 @@ def seconds_before(config: RunConfig, C: int, step: float, small: float) -> floa
     backward pass); a network of the fit sees each once.
     """
     m = (1 if config.flip is False else 2) * max(config.ipc) * C
-    in_a_step = real_batch(config, C) + 3 * min(m, 2 * config.refine.synthetic_batch)
+    in_a_step = real_batch(config.refine, config, C) + 3 * min(m, 2 * config.refine.synthetic_batch)
     in_a_fit = max(config.fit.real_batch, m) + m
     fits = (1 + len(config.ipc)) * config.fit.networks
     return TRIALS * small + fits * step * in_a_fit / in_a_step
@@ -108,14 +109,12 @@ def step_seconds(config: RunConfig, real: Real, engine: Engine, clock: Clock = t
     compiled for it."""
     shape, C, settings = real.data.shape, real.data.num_classes, config.refine
     engine, rng = replace(engine, compile_networks=False), engine.rng(config.seed, "probe")
-    f = RandomFeatures(
-        shape, doubling_widths(config.features.width, depth_for(shape)), config.features.norm, engine, rng
-    )
+    f = RandomFeatures.doubling(shape, config.features.width, config.features.norm, engine, rng)
     m = C * min(max(config.ipc), max(1, settings.synthetic_batch // C))
     X = torch.randn(m, *shape, generator=rng, device=engine.device).contiguous(memory_format=torch.channels_last)
     Y = torch.randn(m, C, generator=rng, device=engine.device)
     flip = settings.flip and config.flip is not False
-    one = replace(settings, steps=1, real_batch=real_batch(config, C), flip=flip)
+    one = replace(settings, steps=1, real_batch=real_batch(config.refine, config, C), flip=flip)
 
     def timed() -> float:
         engine.synchronise()
@@ -132,20 +131,24 @@ def step_seconds(config: RunConfig, real: Real, engine: Engine, clock: Clock = t
     return least
 
 
-def real_batch(config: RunConfig, C: int) -> int:
-    """Real images of a step of refinement."""
-    return config.refine.real_batch or usual_batch(C, config.features.width)
+def real_batch(settings: AdaptConfig | RefineConfig, config: RunConfig, C: int) -> int:
+    """Real images of a step of adaptation or refinement."""
+    return settings.real_batch or usual_batch(C, config.features.width)
 
 
 def sentence(config: RunConfig, choice: Choice, C: int) -> str:
     """What was chosen and why, and how to have the same elsewhere."""
-    networks = f"{config.features.width} channels, {real_batch(config, C)} real images a step"
+    networks = f"{config.features.width} channels, {real_batch(config.refine, config, C)} real images a step"
     pace = f"A step takes about {1000 * choice.pace.step:.3g} ms on this machine, so the preset is {choice.name} ({networks})"
     if config.seconds is not None:
         return f"{pace}, for {config.seconds:g} s. The same networks on any machine: --preset {choice.name}"
-    if given_steps(config):
+    if given_steps(config) is not None:
         return f"{pace}. The same on any machine: --preset {choice.name}"
-    counts = f"{config.adapt.steps} steps of adaptation and {config.refine.steps} of refinement in about {SECONDS / 60:g} minutes"
+    seconds = (
+        START + choice.pace.before + choice.pace.step * (config.adapt.steps + len(config.ipc) * config.refine.steps)
+    )
+    minutes = f"about {max(1, round(seconds / 30)) / 2:g} minutes"
+    counts = f"{config.adapt.steps} steps of adaptation and {config.refine.steps} of refinement in {minutes}"
     again = f"--preset {choice.name} --steps {config.adapt.steps} --refine-steps {config.refine.steps}"
     return f"{pace}, with {counts}. The same on any machine: {again}"
 

@@ -13,7 +13,7 @@ from ddtool.data.images import ImageData, accuracy, draw_per_class
 from ddtool.data.whitening import Whitening
 from ddtool.events import Note, Phase
 from ddtool.methods import mgdd
-from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths
+from ddtool.models.convnet import RandomFeatures
 from ddtool.models.ridge import ridge_head
 from ddtool.pipeline.session import Problem, Session
 from ddtool.runtime.engine import seeded_generator
@@ -65,7 +65,7 @@ def flip_keeps_classes(session: Session, real: Real) -> tuple[bool, float]:
     rng = session.rng("mirror")
     rows = torch.randperm(len(real.data), generator=rng, device=rng.device)[:6000]
     fit, held = rows[: len(rows) * 2 // 3], rows[len(rows) * 2 // 3 :]
-    f = RandomFeatures(real.data.shape, doubling_widths(64, depth_for(real.data.shape)), "none", session.engine, rng)
+    f = RandomFeatures.doubling(real.data.shape, 64, "none", session.engine, rng)
     W = mgdd.label_head(f, real, fit, session.config.labels.ridge)
     X, _ = real.at(held)
     y = real.data.labels[held]
@@ -128,8 +128,8 @@ def trial_accuracy(session: Session, problem: Problem, tests: tuple[Tensor, Tens
     ipc = min(max(1, TRIAL_IMAGES // seen.num_classes), int(seen.class_counts().min()))
     if ipc < 1:  # all images of a class are held out: there is nothing to try
         return math.nan
-    widths = doubling_widths(min(session.config.features.width, TRIAL_WIDTH), depth_for(seen.shape))
-    f = RandomFeatures(seen.shape, widths, "none", session.engine, rng)
+    width = min(session.config.features.width, TRIAL_WIDTH)
+    f = RandomFeatures.doubling(seen.shape, width, "none", session.engine, rng)
     X, _ = real.at(draw_per_class(seen, ipc, rng))
     fit = FitConfig(networks=2 * TRIAL_NETWORKS, flip=flip)
     Y = mgdd.fitted_labels(X, f, real, fit, rng)

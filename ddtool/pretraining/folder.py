@@ -20,7 +20,15 @@ from ddtool.errors import RunError, UsageError
 from ddtool.events import Event
 from ddtool.pretraining.tasks import LargeSet
 from ddtool.runs.facts import Record
-from ddtool.runs.files import append_event, is_pretraining, staged_folder, write_atomically, write_json
+from ddtool.runs.files import (
+    METRICS,
+    append_event,
+    events,
+    is_pretraining,
+    staged_folder,
+    write_atomically,
+    write_json,
+)
 from ddtool.runs.foreign import check_taken
 from ddtool.runs.formats import FileSaver
 from ddtool.runs.run import environment
@@ -103,7 +111,7 @@ class Pretraining:
 
     def rewind(self, step: int) -> None:
         """Forget what metrics.jsonl says of iterations after `step`, and a line that a kill left torn."""
-        path = self.folder / "metrics.jsonl"
+        path = self.folder / METRICS
         kept = [line for line in self._lines() if line.get("phase") not in PHASES or _step(line) <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -117,7 +125,7 @@ class Pretraining:
         return [line.point for line in lines]
 
     def log(self, event: Event) -> None:
-        append_event(self.folder / "metrics.jsonl", event)
+        append_event(self.folder / METRICS, event)
 
     @property
     def generator(self) -> Path:
@@ -125,16 +133,7 @@ class Pretraining:
         return self.folder / "generator"
 
     def _lines(self) -> list[Values]:
-        path = self.folder / "metrics.jsonl"
-        lines = []
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict):
-                lines.append(line)
-        return lines
+        return events(self.folder / METRICS)
 
     def _read(self, name: str) -> Values:
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from ddtool.config import Values
 from ddtool.errors import RunError
 from ddtool.events import Event, Note, Step
 from ddtool.runtime import files
@@ -63,6 +64,17 @@ def append_event(path: Path, event: Event) -> None:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
         raise disk_error(path, error) from error
+
+
+def events(path: Path) -> list[Values]:
+    """The lines of a metrics.jsonl; none where there is no file. A killed process tears its last line, which is passed over."""
+    found = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict):
+                found.append(line)
+    return found
 
 
 def ipcs_in(folder: Path) -> list[int]:

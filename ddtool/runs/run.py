@@ -8,7 +8,6 @@ stages/             earlier stages of each set, in the exact format: ipcN-initia
 checkpoints/        what an unfinished phase needs to go on
 """
 
-import contextlib
 import json
 import math
 import platform
@@ -163,7 +162,7 @@ class Run:
         self.write_json(files.RESULTS, results)
 
     def record_spent(self, ipc: int, steps: int, step_seconds: float, overhead_seconds: float) -> None:
-        """What a set took: steps, seconds in them, and seconds outside them."""
+        """What a set took: steps, seconds in them, and seconds of overhead."""
         spent = Spent(steps=steps, step_seconds=round(step_seconds, 2), overhead_seconds=round(overhead_seconds, 2))
         known = {name: before.stated() for name, before in self.noted().facts.spent.items()}
         self.record(spent={**known, f"ipc{ipc}": spent.stated()})
@@ -183,14 +182,10 @@ class Run:
 
     def _reported(self) -> Iterator[tuple[str, int, Values]]:
         """Phase, step and values of each step in metrics.jsonl; lines that say none are passed over."""
-        path = self.folder / files.METRICS
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        for line in lines:
-            with contextlib.suppress(ValueError, LookupError, TypeError):  # a killed process tears its last line
-                event = json.loads(line)
-                phase, step = event["phase"], event["step"]
-                if isinstance(phase, str) and isinstance(step, int):
-                    yield phase, step, event
+        for event in files.events(self.folder / files.METRICS):
+            phase, step = event.get("phase"), event.get("step")
+            if isinstance(phase, str) and isinstance(step, int):
+                yield phase, step, event
 
     def drop_scores(self, ipc: int) -> None:
         """Forget the scores of a set that is replaced; those of random real images stay true."""

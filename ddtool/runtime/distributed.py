@@ -7,7 +7,7 @@ the sum. With one process nothing of it is touched.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -53,7 +53,10 @@ class Ranks:
         """The engine of this process: its own GPU where there are several processes."""
         if self.world == 1 or engine.device.type != "cuda":
             return engine
-        return Engine.choose(f"cuda:{self.local}", "bf16" if engine.bf16 else "fp32", engine.compile_networks)
+        own = Engine.choose(
+            f"cuda:{self.local}", "bf16" if engine.bf16 else "fp32", engine.compile_networks, engine.memory
+        )
+        return replace(own, compilation=engine.compilation)
 
     @contextmanager
     def joined(self, engine: Engine) -> Iterator[None]:

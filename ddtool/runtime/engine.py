@@ -98,6 +98,11 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def reset_peak_memory(self) -> None:
+        """Count the peak from here on; on a CPU, whose count cannot be reset, nothing happens."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
     def peak_memory_mib(self) -> float | None:
         """The device's peak allocation so far, or the process's peak resident size on the CPU, in MiB.
 

@@ -37,6 +37,26 @@ class NoSaver:
         pass
 
 
+class Deadline:
+    """Says after each part of some work whether to end it: when another part, as long as the last one, would end further beyond
+    the limit than it is away now. With no limit (None) all parts are done."""
+
+    def __init__(self, seconds: float | None, synchronise: Callable[[], None] = lambda: None) -> None:
+        self.seconds, self.synchronise = seconds, synchronise
+        self._started = self._last = time.perf_counter()
+
+    def __call__(self) -> bool:
+        if self.seconds is None:
+            return False
+        self.synchronise()
+        now = time.perf_counter()
+        part, self._last = now - self._last, now
+        return now - self._started + part / 2 > self.seconds
+
+
+NEVER = Deadline(None)
+
+
 class Loop:
     """Iterate over the steps of one phase; call `update(loss)` once in each.
 
@@ -122,6 +142,9 @@ class Loop:
                 if time.perf_counter() - last_saved > self.checkpoint_seconds:
                     self.save()
                     last_saved = time.perf_counter()
+            if self.asked and self.stopping is None:  # since the last step was looked at
+                self.save()
+                raise Interrupted(self._asked.number)
         self._tell()
         self.report(Done(self.phase, self.seconds))
 

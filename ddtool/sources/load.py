@@ -227,10 +227,10 @@ class _Request:
         return None if lacking and heif_is_here() else entry
 
     def _place(self, held_out: bool) -> Path:
-        """The entry's folder. Fraction and seed are in its key only when a test set is held out with them."""
+        """The entry's folder; fraction and seed are in its key only where images are drawn by them, for a test or of each class."""
         options = self.options.key()
         if not held_out:
-            options |= {"test_fraction": None, "seed": None}
+            options |= {"test_fraction": None} | ({} if self.options.max_per_class else {"seed": None})
         key = {"format": cache.FORMAT, **self.origin.identity(), "options": options}
         return self.root / hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
 

@@ -94,7 +94,7 @@ class DataOptions:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in elsewhere}
 
     def chosen(self) -> Values:
-        """The options on how files become pictures and labels that are not as usual: whoever reads the data again needs them."""
+        """The options that are not as usual on how files become pictures, labels and splits, to read the data again."""
         again = [
             "no_splits",
             "class_level",
@@ -103,6 +103,8 @@ class DataOptions:
             "background",
             "max_megapixels",
             "max_per_class",
+            "test_fraction",
+            "seed",
         ]
         return {name: getattr(self, name) for name in again if getattr(self, name) != getattr(type(self), name)}
 

@@ -51,7 +51,11 @@ def test_names_of_earlier_versions_are_read_with_a_note() -> None:
     notes: list[str] = []
     assert preset("cpu", notes.append) == PRESETS["small"]
     assert preset("gpu", notes.append) == PRESETS["large"]
-    assert notes == ["Preset 'cpu' is now called 'small'.", "Preset 'gpu' is now called 'large'."]
+    assert notes == [
+        "There is no preset 'cpu' any more: 'small' is taken, which is the same.",
+        "There is no preset 'gpu' any more: 'large' is taken, with wider networks and another number of steps, so it takes much "
+        "longer.",
+    ]
     assert set(EARLIER_PRESETS.values()) <= set(NAMES)
     with pytest.raises(UsageError, match="Unknown preset 'smal'") as caught:
         preset("smal")

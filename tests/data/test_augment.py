@@ -69,7 +69,7 @@ def test_gradient_goes_through(family: str, name: str) -> None:
 # -------------------------------------------------------------------------------------------------------- one by one
 
 
-def test_flip_mirrors_about_half() -> None:
+def test_about_half_are_flipped() -> None:
     x = noise(1000, 1, 3, 4)
     out = flip(x, Draw(rng()))
     kept = (out == x).flatten(1).all(1)
@@ -239,7 +239,7 @@ class Spies:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("flip", [True, False])
-def test_one_operation_a_batch_and_no_flip_without_mirror(
+def test_one_operation_a_batch_and_no_flip_unless_allowed(
     family: str, flip: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spies = Spies(monkeypatch, family)
@@ -252,7 +252,7 @@ def test_one_operation_a_batch_and_no_flip_without_mirror(
     assert min(spies.calls.count(name) for name in expected) > 0.5 * 300 / len(expected)
 
 
-def test_without_mirror_a_left_edge_stays_left() -> None:
+def test_without_flip_a_left_edge_stays_left() -> None:
     """The same by pixels: no operation but `flip` can bring the bright left half to the right."""
     x = torch.zeros(4, 1, 16, 16)
     x[..., :8] = 1

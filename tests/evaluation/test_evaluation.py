@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -378,8 +379,12 @@ def test_a_set_whose_data_is_not_here_asks_for_a_dataset(source: dict, subset: S
 class Projections:
     """Random features that a test can compute by itself: relu(pixels @ P_k), P_k the k-th draw."""
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self) -> None:
         self.draws = 0
+
+    @classmethod
+    def doubling(cls, *_: object) -> "Projections":
+        return cls()
 
     @staticmethod
     def matrix(k: int) -> Tensor:
@@ -440,7 +445,7 @@ def test_std_is_of_the_sample_and_zero_for_one(
     subset: SyntheticSet, toy_test: ImageData, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([40.0, 50.0, 60.0, 71.23456])
-    monkeypatch.setattr(evaluation, "accuracy", lambda scores, labels: next(values))
+    monkeypatch.setattr(evaluation, "accuracy_of", lambda scores, labels: next(values))
     score = train_and_test(subset, toy_test, "tiny-mse", engine, seeds=3)
     assert (score.mean, score.std) == (50.0, 10.0)
     score = train_and_test(subset, toy_test, "tiny-mse", engine, seeds=1)
@@ -464,7 +469,7 @@ def test_a_score_keeps_how_often_each_class_was_taken_for_each(
 
 
 def test_rows_of_the_confusion_are_true_classes() -> None:
-    answers = [torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])]
+    answers = [torch.tensor([1, 1, 1]), torch.tensor([0, 1, 0])]
     assert evaluation.confusion_of(answers, torch.tensor([0, 1, 1]), 2) == [[1, 1], [1, 3]]
     assert evaluation.confusion_of(answers, torch.tensor([0, 1, 1]), MOST_CONFUSED + 1) is None
 
@@ -507,7 +512,12 @@ def test_a_network_with_batch_norm_judges_each_image_by_itself(
 ) -> None:
     """By the statistics of its training, not of the test images beside it."""
     seen: list[Tensor] = []
-    monkeypatch.setattr(evaluation, "accuracy", lambda scores, labels: seen.append(scores) or 0.0)
+
+    def kept(*arguments: Any, **options: Any) -> Tensor:
+        seen.append(predict(*arguments, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(evaluation, "predict", kept)
     few = replace(toy_test, images=toy_test.images[:3], labels=toy_test.labels[:3])
     for test in (toy_test, few):
         train_and_test(subset, test, "tiny-mse", engine, arch="convnet-batch", seeds=1)
@@ -576,3 +586,32 @@ def test_a_run_is_scored_by_each_of_its_protocols(toy: ImageData) -> None:
     ]
     with pytest.raises(UsageError, match="Unknown evaluation protocol"):
         scoring.measurements(plain, RunConfig(evaluate=EvalConfig(protocol="tiny-ce,tinny")))
+
+
+@pytest.mark.parametrize("protocol", ["tiny-mse", "tiny-ce"])
+def test_batches_that_do_not_fit_the_memory_are_trained_on_in_parts(
+    protocol: str, subset: SyntheticSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient of a batch is the sum of its parts', the last of which is smaller."""
+    monkeypatch.setitem(PROTOCOLS, protocol, replace(PROTOCOLS[protocol], steps=lambda m: 4))
+    sizes: list[int] = []
+    plain = evaluation.backward
+
+    def watched(forward: Callable, loss_of: Callable, X: Tensor, Y: Tensor, most: int) -> Tensor:
+        return plain(lambda x: (sizes.append(len(x)), forward(x))[1], loss_of, X, Y, most)
+
+    monkeypatch.setattr(evaluation, "backward", watched)
+    engine = Engine(torch.device("cpu"), bf16=False)
+    whole = weights_of(subset, protocol, engine)
+    assert sizes == [16, 4] * 2
+    sizes.clear()
+    small = replace(engine, memory=4 * 16 * evaluation.widest_of(subset.shape) * 6)
+    assert torch.allclose(weights_of(subset, protocol, small), whole, rtol=1e-3, atol=1e-4)
+    assert sizes == [6, 6, 4, 4] * 2
+
+
+def test_networks_with_batch_norm_see_whole_batches(subset: SyntheticSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its statistics are those of the batch."""
+    monkeypatch.setitem(PROTOCOLS, "tiny-ce", replace(PROTOCOLS["tiny-ce"], norm="batch", steps=lambda m: 2))
+    engine = Engine(torch.device("cpu"), bf16=False)
+    assert torch.equal(weights_of(subset, "tiny-ce", replace(engine, memory=1)), weights_of(subset, "tiny-ce", engine))

@@ -37,11 +37,17 @@ def bystander(monkeypatch: pytest.MonkeyPatch) -> Bystander:
     return stand_in
 
 
-def test_the_loss_and_its_gradient_are_those_of_a_plain_computation(toy: ImageData, bystander: Bystander) -> None:
+@pytest.mark.parametrize("memory", [2**33, 2**20])
+def test_the_loss_and_its_gradient_are_those_of_a_plain_computation(
+    toy: ImageData, bystander: Bystander, memory: int
+) -> None:
+    """Also where the memory lets one class at a time through the network."""
     task = task_of(toy, ipc=3)
+    task = replace(task, engine=replace(task.engine, memory=memory))
     method = method_of("dm", task, real_batch=5)
     with torch.no_grad():
         method.X.add_(0.3 * torch.randn(method.X.shape, generator=torch.Generator().manual_seed(5)))
+    assert method.classes_a_pass() == (51 if memory == 2**33 else 1)
     loss = method.gradient(0)
     weights = doubles(method.net)
     reals = [sum(plain_features(weights, x[None].double())[0] for x in real) / len(real) for real, _ in bystander.seen]
@@ -84,7 +90,7 @@ def test_both_sides_are_augmented_alike(toy: ImageData) -> None:
         assert method.gradient(step).item() < 1e-6
 
 
-def test_dsa_moves_the_images_and_mirrors_only_where_classes_allow_it(
+def test_dsa_moves_the_images_and_flips_only_where_classes_allow_it(
     toy: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told, original = [], dm.siamese
@@ -109,25 +115,21 @@ def test_dsa_moves_the_images_and_mirrors_only_where_classes_allow_it(
         assert sum(moved for _, _, moved in told) > 10  # of 20: a flip, a shift of zero leave images alone
 
 
-def test_passes_of_a_few_classes_sum_up_to_the_whole(
-    toy: ImageData, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_passes_of_a_few_classes_sum_up_to_the_whole(toy: ImageData, bystander: Bystander) -> None:
     whole, parts = method_of("dm", task_of(toy)), method_of("dm", task_of(toy))
     loss = whole.gradient(0)
     sizes: list[int] = []
     f = parts.f
     parts.f = lambda x: (sizes.append(len(x)), f(x))[1]
-    monkeypatch.setattr(dm, "PASS", 6)
+    parts.at_once = 6
     assert parts.gradient(0).item() == pytest.approx(loss.item(), rel=1e-5)
     assert max(sizes) == 6
     assert torch.allclose(parts.X.grad, whole.X.grad, atol=1e-6)
 
 
-def test_batch_norm_sees_all_classes_at_once(
-    toy: ImageData, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dm, "PASS", 6)
+def test_batch_norm_sees_all_classes_at_once(toy: ImageData, bystander: Bystander) -> None:
     method = method_of("dm", task_of(toy), norm="batch")
+    method.at_once = 6
     sizes: list[int] = []
     f = method.f
     method.f = lambda x: (sizes.append(len(x)), f(x))[1]

@@ -128,7 +128,7 @@ def test_operations_change_from_class_to_class_and_step_to_step(toy: ImageData) 
     assert len({tuple(real.flatten().tolist()) for real, _ in outs}) >= 9
 
 
-def test_without_mirror_nothing_is_flipped(toy: ImageData) -> None:
+def test_without_flip_nothing_is_flipped(toy: ImageData) -> None:
     left = torch.zeros(1, 1, 16, 16)
     left[..., :6] = 1
     method = method_of("dsa", task_of(toy, flip=False))

@@ -49,7 +49,7 @@ def test_gives_images_in_range_and_labels_of_its_kind(name: str, toy: ImageData,
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_grey_set_without_mirror_works_as_well(name: str, grey_toy: ImageData) -> None:
+def test_a_grey_set_without_flip_works_as_well(name: str, grey_toy: ImageData) -> None:
     method = method_of(name, task_of(grey_toy, ipc=1, flip=False), steps=2)
     distil(method)
     assert method.result()[0].shape == (4, 1, 16, 16)

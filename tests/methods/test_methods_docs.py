@@ -58,7 +58,7 @@ def test_the_example_keeps_what_every_method_promises(
     linear: type[Method], toy: ImageData, grey_toy: ImageData, saver: Any, interrupt_at: Callable
 ) -> None:
     test_methods.test_every_method_is_tested_here()
-    test_methods.test_a_grey_set_without_mirror_works_as_well("linear", grey_toy)
+    test_methods.test_a_grey_set_without_flip_works_as_well("linear", grey_toy)
     test_methods.test_changes_every_image("linear", toy)
     test_methods.test_resumes_to_the_same_bits("linear", toy, saver, interrupt_at)
 

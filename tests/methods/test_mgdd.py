@@ -38,6 +38,7 @@ from ddtool.models.generator import GAIN, Generator, GeneratorConfig
 from ddtool.models.ridge import ridge_head, solve_regularised
 from ddtool.pretraining.tasks import LargeSet, plan_task, task_images, task_source, whitened
 from ddtool.runtime.engine import Engine, seeded_generator
+from ddtool.runtime.loop import Deadline
 from ddtool.runtime.signals import Interrupted
 
 ADAPT = AdaptConfig(steps=30, lr=3e-3, real_batch=64, seen_ipcs=(1, 2), ridge=1e-2, flip=False)
@@ -330,6 +331,44 @@ def test_labels_of_parts_leave_no_image_without_one(real: Real, f: RandomFeature
     assert (Y.norm(dim=1) > 1e-3).all()
 
 
+class After(Deadline):
+    """A deadline that is over after so many parts."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__(1.0)
+        self.parts = parts
+
+    def __call__(self) -> bool:
+        self.parts -= 1
+        return self.parts <= 0
+
+
+def test_a_deadline_leaves_fewer_networks_to_fit_the_labels_on(real: Real, f: RandomFeatures, pool: Pool) -> None:
+    many, few = replace(FIT, networks=50), replace(FIT, networks=3)
+    ended = fitted_labels(pool.X_s, f, real, many, rng(1), enough=After(3))
+    assert torch.equal(ended, fitted_labels(pool.X_s, f, real, few, rng(1)))
+    at_least = fitted_labels(pool.X_s, f, real, many, rng(1), enough=After(0))
+    assert torch.equal(at_least, fitted_labels(pool.X_s, f, real, replace(FIT, networks=1), rng(1)))
+
+
+def test_a_deadline_leaves_no_image_without_a_label(real: Real, f: RandomFeatures) -> None:
+    X = real.at(torch.arange(160))[0]
+    seen: list[int] = []
+    monitored = RandomFeatures((3, 16, 16), (8, 16), "none", Engine(torch.device("cpu"), False), rng(11))
+    draw = monitored.draw
+    monitored.draw = lambda rng: (seen.append(1), draw(rng))[1]  # type: ignore[method-assign]
+    Y = fitted_labels(X, monitored, real, replace(FIT, networks=1000), rng(1), 8, After(0))
+    assert len(seen) == 160 // 8  # the parts that cover all of them once, out of a thousand
+    assert (Y.norm(dim=1) > 1e-3).all()
+
+
+def test_a_deadline_leaves_fewer_images_for_the_label_head(real: Real, f: RandomFeatures) -> None:
+    rows = torch.arange(160)
+    ended = label_head(f, real, rows, 1e-2, chunk=30, enough=After(2))
+    assert torch.equal(ended, label_head(f, real, rows[:60], 1e-2, chunk=30))
+    assert torch.equal(label_head(f, real, rows, 1e-2, 30, After(0)), label_head(f, real, rows[:30], 1e-2))
+
+
 def test_fitted_labels_beat_analytical_ones_on_unseen_images(
     held: Real, real: Real, f: RandomFeatures, pool: Pool
 ) -> None:
@@ -361,7 +400,7 @@ def test_training_loss_is_equation_1_of_the_generated_batch(
     assert loss.item() == pytest.approx((predictions - Y_t).square().sum(1).mean().item(), rel=1e-3)
 
 
-def test_mirrored() -> None:
+def test_flips_are_added() -> None:
     X, Y = torch.randn(2, 3, 4, 5, generator=rng()), torch.eye(2)
     assert with_flips(X, Y, False) == (X, Y)
     X2, Y2 = with_flips(X, Y, True)
@@ -499,10 +538,15 @@ def test_learned_labels_help(held: Real, real: Real, f: RandomFeatures, pool: Po
     assert judged(f, held, X, Y) < judged(f, held, pool.X_s, labels(pool))
 
 
-def test_a_usual_batch_has_ten_images_of_each_class_or_256_in_all(real: Real) -> None:
-    assert [usual_batch(C) for C in (2, 25, 26, 100)] == [256, 256, 260, 1000]
-    assert len(real.batch(None, rng())[0]) == 256
-    assert len(real.batch(8, rng())[0]) == 8
+def test_a_usual_batch_has_ten_images_of_each_class_or_two_a_channel_or_256_in_all(
+    real: Real, f: RandomFeatures, engine: Engine
+) -> None:
+    assert [usual_batch(C, 128) for C in (2, 25, 26, 100, 1000)] == [256, 256, 260, 1000, 2000]
+    assert [usual_batch(10, width) for width in (16, 256, 512)] == [256, 512, 1024]
+    wide = RandomFeatures((3, 16, 16), (4, 200), "none", engine, rng())
+    unset = replace(REFINE, real_batch=None)
+    assert [len(mgdd.real_images(real, g, unset, rng())[0]) for g in (f, wide)] == [256, 400]
+    assert len(mgdd.real_images(real, wide, replace(REFINE, real_batch=8), rng())[0]) == 8
 
 
 def test_refined_pixels_stay_in_range(real: Real, f: RandomFeatures, pool: Pool) -> None:

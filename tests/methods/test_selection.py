@@ -1,7 +1,10 @@
 """Real images instead of synthetic ones: herding against a search over all candidates, random against the task's rows."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from conftest import toy_images
 from method_case import ENGINE, TINY, method_of, task_of
 from torch import Tensor
 
@@ -128,3 +131,12 @@ def test_fitted_labels_are_better_for_the_same_images(toy: ImageData, name: str)
     A = torch.cat([predictor(f.draw(rng), X_t, X, FitConfig()) for _ in range(20)])
     errors = [float((A @ one - Y_t.repeat(20, 1)).square().mean()) for one in (labels, Y)]
     assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("name", ["herding", "k-centre", "el2n"])
+def test_a_class_with_fewer_images_gives_them_again_in_turn(name: str) -> None:
+    """As `--set allow_repeat=true` allows."""
+    data = toy_images(3, seed=1)
+    rows = method_of(name, task_of(data, ipc=3)).chosen().view(3, 4)
+    more = method_of(name, replace(task_of(data, ipc=3), ipc=7)).chosen().view(7, 4)
+    assert torch.equal(more, torch.cat([rows, rows, rows[:1]]))

@@ -216,3 +216,34 @@ def test_instance_norm_is_torchs_with_its_derivatives(dtype: torch.dtype, tolera
     assert results[0][0].is_contiguous(memory_format=torch.channels_last)
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def in_parts(norm: str, memory: int) -> tuple[RandomFeatures, torch.Tensor, torch.Tensor]:
+    """Features of 24 images under an engine with so much memory, and the gradient of a sum of them in the images."""
+    f = RandomFeatures((3, 16, 16), (4, 8), norm, Engine(torch.device("cpu"), False, memory=memory), rng())
+    x = torch.randn(24, 3, 16, 16, generator=rng()).requires_grad_()
+    features = f(x)
+    (features * torch.linspace(0.5, 2, features.shape[1])).square().sum().backward()
+    assert x.grad is not None
+    return f, features.detach(), x.grad
+
+
+@pytest.mark.parametrize("norm", ["none", "instance"])
+def test_images_that_do_not_fit_the_memory_go_through_in_parts(norm: str) -> None:
+    """A quarter of the memory holds so many images of 4 channels at 16x16, four times in float32."""
+    whole, features, gradient = in_parts(norm, 2**33)
+    parts, same, in_passes = in_parts(norm, 4 * 16 * 4 * 16 * 16 * 5)
+    assert (whole.at_once > 24, parts.at_once) == (True, 5)
+    assert torch.allclose(same, features, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(in_passes, gradient, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        x = torch.randn(24, 3, 16, 16, generator=rng())
+        assert torch.allclose(parts(x), whole(x), rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_sees_all_images_whatever_the_memory() -> None:
+    """Its statistics are those of the batch: parts would have others."""
+    _, features, gradient = in_parts("batch", 2**33)
+    _, same, again = in_parts("batch", 1)
+    assert torch.equal(same, features)
+    assert torch.equal(again, gradient)

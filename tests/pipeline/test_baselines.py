@@ -17,13 +17,13 @@ from tiny import done, refused
 from torch import Tensor
 
 from ddtool import api, methods
-from ddtool.config import Count, NotNegative, checked
+from ddtool.config import Count, NotNegative, RunConfig, checked, to_dict
 from ddtool.data.images import ImageData, SyntheticSet, decode, draw_pool, real_images
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation import measure as evaluation
 from ddtool.events import Event, Step
 from ddtool.methods import Method, Record, Settings, Task, mgdd
-from ddtool.pipeline import finish
+from ddtool.pipeline import finish, plan
 from ddtool.pipeline.distil import ExpertStore
 from ddtool.pipeline.scoring import load_target
 from ddtool.runs.formats import read_set, read_tensors, write_set, write_tensors
@@ -243,7 +243,29 @@ def test_changed_data_is_refused(dataset: Path, tmp_path: Path) -> None:
         api.resume("run", engine=ENGINE)
 
 
+def test_other_files_with_the_same_statistics_are_said(dataset: Path, tmp_path: Path) -> None:
+    """Two images that change places leave mean and deviation as they are."""
+    mine = shutil.copytree(dataset, tmp_path / "mine")
+    done("adapt", mine, "--method", "random", "--ipc", 1, "--out", "run", *SCORED)
+    shutil.rmtree("run/synthetic")
+    assert "Files of the dataset have changed" not in done("adapt", "--resume", "run").stderr
+    shutil.rmtree("run/synthetic")
+    a, b = mine / "train" / "boot" / "0.png", mine / "train" / "coat" / "0.png"
+    a.write_bytes(b.read_bytes())
+    b.write_bytes((dataset / "train" / "boot" / "0.png").read_bytes())
+    assert "Files of the dataset have changed since run was started." in done("adapt", "--resume", "run").stderr
+
+
 # ----------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_the_whole_configuration_of_a_run_may_be_given_for_another_method() -> None:
+    """It has a value for every setting, also one of an earlier version that lacks sections of today; a person's own has not."""
+    whole = to_dict(RunConfig())
+    for left_out in ((), ("whitening", "fit", "measured")):
+        plan.check_given("dm", {name: value for name, value in whole.items() if name not in left_out})
+    with pytest.raises(UsageError, match=r"'adapt\.steps' is MGDD's"):
+        plan.check_given("dm", {"adapt": {"steps": 3}, "seed": 1, "features": {}})
 
 
 def test_a_dry_run_names_the_files_and_writes_none(dataset: Path) -> None:

@@ -34,6 +34,7 @@ from ddtool.pretraining.folder import FIGURES, Pretraining
 from ddtool.pretraining.tasks import LargeSet, task_source
 from ddtool.pretraining.validation import Validation
 from ddtool.runs.files import is_run
+from ddtool.runtime.compiling import Compilation
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
@@ -546,6 +547,21 @@ def test_each_task_is_one_processs() -> None:
     shares = [list(Ranks(rank, 3).share(8)) for rank in range(3)]
     assert shares == [[0, 3, 6], [1, 4, 7], [2, 5]]
     assert list(ALONE.share(3)) == [0, 1, 2]
+
+
+def test_a_processs_own_gpu_keeps_the_settings_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[object, ...]] = []
+
+    def choose(device: str, precision: str, compile_networks: bool, memory: int) -> Engine:
+        made.append((device, precision, compile_networks, memory))
+        return Engine(torch.device(device), precision == "bf16", compile_networks, memory=memory)
+
+    monkeypatch.setattr(Engine, "choose", choose)
+    asked = Engine(torch.device("cuda"), True, True, compilation=Compilation(print), memory=7 * 2**30)
+    own = Ranks(3, 4, 1).engine(asked)
+    assert made == [("cuda:1", "bf16", True, 7 * 2**30)]
+    assert own == replace(asked, device=torch.device("cuda:1"))
+    assert Ranks().engine(asked) is asked
 
 
 def test_more_processes_than_tasks_are_refused() -> None:

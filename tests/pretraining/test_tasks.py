@@ -193,7 +193,7 @@ def test_an_unchanged_task(large: LargeSet) -> None:
     assert torch.equal(data.images, large.data.images[data.images[:, 1, 0, 0].long()])
 
 
-def test_a_mirrored_task_is_mirrored_whole(large: LargeSet) -> None:
+def test_a_flipped_task_is_flipped_whole(large: LargeSet) -> None:
     plan = plan_task([large], META, rng(3))
     upright, flipped = (task_images(replace(plan, flip=flip), rng(4), CPU) for flip in (False, True))
     assert torch.equal(flipped.images, upright.images.flip(3))

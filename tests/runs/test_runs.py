@@ -355,6 +355,15 @@ def test_a_killed_run_goes_on_to_the_last_bit(
     assert tiny.listing(tmp_path / "run") == LAYOUT
 
 
+def test_the_seconds_of_the_command_are_those_of_one_sitting(dataset: Path, made: Path, tmp_path: Path) -> None:
+    """Of several the last one alone would be counted, and read as all of the work."""
+    name = "adapt command, until the sets were written"
+    assert name in Run(made).results()["timings"]
+    with pytest.raises(KilledError):
+        tiny.adapt(dataset, tmp_path / "run", kill_at("adapt", None))
+    assert name not in resume(tmp_path / "run").results()["timings"]
+
+
 @pytest.mark.usefixtures("always_checkpoint")
 def test_a_run_may_be_killed_again_and_again(dataset: Path, made: Path, tmp_path: Path) -> None:
     kills = [("adapt", 2), ("adapt", 3), ("refine ipc2", 2), ("refine ipc2", 3)]
@@ -833,7 +842,7 @@ def test_a_refinement_batch_holds_every_class(dataset: Path, tmp_path: Path) -> 
     assert tiny.adapt(dataset, tmp_path / "run", settings=settings).load_set(2).stage == "refined"
 
 
-def test_mirroring_can_be_switched_off_stage_by_stage(dataset: Path, made: Path, tmp_path: Path) -> None:
+def test_flips_can_be_switched_off_stage_by_stage(dataset: Path, made: Path, tmp_path: Path) -> None:
     settings = tiny.SETTINGS | {"refine": tiny.SETTINGS["refine"] | {"flip": False}}
     there = tiny.all_bytes(tiny.adapt(dataset, tmp_path / "run", settings=settings).folder)
     assert there["generator/model.safetensors"] == tiny.all_bytes(made)["generator/model.safetensors"]
@@ -841,7 +850,7 @@ def test_mirroring_can_be_switched_off_stage_by_stage(dataset: Path, made: Path,
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_every_stage_follows_whether_mirror_images_keep_their_class(
+def test_every_stage_follows_whether_flips_keep_their_class(
     flip: bool, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, set[bool]] = {}
@@ -900,7 +909,7 @@ def test_what_takes_a_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: p
     ],
     ids=["top or bottom", "left or right", "nothing to see", "too few images"],
 )
-def test_whether_mirror_images_keep_their_class_is_measured(where: Any, count: int, flip: bool | None) -> None:
+def test_whether_flips_keep_their_class_is_measured(where: Any, count: int, flip: bool | None) -> None:
     """Two classes: a bright half, or the other half."""
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(2 * count) % 2
@@ -966,6 +975,14 @@ def test_a_refined_set_that_was_lost_is_refined_again_within_the_budget(dataset:
     assert run.load_set(2).stage == "refined"
     assert run.steps()["refine ipc2"] > 0
     assert not torch.equal(run.load_set(2).images, run.load_set(2, "generated").images)
+
+
+def test_labels_leave_time_for_the_steps(dataset: Path, tmp_path: Path) -> None:
+    """Fitted on as many networks as are asked for, the labels alone would take hours."""
+    settings = tiny.SETTINGS | {"seconds": 2.0, "fit": {"networks": 1_000_000, "real_batch": 12}}
+    run = tiny.adapt(dataset, tmp_path / "run", settings=settings)
+    assert run.steps()["adapt"] > 0
+    assert run.steps()["refine ipc2"] > 0
 
 
 def large(classes: int, side: int, each: int = 60) -> ImageData:

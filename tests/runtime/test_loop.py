@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddtool.errors import DivergedError, RunError
 from ddtool.events import Done, Event, Step, silent
-from ddtool.runtime.loop import Loop
+from ddtool.runtime.loop import Deadline, Loop
 from ddtool.runtime.signals import STOPS, Interrupted, deferred_interrupt
 
 
@@ -76,6 +76,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("ddtool.runtime.loop.time", clock)
     return clock
+
+
+# ------------------------------------------------------------------------------------------------ work that goes by parts
+
+
+def test_a_deadline_ends_where_another_part_would_end_further_beyond_it(clock: Clock) -> None:
+    over = Deadline(10)
+    for now, said in ((4, False), (7, False), (9.5, True), (9.6, False), (10, True)):
+        clock.now = now
+        assert over() is said, now
+
+
+def test_without_a_limit_no_deadline_is_over(clock: Clock) -> None:
+    waited: list[int] = []
+    over = Deadline(None, lambda: waited.append(1))
+    clock.now = 1e9
+    assert not over()
+    assert not waited  # and the device is not waited for
 
 
 # ---------------------------------------------------------------------------------------------- steps, reports, schedule
@@ -297,6 +315,21 @@ def test_interrupt_in_the_last_step_is_not_lost(saver: Any, interrupt_at: Callab
         problem.run()
     again = Problem(3, seed=5, saver=saver).run()
     assert torch.equal(again.x, problem.x)
+
+
+def test_a_signal_after_the_last_step_is_not_lost(saver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a limit in seconds the loop ends where it looks at the clock; the signal comes just then."""
+
+    def ends(loop: Loop) -> bool:
+        if loop.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loop.step == 2
+
+    monkeypatch.setattr(Loop, "_nearer_without", ends)
+    with pytest.raises(Interrupted) as caught:
+        Problem(3, saver=saver).run()
+    assert caught.value.number == signal.SIGTERM
+    assert int(saver.load()["step"]) == 2
 
 
 def test_processes_that_share_the_steps_stop_together(saver: Any) -> None:

@@ -41,6 +41,16 @@ def test_a_dataset_is_read_in_part(tmp_path: Path) -> None:
     assert part.train.source["max_per_class"] == 5
 
 
+def test_the_part_of_another_seed_is_another_also_from_the_cache(tmp_path: Path) -> None:
+    folder = tiny.image_folder(tmp_path / "data")  # it has a test split: nothing is held out
+    parts = [sources.load(str(folder), DataOptions(max_per_class=2, seed=seed)).train for seed in (0, 1, 0)]
+    assert torch.equal(parts[0].images, parts[2].images)
+    assert not torch.equal(parts[0].images, parts[1].images)
+    assert [part.source.get("seed", 0) for part in parts] == [0, 1, 0]
+    wholes = [sources.load(str(folder), DataOptions(seed=seed)).train for seed in (0, 1)]
+    assert torch.equal(wholes[0].images, wholes[1].images)
+
+
 def test_images_of_a_small_class_come_again_in_turn() -> None:
     data = toy_images(3, seed=1)
     rows = draw_per_class(data, 7, torch.Generator().manual_seed(0), repeat=True).view(7, 4)
