@@ -41,6 +41,11 @@ def file_name(dataset: str) -> str:
     return re.sub(r"[^\w.-]+", "-", last) or "dataset"
 
 
+def dataset_name(dataset: str) -> str:
+    """A dataset as others may see it: by its name, and a path on this disk by its last part alone."""
+    return Path(dataset).name if dataset[:1] in ("/", ".", "~") else dataset
+
+
 def without_login(address: str) -> str:
     """An address without the user and password that it may hold."""
     return _LOGIN.sub("", address)

@@ -7,6 +7,7 @@ images of every class, and Spearman's rank correlation of the first two with the
 """
 
 import argparse
+from dataclasses import replace
 
 import torch
 
@@ -45,7 +46,8 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     target = load_target(run.config(), lambda event: None)
     small, test = run.load_set(chosen.ipc).rounded(), target.test()
     many = min(chosen.real_ipc, int(target.train.class_counts().min()))
-    whole = real_images(target.train, draw_pool(target.train, many, 1), small.flip).scaled(small.label_scale)
+    seen_alike = replace(target.train, mean=small.mean, std=small.std, whitening=small.whitening)
+    whole = real_images(seen_alike, draw_pool(target.train, many, 1), small.flip).scaled(small.label_scale)
     sets = {"set": small, "random": random_subset(target.train, small, 0), "real": whole}
     found: dict[str, list[float]] = {name: [] for name in sets}
     for network in chosen.networks.split(","):

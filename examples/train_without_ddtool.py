@@ -3,7 +3,8 @@
     python examples/train_without_ddtool.py runs/sample/synthetic/ipc10/exact.safetensors test.parquet
 
 The set's file says all that is needed. Images are pixels in [0, 1], standardised by its mean and std; labels are centred and suit
-squared error. A set that is whitened needs `SyntheticSet.inputs`, or the lines on its card.
+squared error. A set that is whitened, or whose images hold several smaller ones (IDC), needs `SyntheticSet.inputs`, or the lines
+on its card.
 """
 
 import io
@@ -25,6 +26,10 @@ def read_set(path: str) -> tuple[dict, Tensor, Tensor]:
         images, labels = file.get_tensor("images"), file.get_tensor("labels")
     if info.get("whitening"):
         sys.exit("This set is whitened: see the lines of torch on its card, or `SyntheticSet.inputs`.")
+    if info.get("factor", 1) > 1:
+        sys.exit(
+            "Each image of this set holds several smaller ones: see the lines of torch on its card, or `SyntheticSet.inputs`."
+        )
     return info, standardise(images, info), labels
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +60,22 @@ def config(job: Job) -> str:
 
 
 def results(
-    job: Job, accuracy: float, step_seconds: float = 1.0, overhead: float = 0.0, **facts: Any
+    job: Job,
+    accuracy: float,
+    step_seconds: float = 1.0,
+    overhead: float = 0.0,
+    protocols: Sequence[str] = ("quick",),
+    **facts: Any,
 ) -> dict[str, Any]:
     """The results.json of a finished job, as the pipeline writes it."""
     stage = {"mgdd": "refined", "mgdd-generator": "generated"}.get(job.method, "distilled")
     score = {
-        "stage": stage, "method": entry_of(job.method).method.name, "ipc": job.ipc, "arch": "ConvNet", "protocol": "quick",
+        "stage": stage, "method": entry_of(job.method).method.name, "ipc": job.ipc, "arch": "ConvNet",
         "dataset": "toy", "mean": accuracy, "std": 0.0, "seeds": 1, "seconds": 1.0,
     }  # fmt: skip
     spent = {"steps": job.steps or 0, "step_seconds": step_seconds, "overhead_seconds": overhead}
     known = {"finished": True, "spent": {f"ipc{job.ipc}": spent}, "peak_memory_mib": 100}
-    return {"scores": [score], "timings": {}, "facts": known | facts}
+    return {"scores": [score | {"protocol": name} for name in protocols], "timings": {}, "facts": known | facts}
 
 
 def finish(folder: Folder, job: Job, accuracy: float, *seconds: float, device: str = "cpu (toy)", **facts: Any) -> None:
@@ -81,7 +87,9 @@ def finish(folder: Folder, job: Job, accuracy: float, *seconds: float, device: s
     (run / "results.json").write_text(json.dumps(results(job, accuracy, *seconds, **facts)))
 
 
-def process(run: Path, job: Job, accuracy: float = 50.0, **then: Any) -> list[str]:
+def process(
+    run: Path, job: Job, accuracy: float = 50.0, protocols: Sequence[str] = ("quick",), **then: Any
+) -> list[str]:
     """The command of a process that makes a finished run, or ends as `then` says: say, exit, signal, sleep, wait_for."""
-    made = json.dumps(results(job, accuracy))
+    made = json.dumps(results(job, accuracy, protocols=protocols))
     return [sys.executable, "-S", "-c", SCRIPT, str(run), config(job), made, json.dumps(then)]

@@ -10,7 +10,11 @@ from rich.table import Table
 from ddtool.cli import options as o
 from ddtool.cli.errors import handled, harmless
 from ddtool.cli.output import Output
+from ddtool.errors import UsageError
 from ddtool.runtime.cache import Kept, cache_root, kept, prune
+
+USUAL_DAYS = 30
+"""Days without use after which a cached thing goes, where nothing else is said."""
 
 
 @handled
@@ -18,7 +22,9 @@ def command(
     prune_: Annotated[
         bool, typer.Option("--prune", help="Remove what was not used for --days; it is made again when needed.")
     ] = False,
-    days: Annotated[float, typer.Option(min=0, help="Days without use, for --prune; 0 removes everything.")] = 30,
+    days: Annotated[
+        float | None, typer.Option(min=0, help="Days without use, for --prune; 0 removes everything. Default 30.")
+    ] = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -31,9 +37,11 @@ def command(
       ddtool cache --prune --days 7
     """
     with Output(json_, quiet) as output:
+        if days is not None and not prune_:
+            raise UsageError("--days goes with --prune.", f"ddtool cache --prune --days {days:g}")
         root = cache_root()
         found = kept(root)
-        removed = prune(found, days) if prune_ else []
+        removed = prune(found, USUAL_DAYS if days is None else days) if prune_ else []
         left = [one for one in found if one not in removed]
         data = {
             "cache": str(root),
@@ -45,7 +53,7 @@ def command(
         if prune_:
             output.say(f"Removed: {len(removed)}, {size(sum(one.bytes for one in removed))}.")
         elif left:
-            output.next_step("ddtool cache --prune --days 30")
+            output.next_step(f"ddtool cache --prune --days {USUAL_DAYS}")
 
 
 def stated(one: Kept) -> dict[str, object]:

@@ -8,6 +8,7 @@ import typer
 
 from ddtool.cli import options as o
 from ddtool.cli.errors import handled, harmless
+from ddtool.cli.evaluate import next_protocol
 from ddtool.cli.output import Output
 from ddtool.cli.pretrain import one_voice
 from ddtool.errors import UsageError
@@ -55,7 +56,7 @@ def command(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, … of everything.", rich_help_panel=GRID)] = 3,
     protocol: Annotated[str, typer.Option(help="Score by quick, frepo-mse or dsa-ce; several with commas.")] = "quick",
-    eval_seeds: Annotated[int, typer.Option(min=1, help="Fresh networks a job.")] = 1,
+    eval_seeds: Annotated[int, typer.Option(min=1, help="Fresh networks for each job's score.")] = 1,
     generator: Annotated[
         str, typer.Option(help="Meta generator: bundled, scratch, a folder, or a Hub REPO[@revision].")
     ] = "bundled",
@@ -70,7 +71,12 @@ def command(
         list[str] | None,
         typer.Option("--set-for", metavar="METHOD:NAME=VALUE", help="A setting of one method, as dm:baseline.lr=10."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="Defaults of all jobs: small (auto), medium or large.")] = "auto",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="MGDD's settings: small (auto), medium or large. Its width and its labels follow it only with --published."
+        ),
+    ] = "auto",
     out: Annotated[Path | None, typer.Option(help="Its folder. Default runs/compare-NAME.")] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Jobs beside each other, on all GPUs in turn.", rich_help_panel="Machine")
@@ -120,7 +126,7 @@ def command(
         folder.check(request)
         engine = ranks.engine(engine_for(device, precision, compile_, threads, output))
         with one_voice(ranks):
-            source = check(request, jobs, engine.device.type, output.listener)
+            source = check(request, jobs, output.listener)
             request = begun or pinned(request, source)
             places = places_of(engine, device, threads, workers, ranks)
             if dry_run:
@@ -212,9 +218,9 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
             f"{count(failed, 'job')} failed; the last lines are in {folder.path / 'jobs'}. The same command tries again."
         )
     best = max((r for r in found.rows if r.accuracy is not None), key=lambda r: r.accuracy or 0.0, default=None)
-    if best:
+    other = next_protocol([one.request.protocol for one in found.by_protocol])  # the job's own score stays
+    if best and other:
         done = next(name for name in best.jobs if name in folder.finished())
-        other = "dsa-ce" if found.request.protocol == "frepo-mse" else "frepo-mse"  # the job's own score stays
         output.next_step(o.shell("ddtool evaluate", folder.path / "jobs" / done, f"--protocol {other} --eval-seeds 3"))
     if failed and alone:
         raise SystemExit(1)

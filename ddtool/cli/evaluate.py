@@ -1,5 +1,6 @@
 """`ddtool evaluate`: fresh networks on a synthetic set, tested on the whole test split."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -8,8 +9,8 @@ from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
 
-USUAL = "frepo-mse"
-"""The protocol of scores that are worth stating."""
+USUAL, OTHER = "frepo-mse", "dsa-ce"
+"""The protocols of scores that are worth stating."""
 
 
 @handled
@@ -82,5 +83,12 @@ def command(
         )  # fmt: skip
         means = "\n".join(f"{score.mean:.2f}" for score in scores)
         output.result({"scores": [score.to_dict() for score in scores]}, means, [score_table(scores)])
-        other = "dsa-ce" if USUAL in (protocol or [USUAL]) else USUAL
-        output.next_step(o.shell("ddtool evaluate", run_or_set, f"--protocol {other} --eval-seeds 3"))
+        if other := next_protocol(api.several(protocol or USUAL)):
+            where = [o.shell(flag, place) for flag, place in (("--on", on), ("--data", moved)) if place]
+            words = " ".join(filter(None, [*where, o.as_typed(data), f"--protocol {other} --eval-seeds 3"]))
+            output.next_step(o.shell("ddtool evaluate", run_or_set, words))
+
+
+def next_protocol(done: Sequence[str]) -> str | None:
+    """The protocol to score by next; None where a set has been scored by both that are worth stating."""
+    return next((name for name in (USUAL, OTHER) if name not in done), None)

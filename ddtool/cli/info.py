@@ -43,16 +43,21 @@ def command(
 
       ddtool info NAMESPACE/NAME
     """
+    with Output(json_, quiet) as output:
+        describe(name, data, output)
+
+
+def describe(name: str, data: o.Given, output: Output) -> None:
+    """What a name means, and what is in it."""
     from ddtool.runs.files import is_pretraining, is_run
 
-    with Output(json_, quiet) as output:
-        path = Path(name).expanduser()
-        if is_run(path):
-            describe_run(path, output)
-        elif name == "bundled" or is_pretraining(path) or (path / "model.safetensors").is_file():
-            describe_generator(name, output)
-        elif path.exists() or not describe_repo(name, output):
-            describe_dataset(name, data, output)
+    path = Path(name).expanduser()
+    if is_run(path):
+        describe_run(path, output)
+    elif name == "bundled" or is_pretraining(path) or (path / "model.safetensors").is_file():
+        describe_generator(name, output)
+    elif path.exists() or not describe_repo(name, output):
+        describe_dataset(name, data, output)
 
 
 def describe_repo(name: str, output: Output) -> bool:
@@ -200,11 +205,18 @@ def readable(facts: "Values", spent: "dict[str, Spent]") -> dict[str, object]:
     for name, value in facts.items():
         if name == "spent":
             shown |= {f"spent on IPC {ipc.removeprefix('ipc')}": spent_text(took) for ipc, took in spent.items()}
-        elif isinstance(value, dict) and name != "target":
-            shown[words.fact(name)] = [f"{words.fact(key)} {inner}" for key, inner in value.items()]
         elif name != "target":
-            shown[words.fact(name)] = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+            shown[words.fact(name)] = value_text(value)
     return shown
+
+
+def value_text(value: object) -> object:
+    """The value of a fact for people."""
+    from ddtool.runs import words
+
+    if isinstance(value, dict):
+        return [f"{words.fact(key)} {inner}" for key, inner in value.items()]
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def spent_text(spent: "Spent") -> str:

@@ -215,17 +215,14 @@ def _parse(path: Path, text: str) -> Any:
 
 def parse_settings(pairs: list[str]) -> "Values":
     """`--set a.b=value` pairs as nested settings, later ones on top; a value is JSON where it parses, else a string."""
-    from ddtool.config import merged
+    from ddtool.config.layers import merged, nested
 
     out: Values = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UsageError(f"--set takes NAME=VALUE, got '{pair}'.", "For example --set refine.lr_pixels=0.05.")
-        nested = _json_or_text(value)
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        out = merged(out, nested)
+        out = merged(out, nested({key: _json_or_text(value)}))
     return out
 
 

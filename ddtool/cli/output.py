@@ -84,8 +84,8 @@ def score_table(scores: "Sequence[Score]") -> Table:
 
 
 def images_of(score: "Score") -> str:
-    """What images a score is of, and how they were used where that is not as usual."""
+    """What images a score is of, in words short enough for a terminal."""
+    from ddtool.runs.words import unusual
+
     names = {"random": "random real", "generated": "generator alone", "distilled": score.method}
-    images = names.get(score.stage, score.stage)
-    images += ", not rounded" * (score.pixels == "exact" and score.stage != "random")
-    return images + ", not whitened" * (score.inputs == "not whitened")
+    return names.get(score.stage, score.stage) + unusual(score)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 from typing import Any
 
 NUMBERS = re.compile(r"\s*[\d.]+\s*(,\s*[\d.]+\s*)+")
@@ -50,8 +51,12 @@ def _one_by_one(words: list[str], lists: Collection[str]) -> Iterator[str]:
         name, equals, value = word.partition("=")
         if name not in lists:
             yield word
-        elif NUMBERS.fullmatch(given := value if equals else next(rest, "")):
-            for part in given.split(","):
-                yield from (name, part.strip())
-        else:
-            yield from (word,) if equals or not given else (word, given)
+            continue
+        after = [] if equals else list(islice(rest, 1))
+        given = value if equals else "".join(after)
+        yield from _each(name, given) if NUMBERS.fullmatch(given) else [word, *after]
+
+
+def _each(name: str, given: str) -> list[str]:
+    """An option once for every value in a list with commas."""
+    return [word for part in given.split(",") for word in (name, part.strip())]

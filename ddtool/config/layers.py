@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import JsonValue
@@ -64,6 +64,26 @@ def merged(base: Mapping[str, JsonValue], over: Mapping[str, JsonValue]) -> Valu
     for key, value in over.items():
         below = out.get(key)
         out[key] = merged(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return out
+
+
+def leaves(values: Mapping[str, JsonValue], above: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """The full name of each nested setting, as 'refine.steps', and its value. An empty section is one of them."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def nested(values: Mapping[str, JsonValue]) -> Values:
+    """Settings by their full names, nested: the inverse of `leaves`."""
+    out: Values = {}
+    for name, value in values.items():
+        inner: Any = value
+        for part in reversed(name.split(".")):
+            inner = {part: inner}
+        out = merged(out, inner)
     return out
 
 

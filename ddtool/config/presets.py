@@ -1,9 +1,7 @@
 """The presets: one for each width of the networks that judge, and which of them a measured speed can pay for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-from pydantic import JsonValue
 
 from ddtool.config.layers import Notes, Values, unheard
 from ddtool.errors import UsageError, did_you_mean
@@ -134,12 +132,3 @@ def rounded_down(steps: float) -> int:
     whole = int(steps)
     unit = 10 ** max(0, len(str(whole)) - 2)
     return whole // unit * unit
-
-
-def leaves(values: Mapping[str, JsonValue], above: str = "") -> Iterator[str]:
-    """The full names of nested settings, as 'refine.steps'."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}"

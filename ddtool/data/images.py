@@ -49,6 +49,9 @@ class Source(TypedDict, total=False):
     skip_broken: float
     background: str | None
     max_megapixels: float
+    max_per_class: int
+    test_fraction: float
+    seed: int
     licence: str | None
 
 

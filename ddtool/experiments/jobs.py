@@ -2,13 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from ddtool.config import PRESETS, RunConfig, Values, from_dict, merged, preset
+from ddtool.config.layers import leaves
 from ddtool.data.images import Source
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.evaluation.protocols import protocols_in
@@ -20,24 +19,55 @@ from ddtool.runs.files import is_run
 FORCED: Values = {"evaluate": {"baseline": False, "kernel_ridge": False, "without_whitening": False}}
 """What no job does: random real images are a method of their own here."""
 
+DECIDED = {
+    "dataset": "It is the argument of `ddtool compare`.",
+    "method": "Use --methods.",
+    "ipc": "Use --ipc.",
+    "seed": "Use --seeds.",
+    "seconds": "Use --seconds.",
+    "adapt.steps": "Use --steps.",
+    "refine.steps": "Use --steps.",
+    "baseline.steps": "Use --steps.",
+    "generator": "Use --generator.",
+    "evaluate.protocol": "Use --protocol.",
+    "evaluate.seeds": "Use --eval-seeds.",
+    "evaluate.enabled": "Leave it out: every job is scored.",
+    "evaluate.baseline": "Use --methods random, which scores random real images.",
+    "evaluate.kernel_ridge": "Score the run of a job: `ddtool evaluate … --protocol kernel-ridge`.",
+    "evaluate.without_whitening": "Score the run of a job: `ddtool evaluate … --no-whiten`.",
+}
+"""The settings of jobs that the comparison itself decides, each with what one does instead."""
 
-def check(request: Request, jobs: Sequence[Job], device_type: str, report: Report = silent) -> Source:
+
+def check(request: Request, jobs: Sequence[Job], report: Report = silent) -> Source:
     """Refuse what any job would refuse at its start; this leaves the dataset decoded, too.
 
-    Returns what the dataset is, as `ImageData.source`. Raises the job's UsageError or DataError."""
+    Returns what the dataset is, as `ImageData.source`. Raises UsageError for a setting that the comparison decides, and the job's
+    UsageError or DataError."""
+    check_settings(request)
     protocols_in(request.protocol)
     for name in request.own:
         if name not in known_methods():
             raise UsageError(f"Unknown method '{name}'.", did_you_mean(name, known_methods(), listed=True))
     config = RunConfig()
     for method in dict.fromkeys(job.method for job in jobs):
-        config = checked_config(request, method, device_type)
+        config = checked_config(request, method)
     ipcs = tuple(sorted({job.ipc for job in jobs}))
-    config = replace(config, dataset=request.dataset, ipc=ipcs, data=request.data, generator=request.generator)
+    data = config.data | request.data
+    config = replace(config, dataset=request.dataset, ipc=ipcs, data=data, generator=request.generator)
     return check_start(config, report).train.source
 
 
-def checked_config(request: Request, method: str, device_type: str) -> RunConfig:
+def check_settings(request: Request) -> None:
+    """UsageError for settings that would be overridden, or would leave nothing to compare."""
+    given = [name for settings in (request.settings, *request.own.values()) for name, _ in leaves(settings)]
+    if decided := next((name for name in given if name in DECIDED), None):
+        raise UsageError(f"Setting '{decided}' cannot be given to jobs: the comparison decides it.", DECIDED[decided])
+    if any("data" in settings for settings in request.own.values()):
+        raise UsageError("All methods of a comparison read the same data.", "Use --set data.NAME=VALUE.")
+
+
+def checked_config(request: Request, method: str) -> RunConfig:
     """The configuration of a method's jobs; UsageError, beginning with the method's name, for settings it cannot use."""
     values = request.settings_for(method) | {"method": entry_of(method).method.name}
     try:
@@ -70,10 +100,9 @@ def command(request: Request, job: Job, folder: Path, machine: Sequence[str]) ->
     words += ["--protocol", request.protocol, "--eval-seeds", str(request.networks)]
     if method.has_generator:
         words += ["--generator", request.generator]
-    for name, value in request.data.items():
-        words += [f"--{'dataset-config' if name == 'config' else name.replace('_', '-')}", str(value)]
-    for pair in flat(merged(request.settings_for(job.method), FORCED)):
-        words += ["--set", pair]
+    settings = merged(request.settings_for(job.method), {"data": request.data} if request.data else {})
+    for name, value in leaves(merged(settings, FORCED)):
+        words += ["--set", f"{name}={json.dumps(value)}"]
     return [*start, request.dataset, *words, *last]
 
 
@@ -93,12 +122,3 @@ def budget_options(job: Job) -> list[str]:
     adapting = job.steps // one_in
     refining = [] if one_in == 1 else ["--refine-steps", str(job.steps - adapting)]
     return ["--steps", str(adapting), *refining, *alone]
-
-
-def flat(values: Mapping[str, JsonValue], above: str = "") -> Iterator[str]:
-    """Nested settings as NAME=JSON."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}={json.dumps(value)}"

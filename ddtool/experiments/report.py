@@ -19,7 +19,6 @@ from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, gather
 from ddtool.experiments.words import (
     SPEEDUP_HEADERS,
     columns,
-    dataset_name,
     heading,
     lead,
     line,
@@ -30,7 +29,8 @@ from ddtool.experiments.words import (
 )
 from ddtool.reports.canvas import DARK
 from ddtool.reports.layout import in_base64, page
-from ddtool.runs.files import REPORT, write_atomically
+from ddtool.runs.files import REPORT, write_bytes
+from ddtool.text import dataset_name
 
 PAGE = REPORT
 PLOT = "accuracy-over-seconds"
@@ -46,15 +46,10 @@ def render(folder: Folder) -> Comparison:
     found = gather(folder)
     while True:
         for name, content in files(found, folder).items():
-            write(folder.path / name, content)
+            write_bytes(folder.path / name, content)
         written, found = found, gather(folder)
         if found == written:
             return found
-
-
-def write(path: Path, content: bytes) -> None:
-    """A file, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def files(found: Comparison, folder: Folder) -> dict[str, bytes]:
@@ -235,7 +230,7 @@ def panel_of(found: Comparison, ipc: int, several: bool = False) -> Iterator[Pan
     lines = tuple(line_of(list(members)) for _, members in groupby(timed, key=lambda row: row.method))
     levels = tuple(Level(short_title(row), row.accuracy or 0.0) for row in rows if not row.budget)
     if lines:
-        yield Panel(dataset_name(found.request), heading(found, ipc, several), lines, levels)
+        yield Panel(dataset_name(found.request.dataset), heading(found, ipc, several), lines, levels)
 
 
 def line_of(rows: Sequence[Row]) -> Line:

@@ -15,15 +15,17 @@ from pathlib import Path
 from ddtool.config import Values
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import RunError, UsageError
+from ddtool.evaluation.measure import arch_text
 from ddtool.evaluation.protocols import KERNEL_RIDGE, Score
 from ddtool.events import Note
 from ddtool.experiments.plot import Line, Panel, Point, Style, draw
 from ddtool.pipeline.generate import generate
 from ddtool.pipeline.scoring import Judge, Measurement, load_target, random_subset
 from ddtool.pipeline.session import Session
-from ddtool.runs.files import write_atomically
+from ddtool.runs.files import write_bytes
 from ddtool.runs.run import Run
 from ddtool.sources.load import Target
+from ddtool.text import dataset_name
 
 USUAL = (KERNEL_RIDGE, "quick")
 """The protocols of a sweep."""
@@ -80,7 +82,7 @@ def sweep(
         for synthetic, one in product(sets, wanted):
             if not one.done(run.noted().scores, synthetic, target.name):
                 run.record_score(judge.measure(synthetic, target, one))
-        found = gathered(run, target.name, sizes, wanted, baseline)
+        found = gathered(run, target, sizes, wanted, baseline)
         write(run.folder, found)
     return found
 
@@ -106,16 +108,16 @@ def generated_set(session: Session, ipc: int) -> SyntheticSet:
     return final if final.stage == GENERATED else run.load_set(ipc, GENERATED)
 
 
-def gathered(run: Run, dataset: str, sizes: Sequence[int], wanted: Sequence[Measurement], baseline: bool) -> Swept:
-    """The scores of a sweep that the run holds by now."""
-    stages = (GENERATED, RANDOM) if baseline else (GENERATED,)
-    keys = {(one.protocol, one.seeds) for one in wanted}
-    config = run.config()
+def gathered(run: Run, target: Target, sizes: Sequence[int], wanted: Sequence[Measurement], baseline: bool) -> Swept:
+    """The scores of a sweep that the run holds by now; those by other networks stay outside."""
+    stages, config = (GENERATED, RANDOM) if baseline else (GENERATED,), run.config()
+    keys = {(one.protocol, arch_text(one.arch, one.protocol, target.train.shape), one.seeds) for one in wanted}
     scores = tuple(
         s for s in run.noted().scores
-        if s.ipc in sizes and s.stage in stages and s.key.usual and s.dataset == dataset and (s.protocol, s.seeds) in keys
+        if s.ipc in sizes and s.stage in stages and s.key.usual and s.dataset == target.name
+        and (s.protocol, s.arch, s.seeds) in keys
     )  # fmt: skip
-    return Swept(dataset, scores, config.adapt.seen_ipcs or config.ipc)
+    return Swept(target.name, scores, config.adapt.seen_ipcs or config.ipc)
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
@@ -133,12 +135,7 @@ def write(folder: Path, found: Swept) -> None:
         "png": draw(shown, *axes, kind="png"),
     }
     for ending, content in contents.items():
-        put(folder / f"{FILE}.{ending}", content)
-
-
-def put(path: Path, content: bytes) -> None:
-    """A file, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        write_bytes(folder / f"{FILE}.{ending}", content)
 
 
 def to_csv(found: Swept) -> str:
@@ -166,9 +163,8 @@ def to_markdown(found: Swept) -> str:
 
 def panels(found: Swept) -> list[Panel]:
     """Accuracy over size, a panel for each protocol; the sizes seen in adaptation are marked."""
-    name = Path(found.dataset).name
     return [
-        Panel(name, protocol, tuple(lines(found, protocol)))
+        Panel(dataset_name(found.dataset), protocol, tuple(lines(found, protocol)))
         for protocol in sorted({score.protocol for score in found.scores})
     ]
 

@@ -1,11 +1,10 @@
 """A comparison in words: the title, the cells of its tables, and the notes that a reader needs."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from ddtool.experiments.grid import Request, entry_of
 from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, Speedup, order
-from ddtool.text import count
+from ddtool.text import count, dataset_name
 
 HEADERS = (
     "method",
@@ -22,15 +21,9 @@ HEADERS = (
 SPEEDUP_HEADERS = ("IPC", "baseline", "its accuracy, %", "its s", "reached by", "accuracy, %", "s", "speedup")
 
 
-def dataset_name(request: Request) -> str:
-    """The dataset as it was asked for; of a folder on this disk its last part alone."""
-    name = request.dataset
-    return Path(name).name if name[:1] in ("/", ".", "~") else name
-
-
 def title(found: Comparison) -> str:
     """What is compared."""
-    return f"Dataset distillation on {dataset_name(found.request)}"
+    return f"Dataset distillation on {dataset_name(found.request.dataset)}"
 
 
 def per_class(ipc: int) -> str:
@@ -178,7 +171,7 @@ def of_settings(found: Comparison) -> Iterator[str]:
     if found.request.published:
         yield (
             "Every method has the network and the settings of its publication, but for what docs/methods.md lists as ours: "
-            "widths differ, MGDD's is 32-64-128."
+            "widths differ, MGDD's are those of its preset (32-64-128 where none is named)."
         )
     else:
         yield (

@@ -8,9 +8,9 @@ import torch
 from pydantic import JsonValue
 
 from ddtool import methods
-from ddtool.config import AdaptConfig, RefineConfig, RunConfig, Values, from_dict, to_dict
-from ddtool.config.layers import merged
-from ddtool.config.presets import PRESETS, SECONDS, START, Choice, Pace, leaves, widest_that_pays
+from ddtool.config import AdaptConfig, RefineConfig, RunConfig, from_dict, to_dict
+from ddtool.config.layers import leaves, merged, nested
+from ddtool.config.presets import PRESETS, SECONDS, START, Choice, Pace, widest_that_pays
 from ddtool.data.batches import Real, usual_batch
 from ddtool.data.images import ImageData
 from ddtool.events import Note, Report
@@ -35,8 +35,8 @@ def left_open(
     named, where the method has no such networks, or where width and steps (or a budget in seconds) are given."""
     if preset_name != "auto" or "features" not in methods.find(method).sections:
         return ()
-    given = {name for layer in layers for name in leaves(layer)}
-    names = dict.fromkeys(name for settings in PRESETS.values() for name in leaves(settings))
+    given = {name for layer in layers for name, _ in leaves(layer)}
+    names = dict.fromkeys(name for settings in PRESETS.values() for name, _ in leaves(settings))
     missing = [name for name in names if name not in given and not (name in STEPS and seconds is not None)]
     decisive = {"features.width", *STEPS} & set(missing)
     return tuple(missing) if decisive else ()
@@ -159,15 +159,3 @@ def value_at(values: JsonValue, name: str) -> JsonValue:
         assert isinstance(values, dict)
         values = values[part]
     return values
-
-
-def nested(values: Mapping[str, JsonValue]) -> Values:
-    """Settings by their full names, nested."""
-    out: Values = {}
-    for name, value in values.items():
-        inner: JsonValue = value
-        for part in reversed(name.split(".")):
-            inner = {part: inner}
-        assert isinstance(inner, dict)
-        out = merged(out, inner)
-    return out

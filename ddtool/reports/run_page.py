@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ddtool import methods
 from ddtool.config import RunConfig, to_dict
+from ddtool.config.layers import leaves
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import RunError
-from ddtool.evaluation.protocols import EXACT, KERNEL_RIDGE, NOT_WHITENED, Confusion, Score
+from ddtool.evaluation.protocols import KERNEL_RIDGE, Confusion, Score
 from ddtool.events import Phase
 from ddtool.pipeline.plan import owners_of_foreign_settings
 from ddtool.reports import figures
@@ -25,7 +26,7 @@ from ddtool.runs.preview import in_words
 from ddtool.runs.run import Run
 from ddtool.sharing.command import command
 from ddtool.sharing.views import SAMPLE_NAME, broken, number, seconds, size_of
-from ddtool.text import count, one_line
+from ddtool.text import count, dataset_name, one_line
 
 TEMPLATE = TEMPLATES / "run.html.j2"
 WORST = 30
@@ -95,7 +96,7 @@ class Shown:
         if self.made.source.get("kind") == "sample":
             return SAMPLE_NAME
         name = str(self.made.source.get("name") or self.config.dataset)
-        return one_line(Path(name).name if name[:1] in ("/", ".", "~") else name, 80)
+        return one_line(dataset_name(name), 80)
 
     @property
     def lead(self) -> str:
@@ -249,9 +250,9 @@ class Shown:
     def settings(self) -> Iterator[tuple[str, str]]:
         """Every setting that the method uses, by the name that `--set` takes."""
         unused = owners_of_foreign_settings(self.config.method)
-        for name, value in to_dict(self.config).items():
-            if name not in unused:
-                yield from flat(name, value)
+        used = {name: value for name, value in to_dict(self.config).items() if name not in unused}
+        for name, value in leaves(used):
+            yield name, one_line(json.dumps(value, ensure_ascii=False), 200)
 
 
 # ------------------------------------------------------------------------------------------------------------- scores
@@ -276,8 +277,7 @@ def ordered(scores: Sequence[Score]) -> list[Score]:
 
 def score_cells(score: Score) -> Cells:
     """A score by `SCORE_HEADERS`."""
-    what = in_words(score.method if score.stage == "distilled" else score.stage)
-    what += ", before rounding to 8 bits" * (score.pixels == EXACT) + ", not whitened" * (score.inputs == NOT_WHITENED)
+    what = in_words(score.method if score.stage == "distilled" else score.stage) + words.unusual(score)
     return (
         what, str(score.ipc), score.protocol, score.arch, accuracy(score), str(score.seeds), seconds(score.seconds),
     )  # fmt: skip
@@ -318,15 +318,6 @@ def part_shown(made: SyntheticSet, classes: int, images: int, ipcs: Sequence[int
     others = [str(ipc) for ipc in ipcs if ipc != made.ipc]
     parts += [f"of the largest set (there are others with {' and '.join(others)} per class)"] * bool(others)
     return f"Shown: {', '.join(parts)}." if parts else ""
-
-
-def flat(name: str, value: object) -> Iterator[tuple[str, str]]:
-    """Nested settings one by one, values as JSON."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from flat(f"{name}.{key}", inner)
-    else:
-        yield name, one_line(json.dumps(value, ensure_ascii=False), 200)
 
 
 def plot(figure: Drawing, alt: str) -> dict[str, str]:

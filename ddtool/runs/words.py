@@ -1,5 +1,6 @@
 """What people read in place of the names in results.json: of facts, and of the phases whose seconds are kept."""
 
+from ddtool.evaluation.protocols import EXACT, NOT_WHITENED, Score
 from ddtool.events import Phase
 
 FACTS = {
@@ -38,6 +39,12 @@ def fact(name: str) -> str:
     of = Phase.parse(name)
     words = FACTS.get(of.kind, of.kind.replace("_", " "))
     return words if of.ipc is None else f"{words}, IPC {of.ipc}"
+
+
+def unusual(score: Score) -> str:
+    """How the images of a score were used where that is not as usual, to follow their name. Real images are bytes already."""
+    exact = score.pixels == EXACT and score.stage != "random"
+    return ", not rounded" * exact + ", not whitened" * (score.inputs == NOT_WHITENED)
 
 
 def phase(name: str) -> str:

@@ -66,6 +66,9 @@ class Source(Record):
     skip_broken: float | None = None
     background: str | None = None
     max_megapixels: float | None = None
+    max_per_class: int | None = None
+    test_fraction: float | None = None
+    seed: int | None = None
     licence: str | None = None
 
     @model_validator(mode="before")
@@ -239,17 +242,17 @@ class RepoFacts(Record):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        needed = {
+            "it names no set": self.sets,
+            "its class names are no list of names": self.class_names,
+            "images of shape None are none": self.shape,
+            "its source is not described": self.source,
+        }
+        faults = [fault for fault, there in needed.items() if not there]
         if self.kind == META:
-            if self.sets:
-                raise ValueError("a meta generator has no sets")
-        elif not self.sets:
-            raise ValueError("it names no set")
-        elif not self.class_names:
-            raise ValueError("its class names are no list of names")
-        elif self.shape is None:
-            raise ValueError("images of shape None are none")
-        elif self.source is None:
-            raise ValueError("its source is not described")
+            faults = ["a meta generator has no sets"] if self.sets else []
+        if faults:
+            raise ValueError(faults[0])
         return self
 
     @classmethod

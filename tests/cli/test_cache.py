@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import tiny
-from tiny import done
+from tiny import done, refused
 
 from ddtool.sources import load as sources
 
@@ -64,3 +64,10 @@ def test_what_was_not_used_is_removed_and_nothing_else(tmp_path: Path) -> None:
 
 def test_an_empty_cache_is_no_error() -> None:
     assert json.loads(done("cache", "--json").stdout)["entries"] == []
+
+
+def test_days_are_for_what_is_removed(tmp_path: Path) -> None:
+    cache = filled(tmp_path)
+    before = tiny.listing(cache)
+    assert "Hint: ddtool cache --prune --days 0.5" in refused(2, "cache", "--days", 0.5)
+    assert tiny.listing(cache) == before

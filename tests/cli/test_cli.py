@@ -552,6 +552,24 @@ def test_evaluate_records_the_scores_of_a_run(run: Path) -> None:
     assert next_command(result) == "ddtool evaluate run --protocol frepo-mse --eval-seeds 3"
 
 
+@pytest.mark.parametrize(
+    ("protocols", "following"),
+    [(["quick,frepo-mse"], "dsa-ce"), (["quick", "dsa-ce, quick"], "frepo-mse"), (["dsa-ce,frepo-mse"], None)],
+)
+def test_evaluate_names_what_is_not_measured_yet(
+    protocols: list[str], following: str | None, run: Path, dataset: Path
+) -> None:
+    shutil.copytree(dataset, "my clothes")
+    words = [word for protocol in protocols for word in ("--protocol", protocol)]
+    read = ["--on", "./my clothes", "--label-column", "label", "--max-per-class", 7]
+    result = done("evaluate", run, "--ipc", 2, "--no-baseline", "--eval-seeds", 1, *words, *read)
+    if following is None:
+        assert "Next: " not in result.stderr
+    else:
+        where = "--on './my clothes' --label-column label --max-per-class 7"
+        assert next_command(result) == f"ddtool evaluate run {where} --protocol {following} --eval-seeds 3"
+
+
 def test_evaluate_several_networks_by_several_protocols(run: Path) -> None:
     words = ("--arch", "convnet,mlp", "--arch", "convnet-batch", "--protocol", "quick, kernel-ridge", "--eval-seeds", 1)
     result = done("evaluate", run, "--ipc", 2, "--no-baseline", *words, "--json")

@@ -38,6 +38,7 @@ def test_an_option_of_another_command_keeps_its_name() -> None:
         (["--ipc=1"], ["--ipc=1"]),
         (["--ipc", "1,x"], ["--ipc", "1,x"]),
         (["--ipc"], ["--ipc"]),
+        (["--ipc", "", "x"], ["--ipc", "", "x"]),
         (["--seed", "1,2", "1,2", "--", "--ipc", "1,2"], ["--seed", "1,2", "1,2", "--", "--ipc", "1,2"]),
     ],
 )

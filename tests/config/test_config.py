@@ -29,7 +29,7 @@ from ddtool.config import (
     settings,
     to_dict,
 )
-from ddtool.config.layers import EARLIER
+from ddtool.config.layers import EARLIER, leaves, nested
 from ddtool.errors import UsageError
 from ddtool.events import Event, Note
 from ddtool.methods import METHODS, settings_of
@@ -337,6 +337,12 @@ def test_values_that_no_run_can_use_are_refused_before_anything_is_loaded(
 
 
 # ----------------------------------------------------------------------------------------------- the command line's
+
+
+def test_leaves_are_full_names_with_their_values() -> None:
+    values = {"a": {"b": 1, "c": {"d": None}}, "e": [1], "f": {}}
+    assert list(leaves(values)) == [("a.b", 1), ("a.c.d", None), ("e", [1]), ("f", {})]
+    assert nested(dict(leaves(values))) == values
 
 
 @given(st.dictionaries(st.lists(NAMES, min_size=1, max_size=3).map(".".join), SCALARS, max_size=4))

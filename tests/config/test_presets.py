@@ -14,7 +14,6 @@ from ddtool.config.presets import (
     START,
     Choice,
     Pace,
-    leaves,
     preset,
     rounded_down,
     widest_that_pays,
@@ -114,7 +113,3 @@ def test_a_choice_is_within_the_time_and_has_enough_steps(
 )
 def test_counts_are_round(steps: float, round_ones: int) -> None:
     assert rounded_down(steps) == round_ones
-
-
-def test_leaves_are_full_names() -> None:
-    assert list(leaves({"a": {"b": 1, "c": {"d": None}}, "e": [1]})) == ["a.b", "a.c.d", "e"]

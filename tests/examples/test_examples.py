@@ -2,14 +2,18 @@
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import tiny
 import torch
 
-from ddtool.data.images import draw_pool, real_images
+from ddtool.config import RunConfig
+from ddtool.data.images import SyntheticSet, draw_pool, real_images
+from ddtool.data.whitening import fit
 from ddtool.pipeline.scoring import load_target
 from ddtool.runs.formats import write_set
 from ddtool.runs.run import Run
@@ -44,6 +48,26 @@ def test_architecture_search(run: Run, capsys: pytest.CaptureFixture[str]) -> No
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
+def test_all_networks_of_the_search_see_what_the_set_says(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = load_target(run.config(), lambda event: None).train
+    fitted = fit(lambda rows: train.transform(train.images[rows]), torch.arange(len(train)), "dct", 0.1)
+    write_set(run.set_path(2), replace(run.load_set(2), mean=(0.1,), std=(0.9,), whitening=fitted))
+    script, seen = example("architecture_search"), []
+    train_and_test = script.train_and_test
+
+    def watched(made: SyntheticSet, *more: Any, **options: Any) -> Any:
+        seen.append(made)
+        return train_and_test(made, *more, **options)
+
+    monkeypatch.setattr(script, "train_and_test", watched)
+    script.main([str(run.folder), "--ipc", "2", "--real-ipc", "4", "--protocol", "quick", "--networks", "mlp"])
+    assert [len(made) for made in seen] == [6, 6, 12]
+    for made in seen:
+        assert (made.mean, made.std) == ((0.1,), (0.9,))
+        assert made.whitening is not None
+        assert torch.equal(made.whitening.matrix, fitted.matrix)
+
+
 def test_replay_memory(run: Run) -> None:
     found = example("replay_memory").main([str(run.folder), "--ipc", "2", "--tasks", "3", "--steps", "5"])
     assert set(found) == {"set", "random"}
@@ -51,8 +75,6 @@ def test_replay_memory(run: Run) -> None:
 
 
 def test_a_network_without_ddtool(tmp_path: Path) -> None:
-    from ddtool.config import RunConfig
-
     text = (EXAMPLES / "train_without_ddtool.py").read_text(encoding="utf-8")
     assert not re.search(r"^\s*(import|from) ddtool", text, re.MULTILINE)
     train = load_target(RunConfig(dataset="sample"), lambda event: None).train
@@ -64,3 +86,16 @@ def test_a_network_without_ddtool(tmp_path: Path) -> None:
     finally:
         torch.set_rng_state(before)
     assert accuracy > 30  # of ten classes; chance is 10
+
+
+@pytest.mark.parametrize(("factor", "says"), [(2, "holds several smaller ones"), (1, None)])
+def test_images_that_hold_several_are_not_trained_on_as_they_are(tmp_path: Path, factor: int, says: str | None) -> None:
+    train = load_target(RunConfig(dataset="sample"), lambda event: None).train
+    file = tmp_path / "exact.safetensors"
+    write_set(file, replace(real_images(train, draw_pool(train, 1, 0), True), factor=factor))
+    script = example("train_without_ddtool")
+    if says is None:
+        assert len(script.read_set(str(file))[1]) == 10
+    else:
+        with pytest.raises(SystemExit, match=says):
+            script.read_set(str(file))

@@ -25,7 +25,8 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     then: dict[str, dict[str, Any]] = {}
 
     def command(request: Request, wanted: Job, run: Path, machine: list[str]) -> list[str]:
-        return process(run, wanted, 40.0 + len(wanted.method), **then.get(wanted.name, {}))
+        protocols = request.protocol.split(",")
+        return process(run, wanted, 40.0 + len(wanted.method), protocols, **then.get(wanted.name, {}))
 
     monkeypatch.setattr(jobs, "command", command)
     return then
@@ -95,6 +96,27 @@ def test_a_dry_run_lists_the_jobs_and_writes_nothing(tmp_path: Path, data: Path)
     assert "4 jobs" in done("compare", data, *WORDS, "--out", tmp_path / "out", "--dry-run").stderr
 
 
+def test_jobs_read_the_data_as_the_comparison_does(tmp_path: Path, data: Path) -> None:
+    read = ("--strict", "--skip-broken", "1%", "--class-level", 1, "--max-megapixels", 100, "--max-per-class", 7)
+    shown = done("compare", data, *WORDS, *read, "--out", tmp_path / "out", "--dry-run", "--quiet")
+    commands = [shlex.split(line)[1:] for line in shown.stdout.splitlines()]
+    assert len(commands) == 4
+    for words in commands:
+        told = json.loads(done(*words, "--dry-run").stdout)
+        assert told["config"]["data"] == {
+            "strict": True, "skip_broken": 0.01, "class_level": 1, "max_megapixels": 100, "max_per_class": 7,
+        }  # fmt: skip
+
+
+def test_the_next_command_scores_by_what_is_not_measured_yet(
+    tmp_path: Path, data: Path, faked: dict[str, dict[str, Any]]
+) -> None:
+    for protocols, following in (("quick,frepo-mse", "dsa-ce"), ("dsa-ce,frepo-mse", None)):
+        words = (*WORDS[:2], "--methods", "random", *WORDS[6:], "--protocol", protocols, "--out", tmp_path / protocols)
+        said = done("compare", data, *words).stderr
+        assert (f"--protocol {following} " in said) == ("Next: " in said) == (following is not None)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -104,7 +126,8 @@ def test_a_dry_run_lists_the_jobs_and_writes_nothing(tmp_path: Path, data: Path)
         (["--set-for", "random"], "METHOD:NAME=VALUE"),
         (["--set-for", "randon:baseline.width=3"], "Did you mean 'random'?"),
         (["--methods", "random", "--set", "baseline.wdth=3"], "baseline.wdth"),
-        (["--methods", "random", "--set-for", "random:adapt.steps=3"], "random: Setting 'adapt.steps' is MGDD's"),
+        (["--methods", "random", "--set-for", "random:adapt.lr=3"], "random: Setting 'adapt.lr' is MGDD's"),
+        (["--methods", "random", "--set", "evaluate.enabled=false"], "Setting 'evaluate.enabled'"),
         (["--methods", "random", "--ipc", 9], "--ipc 9 is more than class"),
         (["--device", "gpu9"], "gpu9"),
     ],

@@ -10,6 +10,7 @@ import typer
 from fake_jobs import REQUEST, A, finish, job
 
 from ddtool.cli.app import app
+from ddtool.config.layers import nested
 from ddtool.errors import UsageError
 from ddtool.experiments import jobs
 from ddtool.experiments.folder import Folder
@@ -101,10 +102,10 @@ def test_settings_reach_whom_they_are_for() -> None:
         settings={"baseline": {"width": 64}, "refine": {"ridge": 0.5}}, own={"dm": {"baseline": {"width": 32, "init": "noise"}}},
     )  # fmt: skip
     dm = options_of(request, job("dm"))
-    assert dm["--set"] == {"baseline.width": "32", "baseline.init": '"noise"'} | FORCED
-    assert (dm["--dataset-config"], dm["--train-split"]) == ("a", "t")
+    read = {"data.config": '"a"', "data.train_split": '"t"'}
+    assert dm["--set"] == {"baseline.width": "32", "baseline.init": '"noise"'} | read | FORCED
     assert options_of(request, job("idc"))["--set"]["baseline.width"] == "64"
-    assert options_of(request, job("mgdd"))["--set"] == {"refine.ridge": "0.5"} | FORCED
+    assert options_of(request, job("mgdd"))["--set"] == {"refine.ridge": "0.5"} | read | FORCED
 
 
 def test_a_begun_job_is_resumed(folder: Folder) -> None:
@@ -136,7 +137,7 @@ def test_adapt_knows_the_options_of_a_job(method: str, seconds: float | None) ->
 
 
 def test_what_a_job_would_refuse_is_refused_before_the_first(data: Path) -> None:
-    jobs.check(replace(REQUEST, dataset=str(data)), [A, job("mgdd", ipc=1)], "cpu")
+    jobs.check(replace(REQUEST, dataset=str(data)), [A, job("mgdd", ipc=1)])
     cases: list[tuple[Request, str]] = [
         (replace(REQUEST, own={"random": {"baseline": {"wdth": 3}}}), "random: Unknown setting 'baseline.wdth'"),
         (replace(REQUEST, settings={"adapt": {"lr": -1}}), "adapt.lr"),
@@ -146,11 +147,29 @@ def test_what_a_job_would_refuse_is_refused_before_the_first(data: Path) -> None
     ]
     for request, words in cases:
         with pytest.raises(UsageError) as refusal:
-            jobs.check(request, [A, job("mgdd", ipc=1)], "cpu")
+            jobs.check(request, [A, job("mgdd", ipc=1)])
         assert words in refusal.value.message
         assert refusal.value.hint
     with pytest.raises(UsageError, match="--ipc 9"):
-        jobs.check(replace(REQUEST, dataset=str(data)), [Job("random", 9, None, None, 0)], "cpu")
+        jobs.check(replace(REQUEST, dataset=str(data)), [Job("random", 9, None, None, 0)])
+
+
+@pytest.mark.parametrize("name", [*jobs.DECIDED, "data.seed"])
+def test_what_the_comparison_decides_is_no_setting_of_its_jobs(name: str) -> None:
+    own = replace(REQUEST, own={"random": nested({name: 1})})
+    every = [replace(REQUEST, settings=nested({name: 1}))] if name in jobs.DECIDED else []
+    for request in (own, *every):
+        with pytest.raises(UsageError, match=r"comparison") as refusal:
+            jobs.check(request, [A])
+        assert refusal.value.hint == jobs.DECIDED.get(name, "Use --set data.NAME=VALUE.")
+
+
+def test_settings_of_reading_count_in_the_check(data: Path) -> None:
+    request = Request(str(data), settings={"data": {"max_per_class": 3}}, data={"resolution": 8})
+    source = jobs.check(request, [A])
+    assert (source["max_per_class"], source["resolution"]) == (3, 8)
+    with pytest.raises(UsageError, match="--ipc 4"):
+        jobs.check(request, [Job("random", 4, None, None, 0)])
 
 
 def test_a_budget_is_read_as_it_is_written() -> None:
@@ -186,4 +205,4 @@ def test_several_protocols_are_checked_and_passed_on(data: Path) -> None:
     assert options_of(several, job("dm"))["--protocol"] == "quick,dsa-ce"
     assert [one.protocol for one in several.by_protocol()] == ["quick", "dsa-ce"]
     with pytest.raises(UsageError, match="Unknown evaluation protocol 'dsa'"):
-        jobs.check(replace(REQUEST, dataset=str(data), protocol="quick,dsa"), [Job("random", 1, None, None, 0)], "cpu")
+        jobs.check(replace(REQUEST, dataset=str(data), protocol="quick,dsa"), [Job("random", 1, None, None, 0)])

@@ -48,13 +48,13 @@ def test_the_report_is_a_function_of_the_folder(full: Folder) -> None:
 
 def test_whoever_renders_has_the_last_word(full: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that another process finishes while this one writes is in the report all the same."""
-    write = report.write
+    write = report.write_bytes
 
     def and_meanwhile(path: Path, content: bytes) -> None:
         write(path, content)
         finish(full, job("herding"), 33.0)
 
-    monkeypatch.setattr(report, "write", and_meanwhile)
+    monkeypatch.setattr(report, "write_bytes", and_meanwhile)
     assert render(full).waiting == 0
     assert json.loads((full.path / "results.json").read_text())["waiting"] == 0
 

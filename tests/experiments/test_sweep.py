@@ -71,12 +71,21 @@ def test_the_curve_marks_the_sizes_that_were_seen() -> None:
         score(n, stage, n + 10.0 * (stage == "generated")) for n in (1, 10, 50) for stage in ("generated", "random")
     ]
     found = sweeps.Swept("some/toy", tuple(scores), (10,))
+    assert [(panel.dataset, panel.title) for panel in sweeps.panels(found)] == [("some/toy", "quick")]
     (axes,) = sheet(sweeps.panels(found), "x", "y", LIGHT).axes
     marks = {bars.get_label(): bars[0] for bars in axes.containers}
     assert marks["generator alone"].get_xydata().tolist() == [[1, 11], [10, 20], [50, 60]]
     assert marks["random real images"].get_xydata().tolist() == [[1, 1], [10, 10], [50, 50]]
     assert marks["seen in adaptation"].get_xydata().tolist() == [[10, 20]]
     assert marks["seen in adaptation"].get_linestyle() == "None"
+
+
+def test_scores_by_other_networks_are_no_rows(run: Run) -> None:
+    found = api.sweep(run, [2], protocol="quick", engine=tiny.ENGINE)
+    api.evaluate(run, ipc=2, stage="generated", protocol="quick", arch="mlp", seeds=1, engine=tiny.ENGINE)
+    assert {score.arch for score in run.noted().scores if score.stage == "generated"} > {"mlp-w128-none"}
+    assert api.sweep(run, [2], protocol="quick", engine=tiny.ENGINE) == found
+    assert len(found.scores) == 2
 
 
 def test_the_command_shows_the_table(run: Run) -> None:

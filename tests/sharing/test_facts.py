@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from ddtool.data import images
 from ddtool.evaluation.protocols import Score
 from ddtool.runs.facts import MOST_DIGITS, RunFacts
 from ddtool.sharing import cards
-from ddtool.sharing.facts import RepoFacts, read_repo
+from ddtool.sharing.facts import RepoFacts, Source, read_repo
+from ddtool.sources.options import DEFAULTS, DataOptions
 
 OLD = Path(__file__).parent / "version-0.1"
 
@@ -111,3 +113,16 @@ def test_the_facts_of_a_run_are_told_by_set() -> None:
     own = facts.of_set(1).stated()
     assert own == {"flip": True, "train_images": 30, "idc ipc1": {"n": 1}, "spent": spent}
     assert facts.of_set(10).stated() == {"flip": True, "train_images": 30, "idc ipc10": {"n": 2}}
+
+
+def test_a_source_says_all_that_was_chosen_of_how_it_was_read() -> None:
+    every = DataOptions(
+        config="a", image_column="i", label_column="l", train_split="t", test_split="u", revision="main", resolution=8,
+        test_fraction=0.2, seed=1, no_splits=True, class_level=2, multi_label="drop", skip_broken=0.1, background="white",
+        max_megapixels=1.0, max_per_class=7, strict=True,
+    )  # fmt: skip
+    assert not [name for name, value in vars(DEFAULTS).items() if getattr(every, name) == value]
+    chosen = every.chosen()
+    assert chosen.keys() <= images.Source.__annotations__.keys()
+    values = {"kind": "local", "name": "photos"} | chosen
+    assert Source.of(values).stated() == values
