@@ -20,7 +20,7 @@ def say_overview(session: Session, target: Target) -> None:
         "Folder": str(session.run.folder),
     }
     for name, words in lines.items():
-        session.report(Note(f"{name}: {words}"))
+        session.report(Note(f"{name}: {words}", target.train.num_classes if name == "Data" else None))
 
 
 def data_words(target: Target) -> str:
