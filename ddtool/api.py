@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from ddtool.config import RunConfig, from_dict, layered, preset
+from ddtool.config.presets import Pace
 from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.errors import UsageError
 from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
@@ -431,8 +432,12 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     config = replace(config, generator=generators.pinned_generator(config.generator))
     target = plan.check_start(config, report)
     source = target.train.source
-    config = speed.fitted_to_machine(config, target.train, engine, report)
-    return Run.create(folder, plan.pinned(config, source), engine, force, source)
+    paces: list[Pace] = []
+    config = speed.fitted_to_machine(config, target.train, engine, report, keep=paces.append)
+    run = Run.create(folder, plan.pinned(config, source), engine, force, source)
+    for pace in paces:
+        run.save_pace(pace)
+    return run
 
 
 def default_folder(config: RunConfig) -> Path:
