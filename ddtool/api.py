@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from ddtool.config import RunConfig, from_dict, layered, preset
+from ddtool.config import RunConfig, from_dict, layered, preset, to_dict
+from ddtool.config.presets import Pace
 from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.errors import UsageError
 from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
@@ -27,6 +28,7 @@ from ddtool.pipeline.moved import follow
 from ddtool.pipeline.session import Session
 from ddtool.reports.progress import shown
 from ddtool.reports.run_page import write_page
+from ddtool.runs import tracking
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -56,6 +58,7 @@ def adapt(
     force: bool = False,
     push_to: str | None = None,
     pool: bool = True,
+    track: str | None = None,
     report: Report | None = None,
     progress: bool | None = None,
 ) -> Run:
@@ -67,29 +70,33 @@ def adapt(
     preset_name: small, medium or large; 'auto' chooses width and steps by the speed of the machine, for a set in two minutes;
     force: replace a run at `out`;  push_to: namespace/name, where `push` takes the finished run (checked before the work
     begins; what is different on the Hub is replaced only by `push` itself, with its `force`);  pool: push the initial samples,
-    real images, too;  report: hears every event;  progress: show it on stderr (None: on a terminal or in a notebook, unless there
-    is a `report`).
+    real images, too;  track: follow the run by tensorboard, wandb or trackio as well, each an extra of ddtool;  report: hears every
+    event;  progress: show it on stderr (None: on a terminal or in a notebook, unless there is a `report`).
     Raises DDToolError (its message and hint say what to do).
     """
     if push_to:
         pushing.check_target(push_to, Options(pool=pool).by_method(method))
+    tracking.check(track)
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
     with shown(report, progress) as listener:
         config = resolve(engine, preset_name, settings or {}, chosen, report=listener)
         run = start(config, Path(out).expanduser() if out else default_folder(config), engine, force, listener)
-        work(run, engine, listener)
+        work(run, engine, listener, track)
         if push_to:
             push(run, push_to, pool=pool, report=listener)
     return run
 
 
-def work(run: Run, engine: Engine, report: Report) -> None:
-    """Bring a run to its end by its method."""
-    session = Session(run.config(), run, engine, recorded(run, report))
-    bring_to_its_end = adapt_and_make if session.method.has_generator else distil
-    bring_to_its_end(session)
+def work(run: Run, engine: Engine, report: Report, track: str | None = None) -> None:
+    """Bring a run to its end by its method, followed by the tracker `track`, or by the one that has followed it so far."""
+    config = run.config()
+    with tracking.tracked(run.folder, track, to_dict(config), report) as tracker:
+        session = Session(config, run, engine, recorded(run, tracker.listener))
+        bring_to_its_end = adapt_and_make if session.method.has_generator else distil
+        bring_to_its_end(session)
+        tracker.conclude(run.noted())
     write_page(run)
 
 
@@ -97,6 +104,7 @@ def resume(
     folder: str | Path,
     *,
     moved: str | Path | None = None,
+    track: str | None = None,
     engine: Engine | None = None,
     report: Report | None = None,
     progress: bool | None = None,
@@ -104,13 +112,15 @@ def resume(
     """Go on with an unfinished run; on the CPU the result is the same, bit for bit, as without the interruption.
 
     moved: where its local data is now, if that has moved (DataError unless it is the same data);
+    track: as in `adapt`; a run that is tracked already goes on in the same tracked run, named or not;
     report, progress: as in `adapt`.
     """
+    tracking.check(track)
     run = Run.open(Path(folder).expanduser())
     run.sweep()
     with shown(report, progress) as listener:
         follow(run, moved, f"ddtool adapt --resume {shlex.quote(str(folder))}", listener)
-        work(run, engine or Engine.choose(), listener)
+        work(run, engine or Engine.choose(), listener, track)
     return run
 
 
@@ -431,8 +441,12 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     config = replace(config, generator=generators.pinned_generator(config.generator))
     target = plan.check_start(config, report)
     source = target.train.source
-    config = speed.fitted_to_machine(config, target.train, engine, report)
-    return Run.create(folder, plan.pinned(config, source), engine, force, source)
+    paces: list[Pace] = []
+    config = speed.fitted_to_machine(config, target.train, engine, report, keep=paces.append)
+    run = Run.create(folder, plan.pinned(config, source), engine, force, source)
+    for pace in paces:
+        run.save_pace(pace)
+    return run
 
 
 def default_folder(config: RunConfig) -> Path:

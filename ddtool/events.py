@@ -52,6 +52,8 @@ class Note:
     """One line worth saying: a choice that was made for the user, or a fact they should know."""
 
     text: str
+    classes: int | None = None
+    """How many classes the target has, where the line is about that: a listener can count images by it."""
 
 
 Event = Step | Done | Note

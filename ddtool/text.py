@@ -30,6 +30,15 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{plural}"
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 3:05 min, 2:10 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
+
+
 def is_or_are(number: int) -> str:
     """The verb after a number of things."""
     return "is" if number == 1 else "are"

@@ -4,7 +4,7 @@ import pytest
 
 from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
 from ddtool.runs import words
-from ddtool.text import count, dataset_name, is_or_are
+from ddtool.text import count, dataset_name, duration, is_or_are
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,13 @@ def test_a_dataset_is_shown_without_its_place(dataset: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1:00 min"), (3599, "59:59 min"), (7800, "2:10 h")]
+)
+def test_durations_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [("peak_memory_mib", "peak memory, MiB"), ("mtt ipc10", "mtt, IPC 10"), ("epochs_kept", "epochs kept")],
 )
@@ -40,8 +47,11 @@ def test_facts_in_words(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("labels", "analytical labels"), ("refine ipc10", "refinement, IPC 10"),
-        ("quick refined ipc1 net 2/3", "quick refined, IPC 1, network 2/3"), ("anything", "anything"),
+        ("labels", "computing the analytical labels"), ("adapt", "adapting the generator"),
+        ("refine ipc10", "refining 10 images per class"), ("distil ipc1", "distilling 1 image per class"),
+        ("refine", "refining the images"), ("download a/b", "downloading a/b"), ("anything ipc2", "anything, IPC 2"),
+        ("quick refined ipc1 net 2/3", "network 2 of 3 trained on 1 refined image per class (quick)"),
+        ("dsa-ce vgg11 random ipc2 net 1/1", "network 1 of 1 trained on 2 random real images per class (dsa-ce vgg11)"),
     ],
 )  # fmt: skip
 def test_phases_in_words(name: str, text: str) -> None:
@@ -57,3 +67,14 @@ def test_phases_in_words(name: str, text: str) -> None:
 )  # fmt: skip
 def test_an_unusual_use_of_images_is_said(stage: str, pixels: str, inputs: str, text: str) -> None:
     assert words.unusual(Score(stage, "mgdd", 1, "convnet", "quick", "x", 1.0, 0.0, 1, 1.0, pixels, inputs)) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("refine ipc10", "refining the 100 images"), ("fit labels ipc1", "fitting labels to the 10 images"),
+        ("frepo-mse refined ipc10 net 1/3", "network 1 of 3 trained on the 100 refined images (frepo-mse)"),
+    ],
+)  # fmt: skip
+def test_phases_of_a_target_whose_classes_are_known(name: str, text: str) -> None:
+    assert words.phase(name, classes=10) == text

@@ -109,6 +109,7 @@ def command(
     compile_: o.Compile = False,
     threads: o.Threads = None,
     memory: o.Memory = None,
+    track: o.Track = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -122,6 +123,7 @@ def command(
     """
     from ddtool import api
     from ddtool.cli.machine import engine_for
+    from ddtool.runs import tracking
     from ddtool.runs.run import Run
 
     with Output(json_, quiet) as output:
@@ -136,6 +138,7 @@ def command(
             "evaluate": o.given(enabled=evaluate, protocol=protocol, seeds=eval_seeds),
         }
         goal = goal_of(push_to, private, pool)
+        tracking.check(track)
         machine = machine_flags(device, precision, threads, compile_, memory) + (f" {goal.flags()}" if goal else "")
         if resume is not None:
             if flags or any(stages.values()) or out or config or set_ or force or dry_run or preset != "auto":
@@ -144,7 +147,7 @@ def command(
             if goal:
                 goal.check(Run.open(resume).config().method)
             engine = engine_for(device, precision, compile_, threads, output, memory)
-            finish(output, go_on(resume, engine, machine, output, moved), goal)
+            finish(output, go_on(resume, engine, machine, output, moved, track), goal)
             return
         if moved is not None:
             raise UsageError("--data goes with --resume.", "Name the dataset of a new run without it.")
@@ -162,7 +165,7 @@ def command(
         if goal:
             goal.check(settings.method)
         run = api.start(settings, folder, engine, force, output.listener)
-        finish(output, go_on(run.folder, engine, machine, output), goal)
+        finish(output, go_on(run.folder, engine, machine, output, track=track), goal)
 
 
 def check_without_generator(generator: str | None, refine_steps: int | None) -> None:
@@ -246,12 +249,14 @@ def machine_flags(device: str, precision: str, threads: int | None, compile_: bo
     return " ".join(words + ["--compile"] * compile_)
 
 
-def go_on(folder: Path, engine: "Engine", machine: str, output: Output, moved: Path | None = None) -> "Run":
+def go_on(
+    folder: Path, engine: "Engine", machine: str, output: Output, moved: Path | None = None, track: str | None = None
+) -> "Run":
     """Bring a run to its end; an interruption says how to go on later."""
     from ddtool import api
 
     try:
-        return api.resume(folder, moved=moved, engine=engine, report=output.listener)
+        return api.resume(folder, moved=moved, track=track, engine=engine, report=output.listener)
     except KeyboardInterrupt as stop:
         command = o.shell("ddtool adapt --resume", folder, machine)
         stop.hint = f"Everything so far is kept. Go on: {command}"  # type: ignore[attr-defined]

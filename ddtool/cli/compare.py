@@ -88,6 +88,7 @@ def command(
     precision: o.Precision = "auto",
     compile_: o.Compile = False,
     threads: o.Threads = None,
+    track: o.Track = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -107,11 +108,13 @@ def command(
     from ddtool.experiments.folder import Folder
     from ddtool.experiments.grid import Request, find_methods, jobs_of
     from ddtool.experiments.jobs import check, pinned
+    from ddtool.runs import tracking
     from ddtool.runtime.distributed import Ranks
 
     ranks = Ranks.from_environment()
     with Output(json_, quiet) as output:
         chosen = find_methods(methods or ["all"])
+        tracking.check(track)
         if any(not 0 < clock < 1e9 for clock in seconds or []):
             raise UsageError("--seconds must be positive.", "For example --seconds 60.")
         jobs = jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
@@ -128,7 +131,8 @@ def command(
         with one_voice(ranks):
             source = check(request, jobs, output.listener)
             request = begun or pinned(request, source)
-            places = places_of(engine, device, threads, workers, ranks)
+            followed = ["--track", track] if track else []
+            places = [[*place, *followed] for place in places_of(engine, device, threads, workers, ranks)]
             if dry_run:
                 show_plan(output, folder, request, jobs, places)
                 return

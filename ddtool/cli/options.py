@@ -35,6 +35,14 @@ Memory = Annotated[
         min=0.5, metavar="GIB", help="Memory to work in. Default: half of what there is.", rich_help_panel="Machine"
     ),
 ]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Follow it by tensorboard, wandb or trackio as well; each is an extra: pip install 'ddtool[NAME]'.",
+        rich_help_panel="Output",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 RunName = Annotated[

@@ -52,6 +52,7 @@ def command(
     compile_: o.Compile = False,
     threads: o.Threads = None,
     memory: o.Memory = None,
+    track: o.Track = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -69,10 +70,12 @@ def command(
     from ddtool.cli.machine import engine_for
     from ddtool.pretraining import pretrain
     from ddtool.pretraining.folder import Pretraining
+    from ddtool.runs import tracking
     from ddtool.runtime.distributed import Ranks
 
     ranks = Ranks.from_environment()
     with Output(json_, quiet or not ranks.main) as output:
+        tracking.check(track)
         flags = o.given(datasets=datasets, seed=seed, data=data or None)
         meta = {"meta": o.given(iterations=iterations, meta_batch=meta_batch, inner_steps=inner_steps)}
         machine = machine_flags(device, precision, threads, compile_, memory)
@@ -85,7 +88,7 @@ def command(
         if resume is not None:
             run = Pretraining.open(resume)
             with one_voice(ranks), ranks.joined(engine):
-                finish(output, run, engine, ranks, machine)
+                finish(output, run, engine, ranks, machine, track)
             return
         settings = pretrain.resolve(
             engine,
@@ -105,7 +108,7 @@ def command(
             return
         with one_voice(ranks), ranks.joined(engine):
             run = pretrain.start(settings, folder, engine, ranks, force, output.listener)
-            finish(output, run, engine, ranks, machine)
+            finish(output, run, engine, ranks, machine, track)
 
 
 @contextmanager
@@ -123,12 +126,14 @@ def one_voice(ranks: "Ranks") -> Iterator[None]:
         raise SystemExit(exit_code(error) if isinstance(error, KeyboardInterrupt) else 1) from None
 
 
-def finish(output: Output, run: "Pretraining", engine: "Engine", ranks: "Ranks", machine: str) -> None:
+def finish(
+    output: Output, run: "Pretraining", engine: "Engine", ranks: "Ranks", machine: str, track: str | None = None
+) -> None:
     """Bring a pre-training to its end and show how it went; an interruption says how to go on later."""
     from ddtool.pretraining import pretrain
 
     try:
-        pretrain.finish(run, engine, ranks, output.listener)
+        pretrain.finish(run, engine, ranks, output.listener, track)
     except KeyboardInterrupt as stop:
         how = "Go on" if ranks.world == 1 else "Go on, by the same launcher"
         command = o.shell("ddtool pretrain --resume", run.folder, machine)

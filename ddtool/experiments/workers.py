@@ -15,10 +15,9 @@ from pathlib import Path
 from ddtool.events import Note, Report
 from ddtool.experiments.folder import Folder, Outcome
 from ddtool.experiments.grid import Job, Request
-from ddtool.reports.progress import duration
 from ddtool.runtime.distributed import PLACES
 from ddtool.runtime.signals import Asked, StoppedError, deferred_interrupt
-from ddtool.text import count
+from ddtool.text import count, duration
 
 POLL = 0.1
 """Seconds between two looks at the processes."""

@@ -6,8 +6,9 @@ from ddtool import methods
 from ddtool.config import RunConfig
 from ddtool.events import Note
 from ddtool.pipeline.session import Session
+from ddtool.runs.facts import ProbedPace
 from ddtool.sources.load import Target
-from ddtool.text import count
+from ddtool.text import count, duration
 
 
 def say_overview(session: Session, target: Target) -> None:
@@ -20,7 +21,7 @@ def say_overview(session: Session, target: Target) -> None:
         "Folder": str(session.run.folder),
     }
     for name, words in lines.items():
-        session.report(Note(f"{name}: {words}"))
+        session.report(Note(f"{name}: {words}", target.train.num_classes if name == "Data" else None))
 
 
 def data_words(target: Target) -> str:
@@ -43,18 +44,47 @@ def budget_words(config: RunConfig) -> str:
 
 
 def stages(session: Session) -> Iterator[str]:
-    """The stages with their steps, or without where seconds decide."""
+    """The stages with their steps, or without where seconds decide, and about how long they take where that was measured."""
     config, chosen = session.config, session.config.evaluate
     of_set = " for each set" if len(config.ipc) > 1 else ""
+    counted = config.seconds is None
     if session.method.has_generator:
-        steps = config.seconds is None
-        yield "labels of the initial samples"
-        yield f"adaptation ({count(config.adapt.steps, 'step')})" if steps else "adaptation"
+        labels, adaptation, refinement = estimates(config, measured_pace(session))
+        steps, refining = count(config.adapt.steps, "step"), count(config.refine.steps, "step")
+        and_sets = "" if labels is None else " and of the sets"
+        yield f"labels of the initial samples{and_sets}{in_brackets('', labels)}"
+        yield f"adaptation{in_brackets(steps * counted, adaptation)}"
         if config.refine.steps:
-            yield f"refinement ({count(config.refine.steps, 'step')}{of_set})" if steps else "refinement"
+            yield f"refinement{in_brackets((refining + of_set) * counted, refinement)}"
     else:
         settings = methods.settings_of(config.method, config.baseline)
-        counted = f" ({count(settings.steps, 'step')}{of_set})" if session.method.learns and not config.seconds else ""
-        yield f"{session.method.short_title}{counted}"
+        steps = count(settings.steps, "step") + of_set if session.method.learns and counted else ""
+        yield f"{session.method.short_title}{in_brackets(steps, None)}"
     if chosen.enabled:
         yield f"scores by {chosen.protocol} ({count(chosen.seeds, 'network')} for each)"
+
+
+def in_brackets(steps: str, seconds: float | None) -> str:
+    """What is known of a stage: its steps, and about how long it takes; empty where nothing is."""
+    known = [steps] * bool(steps) + ([] if seconds is None else [f"about {duration(seconds)}"])
+    return f" ({', '.join(known)})" if known else ""
+
+
+def measured_pace(session: Session) -> ProbedPace | None:
+    """What the probe of the run has measured; None where there was none, or where it was on another machine."""
+    known = session.run.environment()
+    return known.pace if known.device == session.engine.describe() else None
+
+
+def estimates(config: RunConfig, pace: ProbedPace | None) -> tuple[float | None, float | None, float | None]:
+    """About how many seconds labels, adaptation and refinement of a set take; None where nothing was measured.
+
+    The labels are those of the initial samples and of every set, with the trials before them: the probe tells them together.
+    """
+    if pace is None:
+        return None, None, None
+    if config.seconds is not None:
+        left = max(0.0, config.seconds - pace.before_seconds)
+        share = config.adapt_share if config.refine.steps else 1.0
+        return pace.before_seconds, share * left, (1 - share) * left
+    return pace.before_seconds, pace.step_seconds * config.adapt.steps, pace.step_seconds * config.refine.steps

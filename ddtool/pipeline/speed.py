@@ -43,10 +43,11 @@ def left_open(
 
 
 def fitted_to_machine(
-    config: RunConfig, data: ImageData, engine: Engine, report: Report, clock: Clock = time.perf_counter
-) -> RunConfig:
+    config: RunConfig, data: ImageData, engine: Engine, report: Report, clock: Clock = time.perf_counter,
+    keep: Callable[[Pace], object] = lambda pace: None,
+) -> RunConfig:  # fmt: skip
     """The configuration with what was left open (`config.measured`) chosen by a probe and said in a sentence; as it is where
-    nothing was."""
+    nothing was. `keep` is called with the pace that was measured of what is chosen."""
     if not config.measured:
         return config
     real, first = Real.of(data, engine), []  # type: Real, list[Pace]
@@ -62,6 +63,7 @@ def fitted_to_machine(
     chosen = with_steps(with_preset(config, choice.name), choice.steps)
     engine.reset_peak_memory()  # a wider preset that was tried is not the run's
     report(Note(sentence(chosen, choice, data.num_classes)))
+    keep(choice.pace)
     return chosen
 
 

@@ -15,6 +15,7 @@ from ddtool.config import (
     by_device,
     from_dict,
     layered,
+    to_dict,
 )
 from ddtool.data.images import ImageData
 from ddtool.errors import UsageError
@@ -26,6 +27,7 @@ from ddtool.pretraining.folder import Pretraining, RankSaver, check_free
 from ddtool.pretraining.tasks import LargeSet, task_source
 from ddtool.pretraining.validation import Validation
 from ddtool.runs.files import sweep
+from ddtool.runs.tracking import tracked
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.sources import load as sources
@@ -70,9 +72,20 @@ def start(
     return Pretraining.open(folder)
 
 
-def finish(run: Pretraining, engine: Engine, ranks: Ranks = ALONE, report: Report = silent) -> None:
+def finish(
+    run: Pretraining, engine: Engine, ranks: Ranks = ALONE, report: Report = silent, track: str | None = None
+) -> None:
     """Bring a pre-training to its end, from wherever it stands; on the CPU the result is the same, bit for bit, as without
-    an interruption."""
+    an interruption.
+
+    track: follow it by tensorboard, wandb or trackio as well; one that is tracked already goes on in the same tracked run.
+    """
+    with tracked(run.folder, track, to_dict(run.config()), report, ranks.main) as tracker:
+        train(run, engine, ranks, tracker.listener)
+
+
+def train(run: Pretraining, engine: Engine, ranks: Ranks, report: Report) -> None:
+    """The work of `finish`."""
     config, engine = run.config(), replace(engine, varying_sizes=True)
     check_processes(config, ranks)
     sets = load_first(config, ranks, report)

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from ddtool.events import Done, Event, Note, Report, Step, silent
-from ddtool.text import printable
+from ddtool.runs import words
+from ddtool.text import duration, printable
 
 APART = 2.0
 """Seconds between two lines of a phase at least: a phase that is soon over has one, and the line of its end."""
@@ -21,7 +22,7 @@ class Progress:
     """A listener that shows events: `with Progress(console) as progress: work(report=progress.listener)`.
 
     On a terminal each phase has a bar with its rate and the time left. Elsewhere a line is written for every tenth of
-    a phase that takes long.
+    a phase that takes long. Phases are called by the words in `runs.words`.
     """
 
     def __init__(self, console: Console) -> None:
@@ -31,11 +32,12 @@ class Progress:
         self._written: dict[str, tuple[int, float]] = {}
         self._began: dict[str, tuple[int, float]] = {}
         self._noted: set[str] = set()
+        self._classes: int | None = None
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal or self.console.is_jupyter:
             columns = (
-                TextColumn("{task.description:<28}", markup=False),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}", markup=False),
@@ -68,6 +70,7 @@ class Progress:
 
     def _note(self, event: Note) -> None:
         """Each note once, though a dataset is opened several times."""
+        self._classes = event.classes or self._classes
         if event.text not in self._noted:
             self._noted.add(event.text)
             self.say(event.text)
@@ -75,7 +78,9 @@ class Progress:
     def _advance(self, event: Step) -> None:
         assert self._bars is not None
         if event.phase not in self._tasks:
-            self._tasks[event.phase] = self._bars.add_task(event.phase, total=event.total, rate="", values="")
+            self._tasks[event.phase] = self._bars.add_task(
+                self._words(event.phase), total=event.total, rate="", values=""
+            )
         rate = self._rate(event)
         self._bars.update(
             self._tasks[event.phase],
@@ -93,7 +98,7 @@ class Progress:
             return
         self._written[event.phase] = tenth, now
         pace = f"{rate:.1f}/s  {duration((event.total - event.step) / rate)} left" if rate else ""
-        self.say(f"{event.phase}  {event.step}/{event.total}  {pace}  {_in_words(event.values)}".rstrip())
+        self.say(f"{self._words(event.phase)}  {event.step}/{event.total}  {pace}  {_in_words(event.values)}".rstrip())
 
     def _rate(self, event: Step) -> float:
         """Steps a second since the phase was first heard of; 0 while that cannot be told."""
@@ -105,16 +110,12 @@ class Progress:
         self._began.pop(event.phase, None)
         if self._bars and event.phase in self._tasks:
             self._bars.remove_task(self._tasks.pop(event.phase))
-        self.say(f"{event.phase}: {event.seconds:.1f} s")
+        self.say(f"{self._words(event.phase)}: {event.seconds:.1f} s")
 
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 3:05 min, 2:10 h."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
+    def _words(self, phase: str) -> str:
+        """A phase as the beginning of a line."""
+        text = words.phase(phase, self._classes)
+        return text[:1].upper() + text[1:]
 
 
 @contextlib.contextmanager

@@ -100,6 +100,13 @@ class Spent(Record):
     overhead_seconds: float = Field(validation_alias=AliasChoices("overhead_seconds", "outside_seconds"))
 
 
+class ProbedPace(Record):
+    """What a probe has measured: seconds of a step, and of all labels and trials together."""
+
+    step_seconds: float
+    before_seconds: float
+
+
 class Environment(Record):
     """The machine that made a set."""
 
@@ -112,6 +119,8 @@ class Environment(Record):
     threads: int | None = None
     started: Perhaps[str] = Field(None, exclude=True)
     """Date and time; it is not written into what is shared."""
+    pace: Perhaps[ProbedPace] = Field(None, exclude=True)
+    """Of the run alone, too; None where nothing was measured."""
 
 
 class Noted(Record):

@@ -23,6 +23,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from ddtool.config import RunConfig, Values, from_dict, to_dict
+from ddtool.config.presets import Pace
 from ddtool.data.images import ImageData, Source, SyntheticSet
 from ddtool.data.whitening import Whitening
 from ddtool.errors import RunError, UsageError
@@ -106,6 +107,11 @@ class Run:
         else:
             known = self.load_label_head().source.get("content_hash") if self.has(files.LABELS) else None
         return known if isinstance(known, str) else None
+
+    def save_pace(self, pace: Pace) -> None:
+        """What a probe has measured on the machine of the run, for the estimates in its overview."""
+        known = {"step_seconds": round(pace.step, 5), "before_seconds": round(pace.before, 2)}
+        self.write_json(files.ENVIRONMENT, self.read_json(files.ENVIRONMENT) | {"pace": known})
 
     def move_data(self, place: str) -> None:
         """Have the run find its data, the same data, at another place."""

@@ -1,7 +1,10 @@
-"""What people read in place of the names in results.json: of facts, and of the phases whose seconds are kept."""
+"""What people read in place of names in files: of the facts in results.json, and of phases, wherever they are shown."""
+
+import re
 
 from ddtool.evaluation.protocols import EXACT, NOT_WHITENED, Score
 from ddtool.events import Phase
+from ddtool.text import count
 
 FACTS = {
     "train_images": "training images",
@@ -14,17 +17,28 @@ FACTS = {
 }
 """Facts of a run; others are called in words already."""
 PHASES = {
-    "whitening": "trial of whitening",
-    "labels": "analytical labels",
-    "pool labels": "labels of the initial samples",
-    "adapt": "adaptation",
-    "generate": "generation",
-    "fit labels": "fitting labels",
-    "refine": "refinement",
-    "distil": "distillation",
+    "read files": "reading the files",
+    "unpack": "unpacking the archive",
+    "decode train": "decoding the training images",
+    "decode test": "decoding the test images",
+    "whitening": "trying out whitening",
+    "labels": "computing the analytical labels",
+    "pool labels": "fitting labels to the initial samples",
+    "adapt": "adapting the generator",
+    "generate": "generating {images}",
+    "fit labels": "fitting labels to {images}",
+    "refine": "refining {images}",
+    "distil": "distilling {images}",
+    "experts": "training the experts",
+    "pretrain": "pre-training the generator",
+    "validate": "validating on held-out classes",
     "adapt command, until the sets were written": "all until the sets were written",
 }
-"""Kinds of phases; others, of scores, keep their names."""
+"""Kinds of phases; {images} are those of the set that a phase is of. Phases of scores have words of their own."""
+TRANSFERS = {"download": "downloading", "upload": "uploading"}
+"""Kinds of phases that end with the name of a repo."""
+SCORED = {"random": "random real", "initial": "initial"}
+"""What the images of a set that is scored are called, where that is not the name of its stage."""
 STAGES = {
     "initial": "random real images (initial samples)",
     "random": "random real images",
@@ -47,8 +61,25 @@ def unusual(score: Score) -> str:
     return ", not rounded" * exact + ", not whitened" * (score.inputs == NOT_WHITENED)
 
 
-def phase(name: str) -> str:
-    """The name of a phase in words."""
+def phase(name: str, classes: int | None = None) -> str:
+    """A phase in words, such as 'refining the 100 images'; where `classes` is not known 'refining 10 images per class'."""
     of = Phase.parse(name)
-    words = [PHASES.get(of.kind, of.kind), *([f"IPC {of.ipc}"] if of.ipc else []), *([of.part] if of.part else [])]
-    return ", ".join(words).replace("net ", "network ")
+    if trained := re.fullmatch(r"net (\d+)/(\d+)", of.part):
+        protocol, _, stage = of.kind.rpartition(" ")
+        on = images(of.ipc, classes, SCORED.get(stage, stage))
+        return f"network {trained[1]} of {trained[2]} trained on {on} ({protocol})"
+    first, _, rest = of.kind.partition(" ")
+    words = PHASES.get(of.kind) or (f"{TRANSFERS[first]} {rest}" if first in TRANSFERS else of.kind)
+    if "{images}" in words:
+        words = words.replace("{images}", images(of.ipc, classes))
+    elif of.ipc is not None:
+        words = f"{words}, IPC {of.ipc}"
+    return f"{words}, {of.part}" if of.part else words
+
+
+def images(ipc: int | None, classes: int | None, kind: str = "") -> str:
+    """The images of a set: 'the 100 refined images', '10 refined images per class', or 'the images' where no IPC is named."""
+    thing = f"{kind} image".lstrip()
+    if ipc is None:
+        return f"the {thing}s"
+    return f"{count(ipc, thing)} per class" if classes is None else f"the {count(ipc * classes, thing)}"

@@ -1,6 +1,7 @@
 """What a run says before its first stage, and runs that are not scored."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,17 +12,22 @@ import tiny
 from conftest import toy_images
 
 from ddtool.config import AdaptConfig, RunConfig
+from ddtool.config.presets import Pace
 from ddtool.events import Event, Note, Step
 from ddtool.pipeline.overview import say_overview
 from ddtool.pipeline.session import Session
+from ddtool.runs.facts import ProbedPace
 from ddtool.runs.run import Run
 
 
-def said(config: RunConfig, tmp_path: Path, classes: int = 4) -> dict[str, str]:
+def said(config: RunConfig, tmp_path: Path, classes: int = 4, pace: Pace | None = None) -> dict[str, str]:
     """The lines of a run on a toy dataset, by their first word."""
+    run = Run.create(tmp_path / "run", config, tiny.ENGINE, force=True)
+    if pace:
+        run.save_pace(pace)
     heard: list[Event] = []
     target: Any = SimpleNamespace(name="toy", train=toy_images(5, 0, classes=classes), test_size=1)
-    say_overview(Session(config, Run(tmp_path / "run"), tiny.ENGINE, heard.append), target)
+    say_overview(Session(config, run, tiny.ENGINE, heard.append), target)
     lines = [event.text for event in heard if isinstance(event, Note)]
     return dict(line.split(": ", 1) for line in lines)
 
@@ -50,6 +56,36 @@ def test_a_budget_in_seconds_is_said_in_place_of_steps(tmp_path: Path) -> None:
     config = replace(config, evaluate=replace(config.evaluate, enabled=False))
     stages = said(config, tmp_path)["Stages"]
     assert stages == "in 60 s, scores not counted: labels of the initial samples, adaptation, refinement"
+
+
+def test_the_stages_say_about_how_long_they_take_where_that_was_measured(tmp_path: Path) -> None:
+    config = RunConfig(dataset="toy", ipc=(1, 5), adapt=AdaptConfig(steps=300))
+    assert said(config, tmp_path, pace=Pace(0.1, 12.3))["Stages"].startswith(
+        "labels of the initial samples and of the sets (about 12 s), adaptation (300 steps, about 30 s), "
+        "refinement (1,000 steps for each set, about 1:40 min), scores"
+    )
+    timed = replace(config, ipc=(5,), seconds=60.0, adapt_share=0.25)
+    assert said(timed, tmp_path, pace=Pace(0.1, 20.0))["Stages"].startswith(
+        "in 60 s, scores not counted: labels of the initial samples and of the sets (about 20 s), adaptation (about 10 s), "
+        "refinement (about 30 s), scores"
+    )
+
+
+def test_what_was_measured_on_another_machine_is_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddtool.runs.run.environment", lambda engine: {"device": "cpu (another)"})
+    assert "about" not in said(RunConfig(dataset="toy"), tmp_path, pace=Pace(0.1, 12.3))["Stages"]
+
+
+def test_a_probed_run_says_so_at_its_start_and_shares_no_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.shorten_protocols(monkeypatch)
+    monkeypatch.setattr("ddtool.pipeline.speed.step_seconds", lambda *unused: 10.0)
+    heard: list[Event] = []
+    settings = {name: value for name, value in tiny.SETTINGS.items() if name not in ("adapt", "refine")}
+    run = tiny.adapt(tiny.image_folder(tmp_path / "clothes"), tmp_path / "run", heard.append, settings=settings)
+    (stages,) = [event.text for event in heard if isinstance(event, Note) and event.text.startswith("Stages: ")]
+    assert re.search(r"adaptation \(\d steps?, about \d+ s\), refinement \(\d steps?, about ", stages)
+    assert run.environment().pace == ProbedPace(step_seconds=10.0, before_seconds=run.environment().pace.before_seconds)
+    assert "pace" not in run.environment().stated()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """What a person sees while work goes on."""
 
 import io
+import re
 import sys
 
 import pytest
+from rich.console import Console
 
 from ddtool.events import Done, Note, Report, Step
-from ddtool.reports.progress import duration, shown
+from ddtool.reports.progress import Progress, shown
+
+SCORING = "Network 1 of 3 trained on 10 refined images per class (frepo-mse)"
 
 
 class Screen(io.StringIO):
@@ -39,7 +43,7 @@ def test_a_call_shows_progress_where_a_person_sees_it(
     monkeypatch: pytest.MonkeyPatch, terminal: bool, progress: bool | None, spoken: bool
 ) -> None:
     text = said(monkeypatch, terminal, None, progress)
-    assert ("A note." in text and "refine: 2.0 s" in text) == spoken
+    assert ("A note." in text and "Refining the images: 2.0 s" in text) == spoken
     assert bool(text) == spoken
 
 
@@ -58,9 +62,9 @@ def test_lines_say_how_much_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
             now[0] = step / 2
             listener(Step("adapt", step, 200, {}))
     lines = screen.getvalue().splitlines()
-    assert lines[0] == "adapt  0/200"
-    assert lines[1] == "adapt  20/200  2.0/s  1:30 min left"
-    assert lines[-1] == "adapt  200/200  2.0/s  0 s left"
+    assert lines[0] == "Adapting the generator  0/200"
+    assert lines[1] == "Adapting the generator  20/200  2.0/s  1:30 min left"
+    assert lines[-1] == "Adapting the generator  200/200  2.0/s  0 s left"
     assert len(lines) == 11
 
 
@@ -71,13 +75,34 @@ def test_a_phase_that_is_soon_over_has_one_line(monkeypatch: pytest.MonkeyPatch)
     with shown(None, True) as listener:
         for step in range(0, 201, 10):
             now[0] = step / 200
-            listener(Step("decode", step, 200, {}))
-        listener(Done("decode", 1.0))
-    assert screen.getvalue().splitlines() == ["decode  0/200", "decode: 1.0 s"]
+            listener(Step("labels", step, 200, {}))
+        listener(Done("labels", 1.0))
+    words = "Computing the analytical labels"
+    assert screen.getvalue().splitlines() == [f"{words}  0/200", f"{words}: 1.0 s"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1:00 min"), (3599, "59:59 min"), (7800, "2:10 h")]
-)
-def test_durations_as_people_say_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_images_are_counted_once_the_classes_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(terminal=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with shown(None, True) as listener:
+        listener(Done("refine ipc10", 1.0))
+        listener(Note("Data: toy", classes=10))
+        listener(Done("refine ipc10", 1.0))
+        listener(Done("quick refined ipc10 net 1/3", 1.0))
+    assert screen.getvalue().splitlines() == [
+        "Refining 10 images per class: 1.0 s", "Data: toy", "Refining the 100 images: 1.0 s",
+        "Network 1 of 3 trained on the 100 refined images (quick): 1.0 s",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("width", "words"), [(80, "Network 1 of 3 trained on"), (200, SCORING)])
+def test_a_bar_has_its_words_at_any_width(width: int, words: str) -> None:
+    screen = Screen(terminal=True)
+    console = Console(file=screen, force_terminal=True, width=width, height=20, legacy_windows=False)
+    with Progress(console) as bars:
+        bars.listener(Step("frepo-mse refined ipc10 net 1/3", 1, 4, {"loss": 0.5}))
+        assert bars._bars is not None
+        bars._bars.refresh()
+    lines = [line for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines() if line.strip()]
+    assert lines[-1].lstrip("\r").startswith(words)
+    assert max(map(len, lines)) <= width
