@@ -306,6 +306,7 @@ def push(
     pool: bool = True,
     only: str | None = None,
     dataset_repo: str | None = None,
+    space: bool = False,
     force: bool = False,
     overwrite_card: bool = False,
     commit_message: str | None = None,
@@ -325,8 +326,9 @@ def push(
 
     private: make new repos private;  create_pr: propose the commit as a pull request;  revision: a branch to push to;
     pool: push the initial samples, real images, too;  only: 'generator' or 'dataset', that repo alone;
-    dataset_repo: where the sets go;  force: replace another generator, other sets, or files that are not of ddtool;
-    overwrite_card: write ddtool's part of a README.md anew though a person has changed it (words beside it always stay);
+    dataset_repo: where the sets go;  space: make a Space `repo`, too, a page that shows the sets and trains a network on them;
+    force: replace another generator, other sets, or files that are not of ddtool;  overwrite_card: write ddtool's part of a
+    README.md (and the files of a Space) anew though a person has changed it (words beside it always stay);
     commit_message: the title of the commits;  tag: a name for these commits, new in each repo;  collection: the slug of a
     collection on the Hub, to which the repos are added;  token, cache_dir, force_download: as `load_set` has them;
     report, progress: as in `adapt`.
@@ -338,6 +340,7 @@ def push(
         pool=pool,
         only=only,
         dataset_repo=dataset_repo,
+        space=space,
         force=force,
         overwrite_card=overwrite_card,
         commit_message=commit_message,

@@ -1,5 +1,6 @@
 """Headless Chromium, spoken to over its debugging pipe: pages are opened, pointed at and clicked; no tests here."""
 
+import base64
 import contextlib
 import json
 import os
@@ -67,11 +68,11 @@ class Browser:
         if event in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
             self.errors.append(json.dumps(values))
 
-    def open(self, page: Path, width: int = 1180, height: int = 900) -> None:
-        """Open a file and wait until all of it is there."""
+    def open(self, page: Path | str, width: int = 1180, height: int = 900) -> None:
+        """Open a file, or an address, and wait until all of it is there."""
         self.errors, self.loaded = [], False
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.ask("Page.navigate", url=page.resolve().as_uri())
+        self.ask("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self.loaded:
             self.hear()
 
@@ -80,6 +81,17 @@ class Browser:
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, expression: str) -> None:
+        """Return when a JavaScript expression has become true."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.value(expression):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            time.sleep(0.1)
+
+    def screenshot(self, file: Path) -> None:
+        """Write what is seen now as a PNG."""
+        file.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
 
     def point_at(self, selector: str) -> tuple[float, float]:
         """Bring an element into view and move the mouse to its middle."""

@@ -38,6 +38,7 @@ LFS_TYPES = (
     "safetensors tar tflite tgz wasm xz zip zst"
 )
 LFS_MEDIA = "bmp flac gif jpeg jpg mp3 mp4 ogg png tiff wav webm webp"  # in datasets
+WEB = {"model": "", "dataset": "datasets/", "space": "spaces/"}  # kind -> where its pages are
 PAGE_SIZE = 1000  # entries of a tree on a page
 PART_SIZE = 16 * 2**20  # bytes; a larger object is uploaded in parts of this size
 DATE = "2025-01-01T00:00:00.000Z"  # of everything: the server has no clock
@@ -185,7 +186,8 @@ class Commit:
 
 
 class Repo:
-    """Commits, refs and LFS objects. A new one has a first commit, as on the Hub, with `.gitattributes`."""
+    """Commits, refs and LFS objects. A new one has a first commit, as on the Hub, with `.gitattributes`, and a Space's
+    with a README.md."""
 
     def __init__(self, kind: str, repo_id: str, private: bool = False, gated: bool = False) -> None:
         self.kind, self.id, self.private, self.gated = kind, repo_id, private, gated
@@ -196,7 +198,9 @@ class Repo:
         self.announced: dict[str, int] = {}  # sha256 -> size: objects that may be uploaded
         self.parts: dict[tuple[str, int], bytes] = {}  # (sha256, number from 1): of uploads in parts
         rules = "".join(f"*.{name} filter=lfs diff=lfs merge=lfs -text\n" for name in lfs_types(kind))
-        self.commit("main", None, "initial commit", {".gitattributes": Blob(rules.encode(), lfs=False)})
+        files = {".gitattributes": rules} | ({"README.md": "---\nsdk: gradio\n---\n"} if kind == "space" else {})
+        blobs = {name: Blob(text.encode(), lfs=False) for name, text in files.items()}
+        self.commit("main", None, "initial commit", blobs)
 
     @property
     def namespace(self) -> str:
@@ -204,7 +208,7 @@ class Repo:
 
     @property
     def web_path(self) -> str:
-        return f"datasets/{self.id}" if self.kind == "dataset" else self.id
+        return WEB[self.kind] + self.id
 
     def commit(self, ref: str, parent: str | None, title: str, blobs: dict[str, Blob]) -> Commit:
         """Adds a commit with exactly these files and points `ref` at it."""
@@ -295,7 +299,7 @@ class Call:
 
     def repo(self) -> Repo:
         """The repo that the path names; one that this account may not see is as one that is not there."""
-        kind = self.parts.get("kind") or ("dataset" if self.parts["datasets"] else "model")
+        kind = self.parts.get("kind") or next(kind for kind, below in WEB.items() if below == self.parts["below"])
         repo = self.hub.repos.get((kind, self.parts["repo"]))
         if repo is not None and (not repo.private or (self.account and self.account.is_in(repo.namespace))):
             return repo
@@ -320,9 +324,9 @@ class Call:
 Endpoint = Callable[[Call], Answer]
 ROUTES: list[tuple[str, re.Pattern[str], Endpoint]] = []
 PIECES = {
-    "{api}": "/api/(?P<kind>model|dataset)s/(?P<repo>[^/]+/[^/]+)",
-    "{web}": "/(?P<datasets>datasets/)?(?P<repo>[^/]+/[^/]+?)",
-    "{storage}": "/storage/(?P<kind>model|dataset)s/(?P<repo>[^/]+/[^/]+)",
+    "{api}": "/api/(?P<kind>model|dataset|space)s/(?P<repo>[^/]+/[^/]+)",
+    "{web}": "/(?P<below>datasets/|spaces/|)(?P<repo>[^/]+/[^/]+?)",
+    "{storage}": "/storage/(?P<kind>model|dataset|space)s/(?P<repo>[^/]+/[^/]+)",
     "{rev}": "(?P<rev>[^/]+)",  # quoted: refs%2Fpr%2F1
     "{path}": "(?P<path>.+)",
     "{sha256}": "(?P<sha256>[0-9a-f]{64})",
@@ -355,7 +359,8 @@ def create_repo(call: Call) -> Answer:
     asked, me = call.json(), call.signed_in()
     kind, namespace = asked.get("type") or "model", asked.get("organization") or me.user
     repo_id = f"{namespace}/{asked['name']}"
-    if kind not in ("model", "dataset") or not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", repo_id):
+    known = kind in WEB and (kind == "space") == ("sdk" in asked)
+    if not known or not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", repo_id):
         raise Refused(400, f"Invalid repo: {kind} {repo_id}")
     if not me.may_write(namespace):
         raise Refused(403, f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"')

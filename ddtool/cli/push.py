@@ -31,6 +31,9 @@ def command(
     dataset_repo: Annotated[
         str | None, typer.Option(metavar="NAMESPACE/NAME", help="The dataset repo. Default NAMESPACE/NAME-ddtool.")
     ] = None,
+    space: Annotated[
+        bool, typer.Option("--space", help="Make a Space, too: a page that shows the sets and trains a network.")
+    ] = False,
     pool: o.Pool = True,
     private: o.Private = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the commit as a pull request.")] = False,
@@ -38,7 +41,10 @@ def command(
     force: o.Force = False,
     overwrite_card: Annotated[
         bool,
-        typer.Option("--overwrite-card", help="Write ddtool's part of README.md anew, though it was changed by hand."),
+        typer.Option(
+            "--overwrite-card",
+            help="Write ddtool's part of README.md, and a Space's files, anew though it was changed by hand.",
+        ),
     ] = False,
     commit_message: Annotated[str | None, typer.Option(help="Title of the commits. Default: what was pushed.")] = None,
     tag: Annotated[str | None, typer.Option(help="Tag the commits, as v1.0 say.")] = None,
@@ -70,7 +76,7 @@ def command(
         def asked(call: Callable[..., T]) -> T:
             return call(
                 run, target, generator=generator, private=private, create_pr=create_pr, revision=revision, pool=pool,
-                only=only, dataset_repo=dataset_repo, force=force, overwrite_card=overwrite_card,
+                only=only, dataset_repo=dataset_repo, space=space, force=force, overwrite_card=overwrite_card,
                 commit_message=commit_message, tag=tag, collection=collection, report=output.listener,
             )  # fmt: skip
 
@@ -90,7 +96,7 @@ def show(output: Output, pushed: list["Pushed"], revision: str | None) -> None:
     for made in pushed:
         table.add_row(*map(escape, (made.repo, made.kind, made.sha[:10], str(len(made.changed) or "none"))))
     output.result(rows, "\n".join(made.pull_request or made.url for made in pushed), [table])
-    last = pushed[-1]
+    last = next(made for made in reversed(pushed) if made.kind != "space")
     name = f"{last.repo}@{revision}" if revision else last.repo
     output.next_step(o.shell("ddtool info" if last.pull_request else "ddtool pull", name))
 
@@ -109,5 +115,7 @@ def show_plan(output: Output, repos: list["PlannedRepo"]) -> None:
         tables.append(table)
     output.result(data, "\n".join(planned.repo for planned in repos), tables)
     if not output.json and not output.quiet:
-        output.text("\n\n".join(f"# README.md of {part['repo']}\n\n{part['card']}" for part in data.values()))
+        output.text(
+            "\n\n".join(f"# README.md of {part['repo']}\n\n{part['card']}" for part in data.values() if part["card"])
+        )
     output.next_step("the same command without --dry-run")

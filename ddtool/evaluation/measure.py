@@ -126,6 +126,25 @@ def train_network(
 ) -> nn.Module:
     """One fresh network trained on the set (already on the device) by the protocol; raises DivergedError on a NaN loss."""
     p = protocol_of(protocol, synthetic.learned_lr)
+    steps = p.steps(len(synthetic))
+    taught = training(synthetic, p, steps, engine, seed, arch)
+    (net, _), started = next(taught), time.perf_counter()
+    for step, (_, loss) in enumerate(taught, 1):
+        if step % max(1, steps // 20) == 0:
+            report(Step(phase, step, steps, {"loss": checked(loss, phase)}))
+    report(Done(phase, time.perf_counter() - started))
+    return net
+
+
+def training(
+    synthetic: SyntheticSet,
+    p: Protocol,
+    steps: int,
+    engine: Engine,
+    seed: tuple[int, int],
+    arch: str = registry.DEFAULT,
+) -> Iterator[tuple[nn.Module, Tensor]]:
+    """A fresh network and the loss of its last step: before the first step (a loss of zero), and after each of `steps`."""
     rng, host_rng = engine.rng(seed[0], "evaluate", seed[1]), seeded_generator("cpu", seed[0], "augment", seed[1])
     kind = kind_of(arch, p)
     with frozen_random_state():
@@ -135,11 +154,11 @@ def train_network(
     Y = synthetic.labels if p.loss == "mse" else synthetic.probabilities()
     loss_of = F.mse_loss if p.loss == "mse" else F.cross_entropy
     augment, forward = augmentation(p.family, synthetic.flip, host_rng, rng), engine.wrap(net)
-    steps, batch = p.steps(len(X)), min(len(X), p.batch)
+    batch = min(len(X), p.batch)
     most = batch if kind.norm == "batch" else engine.at_once(widest_of(synthetic.shape), batch)
-    optimiser = make_optimiser(p, net)
     batches = epoch_batches(len(X), batch, rng)
-    started, loss = time.perf_counter(), torch.zeros(())
+    optimiser = make_optimiser(p, net)
+    yield net, torch.zeros(())
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = p.lr * p.schedule(step / steps, steps)
@@ -147,10 +166,7 @@ def train_network(
         optimiser.zero_grad(set_to_none=True)
         loss = backward(forward, loss_of, augment(X[rows]), Y[rows], most)
         optimiser.step()
-        if (step + 1) % max(1, steps // 20) == 0:
-            report(Step(phase, step + 1, steps, {"loss": checked(loss, phase)}))
-    report(Done(phase, time.perf_counter() - started))
-    return net
+        yield net, loss
 
 
 def backward(

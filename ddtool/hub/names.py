@@ -9,6 +9,7 @@ from ddtool.text import without_login
 
 MODEL: Final = "model"
 DATASET: Final = "dataset"
+SPACE: Final = "space"
 
 LONGEST = 96
 """The most characters of a repo's name, without its namespace."""
@@ -146,4 +147,5 @@ def web(kind: str, repo: str) -> str:
     """Where people see a repo."""
     from huggingface_hub import constants
 
-    return f"{without_login(constants.ENDPOINT)}/{'datasets/' if kind == DATASET else ''}{repo}"
+    below = {DATASET: "datasets/", SPACE: "spaces/"}.get(kind, "")
+    return f"{without_login(constants.ENDPOINT)}/{below}{repo}"

@@ -1,11 +1,11 @@
 """What stands beside the commits of a push: a tag in each repo, and a place in a collection."""
 
-from typing import Literal
+from typing import Literal, cast
 
 from ddtool.errors import HubError
 from ddtool.hub.client import api, patiently
 from ddtool.hub.errors import explained, status_of
-from ddtool.hub.names import DATASET, MODEL, Pinned, Ref, web
+from ddtool.hub.names import MODEL, Pinned, Ref, web
 from ddtool.hub.upload import Files, Pushed, changes
 
 
@@ -46,5 +46,5 @@ def check_collection(slug: str) -> None:
 def add_to_collection(pushed: Pushed, slug: str) -> None:
     """Add a repo to a collection; nothing happens when it is in it already."""
     with explained(pushed.kind, Ref(pushed.repo), writing=True):
-        kind: Literal["dataset", "model"] = "dataset" if pushed.kind == DATASET else "model"
+        kind = cast(Literal["dataset", "model", "space"], pushed.kind)
         patiently(lambda: api().add_collection_item(slug, pushed.repo, kind, exists_ok=True))

@@ -23,7 +23,7 @@ from ddtool.hub.errors import (
     why_offline,
 )
 from ddtool.hub.memory import offline
-from ddtool.hub.names import MODEL, Pinned, Ref, web
+from ddtool.hub.names import MODEL, SPACE, Pinned, Ref, web
 from ddtool.text import count
 
 if TYPE_CHECKING:
@@ -137,7 +137,10 @@ def commit(
 def _create(kind: str, repo: str, private: bool, report: Report) -> Pinned:
     """A new repo; the Hub gives it a first commit."""
     with explained(kind, Ref(repo), writing=True):
-        patiently(lambda: api().create_repo(repo, repo_type=kind, private=private or None, exist_ok=True))
+        sdk = "gradio" if kind == SPACE else None
+        patiently(
+            lambda: api().create_repo(repo, repo_type=kind, private=private or None, exist_ok=True, space_sdk=sdk)
+        )
     report(Note(f"Made the {'private ' if private else ''}{kind} repo {repo}."))
     return resolve(kind, Ref(repo))
 

@@ -21,13 +21,16 @@ from ddtool.text import one_line, without_secrets
 from ddtool.version import ADDRESS
 
 if TYPE_CHECKING:
-    from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
+    from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData, SpaceCardData
 
     from ddtool.evaluation.protocols import Score
 
 PACKAGE = Path(__file__).parents[1]
 TEMPLATES = (PACKAGE / "hub_cards", PACKAGE.parent / "hub_cards")
 """In an installed package; in a checkout."""
+
+GRADIO = "6.31.0"
+"""The version that a Space's page was tried with."""
 
 SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M"}
 """Upper bound → the Hub's name for a dataset's size."""
@@ -53,6 +56,16 @@ def card(facts: RepoFacts) -> str:
     if facts.kind == SETS:
         return _render("dataset.md.j2", dataset_metadata(facts), facts)
     return _render("model.md.j2", model_metadata(facts), facts)
+
+
+def space_card(facts: RepoFacts) -> str:
+    """The README.md of a Space beside the repos that `facts` names. It has no marks: whoever changes it has all of it."""
+    return _render("space.md.j2", space_metadata(facts), facts, marked=False)
+
+
+def template(name: str) -> str:
+    """A file of `hub_cards/` that is pushed as it is."""
+    return next(file for folder in TEMPLATES if (file := folder / name).is_file()).read_text(encoding="utf-8")
 
 
 # ----------------------------------------------------------------------------------------------------------- metadata
@@ -93,6 +106,24 @@ def dataset_metadata(facts: RepoFacts) -> "DatasetCardData":
         size_categories=[next((name for bound, name in SIZES.items() if images < bound), "1M<n<10M")],
         source_datasets=[hub_id(facts) or "extended"],
         configs=[_configuration(n, default=n == facts.ipcs[-1]) for n in facts.ipcs],
+    )
+
+
+def space_metadata(facts: RepoFacts) -> "SpaceCardData":
+    """The Hub's metadata of a Space: how it is run, and the repos that it shows."""
+    from huggingface_hub import SpaceCardData
+
+    what = "distilled" if facts.method.learns else facts.method.title or facts.made_by
+    return SpaceCardData(
+        title=f"{source_name(facts)}, {what}",
+        sdk="gradio",
+        sdk_version=GRADIO,
+        python_version="3.12",
+        app_file="app.py",
+        license="mit",  # of the page: it holds no image
+        models=[facts.model_repo] if facts.model_repo else None,
+        datasets=[facts.dataset_repo] if facts.dataset_repo else None,
+        tags=["ddtool", "dataset-distillation", "dataset-condensation"],
     )
 
 
@@ -250,12 +281,13 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _render(template: str, metadata: "CardData", facts: RepoFacts) -> str:
-    """A template filled in; the same facts give the same text."""
+def _render(template: str, metadata: "CardData", facts: RepoFacts, *, marked: bool = True) -> str:
+    """A template filled in; the same facts give the same text. marked: between the marks of ddtool's part."""
     front = front_matter(metadata)
     body = _environment().get_template(template).render(_safe(view(facts) | {"address": Code(ADDRESS)}))
     part = re.sub(r"\n{3,}", "\n\n", body).strip()
-    return f"---\n{front}---\n\n{BEGIN}\n\n{part}\n\n{END}\n"
+    whole = f"{BEGIN}\n\n{part}\n\n{END}" if marked else part
+    return f"---\n{front}---\n\n{whole}\n"
 
 
 def front_matter(metadata: "CardData") -> str:

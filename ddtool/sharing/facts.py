@@ -170,7 +170,8 @@ def _repo(name: object, field: ValidationInfo) -> object:
     return name
 
 
-def _format(number: object) -> object:
+def format_of(number: object) -> object:
+    """The format of a ddtool.json; ValueError for another than ours."""
     if number != FORMAT:
         raise ValueError(f"it is not of format {FORMAT}")
     return number
@@ -212,7 +213,7 @@ class LicenceFacts(Record):
 class RepoFacts(Record):
     """What a repo states in its ddtool.json; its card is made of this alone."""
 
-    format: Annotated[int, BeforeValidator(_format)]
+    format: Annotated[int, BeforeValidator(format_of)]
     kind: Kind
     ddtool: str = ""
     """The version that wrote it."""

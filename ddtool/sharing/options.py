@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddtool.errors import HubError, UsageError
-from ddtool.hub.names import DATASET, MODEL, Pinned, branch_name, is_branch, is_repo, repo_name, web
+from ddtool.hub.names import DATASET, MODEL, SPACE, Pinned, branch_name, is_branch, is_repo, repo_name, web
 from ddtool.hub.upload import find
 from ddtool.methods import has_generator
 from ddtool.runs.run import Run
@@ -32,8 +32,11 @@ class Options:
     """Default: the model repo's name and -ddtool."""
     force: bool = False
     """Replace another generator, another set of the same IPC, sets of another source, and files that are not of ddtool."""
+    space: bool = False
+    """Make a Space beside the repos, a page that shows the sets, makes others and trains a network on them."""
     overwrite_card: bool = False
-    """Write anew what ddtool writes in a README.md, though a person has changed it; their words beside it stay."""
+    """Write anew what ddtool writes in a README.md, though a person has changed it; their words beside it stay. The files of a
+    Space, too."""
     commit_message: str | None = None
     """The title of the commits; None: what was pushed."""
     tag: str | None = None
@@ -46,6 +49,8 @@ class Options:
             raise UsageError("--commit-message is empty.", "Leave it out for the usual one.")
         if self.only not in (None, "generator", "dataset"):
             raise UsageError(f"--only takes generator or dataset, got '{self.only}'.", "Leave it out to push both.")
+        if self.space and self.only == ONLY[MODEL]:
+            raise UsageError("A Space shows the sets: --only generator leaves them out.", "Leave --only out.")
         if self.revision and self.create_pr:
             raise UsageError("--revision and --create-pr exclude each other.", "A pull request is made on main.")
         if self.revision is not None:
@@ -75,7 +80,8 @@ def repos(repo: str, options: Options, generator: str | None = None) -> dict[str
     if generator is not None:
         return {MODEL: repo_name(repo)}
     names = {DATASET: repo_name(options.dataset_repo or f"{repo_name(repo)}-ddtool"), MODEL: repo_name(repo)}
-    return {kind: name for kind, name in names.items() if options.only in (None, ONLY[kind])}
+    asked = {kind: name for kind, name in names.items() if options.only in (None, ONLY[kind])}
+    return asked | ({SPACE: repo_name(repo)} if options.space else {})
 
 
 def base_of(kind: str, repo: str, options: Options) -> Pinned | None:
@@ -95,7 +101,8 @@ def again(run: str | Path | Run | None, generator: str | None, repo: str, option
         "--generator": generator, "--private": options.private, "--create-pr": options.create_pr,
         "--no-pool": not options.pool, "--force": options.force, "--commit-message": options.commit_message,
         "--overwrite-card": options.overwrite_card, "--revision": options.revision, "--only": options.only,
-        "--dataset-repo": options.dataset_repo, "--tag": options.tag, "--collection": options.collection,
+        "--dataset-repo": options.dataset_repo, "--space": options.space, "--tag": options.tag,
+        "--collection": options.collection,
     }  # fmt: skip
     words = [f"{flag} {shlex.quote(v)}" if isinstance(v, str) else flag for flag, v in flags.items() if v]
     return " ".join(["ddtool push", *([what] if generator is None else []), repo, *words])

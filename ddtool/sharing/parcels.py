@@ -38,7 +38,8 @@ class Parcel:
     repo: str
     base: Pinned | None
     files: Files
-    facts: RepoFacts
+    facts: RepoFacts | None
+    """None: of a Space, which has facts of its own."""
     title: str
     removed: list[str] = field(default_factory=list)
     private: bool = False
@@ -55,13 +56,13 @@ class Parcel:
     def real_images(self) -> str:
         """The dataset whose images would now go into the repo, unchanged; empty when none would."""
         sent = set(changes(self.base, self.files)) & {POOL, PREVIEW}
-        return cards.source_name(self.facts) if self.facts.pool and sent else ""
+        return cards.source_name(self.facts) if self.facts and self.facts.pool and sent else ""
 
     def planned(self) -> "PlannedRepo":
         """What the push would bring, for people to see."""
         sizes = {name: len(f) if isinstance(f, bytes) else f.stat().st_size for name, f in self.files.items()}
         files = [PlannedFile(name, sizes.get(name), state) for name, state in sorted(self.states().items())]
-        card = self.files[CARD]
+        card = self.files.get(CARD, b"")
         assert isinstance(card, bytes)
         return PlannedRepo(self.kind, self.repo, self.base is None, tuple(files), card.decode())
 
@@ -84,6 +85,7 @@ class PlannedRepo:
     new: bool
     files: tuple[PlannedFile, ...]
     card: str
+    """Its README.md; empty where that of a Space stays as it is."""
 
 
 def of_generator(name: str, repo: str, options: Options, report: Report) -> Parcel:
@@ -92,6 +94,8 @@ def of_generator(name: str, repo: str, options: Options, report: Report) -> Parc
         raise UsageError(
             "A meta generator has one repo and no pool.", "Leave out --only, --dataset-repo and --no-pool."
         )
+    if options.space:
+        raise UsageError("A Space shows the sets of a run, and a meta generator has none.", "Leave --space out.")
     name = pinned_generator(name)
     folder = generator_folder(name, report)
     Generator.load(folder)
@@ -189,9 +193,10 @@ def sealed(parcel: Parcel, there: RepoFacts | None, options: Options) -> Parcel:
 
     What a person has written into the README.md that is there stays; HubError where they have changed what ddtool writes.
     """
+    assert parcel.facts is not None
     ours = cards.card(parcel.facts)
-    parcel.facts = parcel.facts.but(card=Readme.read(ours).seal())
-    parcel.files[FACTS] = parcel.facts.written()
+    parcel.facts = facts = parcel.facts.but(card=Readme.read(ours).seal())
+    parcel.files[FACTS] = facts.written()
     parcel.files[CARD] = merged_card(ours, parcel.base, there, options.overwrite_card).encode()
     return parcel
 

@@ -1,8 +1,8 @@
 """A run or a generator to the Hub: which repos, what they hold already, what may be replaced, and the push.
 
 A run makes two repos: the model repo (the adapted generator, with what `ddtool generate` needs) and the dataset repo (one
-configuration for every IPC). A run of a method without a generator makes the dataset repo alone. Each push
-of a repo is one commit on what was seen there; what is the same is not sent again.
+configuration for every IPC). A run of a method without a generator makes the dataset repo alone. A Space can stand
+beside them. Each push of a repo is one commit on what was seen there; what is the same is not sent again.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from ddtool.errors import HubError
 from ddtool.events import Note, Report, silent
 from ddtool.hub.download import listing
-from ddtool.hub.names import DATASET, MODEL, web
+from ddtool.hub.names import DATASET, MODEL, SPACE, web
 from ddtool.hub.tags import add_tag, add_to_collection, check_collection, check_tag
 from ddtool.hub.upload import Pushed, check_may_write, commit, find
 from ddtool.methods import has_generator
@@ -25,7 +25,8 @@ from ddtool.sharing.files import POOL, PREVIEW
 from ddtool.sharing.options import Options, again, base_of, repos
 from ddtool.sharing.parcels import Parcel, PlannedRepo, dataset_parcel, model_parcel, of_generator, old_facts
 from ddtool.sharing.readme import check_card
-from ddtool.text import count
+from ddtool.sharing.spaces import old_space, space_parcel
+from ddtool.text import count, is_or_are
 
 
 def push(
@@ -49,8 +50,8 @@ def plan(
 def send(parcels: list[Parcel], options: Options, again: str, report: Report = silent) -> list[Pushed]:
     """Push the repos one after the other; a failure after the first says what is there. `again`: the command, for hints.
 
-    The dataset comes before the model, whose card and `ddtool evaluate` lead to it: a visitor finds nothing that points
-    into the void.
+    The dataset comes before the model, whose card and `ddtool evaluate` lead to it, and the Space last: a visitor finds
+    nothing that points into the void.
     """
     check_marks(parcels, options)
     done: list[Pushed] = []
@@ -63,7 +64,8 @@ def send(parcels: list[Parcel], options: Options, again: str, report: Report = s
                 private=parcel.private, branch=options.revision, create_pr=options.create_pr, report=report,
             )  # fmt: skip
         except HubError as error:
-            state = f" {done[0].url} is complete; the {parcel.kind} repo is not pushed." if done else ""
+            whole = f"{' and '.join(made.url for made in done)} {is_or_are(len(done))} complete"
+            state = f" {whole}; the {parcel.kind} repo is not pushed." if done else ""
             hint = f"{error.hint} A push repeats safely: `{again}`".lstrip()
             raise type(error)(error.message + state, hint) from error
         done.append(made)
@@ -127,8 +129,11 @@ def of_run(run: Run, repo: str, options: Options, temporary: Path, report: Repor
         said = "keeps the real images that were pushed before: only a repo that is deleted and made anew is without."
         report(Note(f"The history of {web(MODEL, head.repo)} {said}"))
     make = {MODEL: model_parcel, DATASET: dataset_parcel}
+    made = [make[k](run, linked, heads[k], known, options, temporary) for k in names if k in make]
+    if SPACE in names:
+        made.append(space_parcel(linked, heads[SPACE], known, options, report))
     private = options.private or any(head.private for head in heads.values() if head)
-    return [replace(make[k](run, linked, heads[k], known, options, temporary), private=private) for k in names]
+    return [replace(parcel, private=private) for parcel in made]
 
 
 def options_for(run: str | Path | Run | None, options: Options) -> Options:
@@ -145,4 +150,7 @@ def check_target(repo: str, options: Options, generator: str | None = None) -> N
         check_may_write(namespace, anywhere=options.create_pr)
     for kind, name in names.items():
         base = base_of(kind, name, options)
+        if kind == SPACE:
+            old_space(base, options)
+            continue
         check_card(base, old_facts(base, (WEIGHTS_FILE, PREVIEW), options), options.overwrite_card)

@@ -19,6 +19,7 @@ from pydantic import StrictStr, TypeAdapter
 from ddtool.config import Values
 from ddtool.errors import DataError, HubError, NotOnHubError, UsageError, did_you_mean
 from ddtool.events import Report, silent
+from ddtool.hub.client import api
 from ddtool.hub.errors import explained, reason, transport_errors
 from ddtool.hub.memory import fitting, offline, read_memory, write_memory
 from ddtool.hub.names import DATASET, Ref, is_commit, parse
@@ -195,10 +196,8 @@ def _hub_origin(repo: str, config: str | None, revision: str | None, cache: Path
 
 def _ask(repo: str, revision: str | None, cache: Path) -> tuple[str, str | None]:
     """(commit sha, licence) of a Hub dataset now; remembered for offline use."""
-    from huggingface_hub import HfApi
-
     with _hub_errors(repo, revision):
-        info = HfApi().dataset_info(repo, revision=revision, timeout=30)
+        info = api().dataset_info(repo, revision=revision, timeout=30)
     licence = info.card_data.get("license") if info.card_data else None
     answer = str(info.sha), ", ".join(licence) if isinstance(licence, list) else licence
     seen: Values = {_revision_key(repo, name): list(answer) for name in (revision, answer[0])}

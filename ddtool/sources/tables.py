@@ -21,6 +21,7 @@ from ddtool.sources.files import Folder, ending
 from ddtool.sources.names import Origin, reading
 from ddtool.sources.readers import Found
 from ddtool.sources.schema import Column
+from ddtool.version import __version__
 
 _SHARD = re.compile(r"(.*?)-(\d{5,})-of-(\d{5,})(\..*)?")
 _DOCUMENTS = (".md", ".json", ".txt", ".yaml", "")  # beside tables these are about the data, not data
@@ -228,8 +229,9 @@ def hub_builder(origin: Origin) -> Any:
     import datasets
 
     which = {"data_dir": origin.config or "default"} if origin.converted else {"name": origin.config}
-    own = str(_own_cache(origin))
-    return datasets.load_dataset_builder(origin.where, revision=origin.version, cache_dir=own, **which)
+    own, asks = str(_own_cache(origin)), datasets.DownloadConfig(user_agent=f"ddtool/{__version__}")
+    where = {"revision": origin.version, "cache_dir": own, "download_config": asks}
+    return datasets.load_dataset_builder(origin.where, **where, **which)
 
 
 def _own_cache(origin: Origin) -> Path:

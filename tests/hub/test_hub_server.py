@@ -96,10 +96,11 @@ def test_whoami(server: HubServer, api: HfApi) -> None:
     assert [(request.status, request.authorised) for request in server.requests] == [(200, True), (401, False)]
 
 
-@pytest.mark.parametrize(("kind", "prefix"), [("model", ""), ("dataset", "datasets/")])
+@pytest.mark.parametrize(("kind", "prefix"), [("model", ""), ("dataset", "datasets/"), ("space", "spaces/")])
 def test_create_repo(server: HubServer, api: HfApi, kind: str, prefix: str) -> None:
-    made = api.create_repo("lab/x", repo_type=kind, private=True)
-    again = api.create_repo("lab/x", repo_type=kind, exist_ok=True)
+    sdk = "gradio" if kind == "space" else None
+    made = api.create_repo("lab/x", repo_type=kind, private=True, space_sdk=sdk)
+    again = api.create_repo("lab/x", repo_type=kind, exist_ok=True, space_sdk=sdk)
     assert made == again == f"{server.url}/{prefix}lab/x"
     assert (again.repo_id, again.repo_type) == ("lab/x", kind)
     assert api.repo_info("lab/x", repo_type=kind).private is True
@@ -107,11 +108,20 @@ def test_create_repo(server: HubServer, api: HfApi, kind: str, prefix: str) -> N
     assert server.exists(kind, "lab/x")
     assert not server.exists("dataset" if kind == "model" else "model", "lab/x")
     with pytest.raises(HfHubHTTPError) as refused:
-        api.create_repo("lab/x", repo_type=kind)
+        api.create_repo("lab/x", repo_type=kind, space_sdk=sdk)
     assert refused.value.response.status_code == 409
     with pytest.raises(HfHubHTTPError) as refused:
-        api.create_repo("bob/x", repo_type=kind)
+        api.create_repo("bob/x", repo_type=kind, space_sdk=sdk)
     assert refused.value.response.status_code == 403
+
+
+def test_a_space_is_read_below_its_own_address(server: HubServer, api: HfApi, tmp_path: Path) -> None:
+    api.create_repo("ann/x", repo_type="space", space_sdk="gradio")
+    api.upload_file(path_or_fileobj=b"1\n", path_in_repo="app.py", repo_id="ann/x", repo_type="space")
+    path = api.hf_hub_download("ann/x", "app.py", repo_type="space", cache_dir=tmp_path)
+    assert Path(path).read_bytes() == b"1\n"
+    assert sorted(server.files("space", "ann/x")) == [".gitattributes", "README.md", "app.py"]
+    assert not server.exists("model", "ann/x")
 
 
 def test_a_push_comes_back_whole(server: HubServer, api: HfApi, tmp_path: Path) -> None:

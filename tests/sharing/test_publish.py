@@ -313,7 +313,9 @@ def test_a_commit_has_the_message_that_was_given(server: HubServer, run: Path) -
     )
 
 
-def test_every_request_says_who_asks(server: HubServer, run: Path) -> None:
+def test_every_request_says_who_asks(
+    server: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     agents: list[str] = []
     answer = server._answer
 
@@ -324,12 +326,17 @@ def test_every_request_says_who_asks(server: HubServer, run: Path) -> None:
 
     server._answer = seen  # type: ignore[method-assign]
     try:
-        done("push", run, "ann/c10")
+        done("push", run, "ann/c10", "--space")
         done("pull", "ann/c10")
+        ours = len(agents)
+        monkeypatch.setenv("DDTOOL_CACHE", str(tmp_path / "decoded"))
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+        done("generate", run, "--ipc", 2)
     finally:
         del server._answer
-    assert agents
-    assert all(agent.startswith(f"ddtool/{package.__version__};") for agent in agents), set(agents)
+    assert 0 < ours < len(agents)
+    assert all(agent.startswith(f"ddtool/{package.__version__};") for agent in agents[:ours]), set(agents)
+    assert all(f"ddtool/{package.__version__}" in agent for agent in agents), set(agents)
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
