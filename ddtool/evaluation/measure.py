@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddtool.data.augment import augmentation
+from ddtool.data.augment import augmentation, cutmix
 from ddtool.data.batches import with_flips
 from ddtool.data.images import ImageData, SyntheticSet, accuracy
 from ddtool.data.inputs import NetworkInput
@@ -137,7 +137,10 @@ def train_network(
         for group in optimiser.param_groups:
             group["lr"] = p.lr * p.schedule(step / steps, steps)
         rows = next(batches)
-        loss = loss_of(forward(augment(X[rows])), Y[rows])
+        seen, labels = augment(X[rows]), Y[rows]
+        if p.cutmix:
+            seen, labels = cutmix(seen, labels, p.cutmix, host_rng, rng)
+        loss = loss_of(forward(seen), labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
