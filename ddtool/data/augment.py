@@ -1,6 +1,7 @@
-"""Augmentation on the device: the families of DSA (Zhao and Bilen 2021) and FRePo (Zhou et al. 2022).
+"""Augmentation on the device: the families of DSA (Zhao and Bilen 2021), FRePo (Zhou et al. 2022) and IDC (Kim et al. 2022).
 
-Each batch gets one operation of the family, with parameters of its own for every image, or, siamese, the same for all.
+Each batch gets one operation of the family, with parameters of its own for every image, or, siamese, the same for all; with IDC's
+family two more.
 Images are normalised (n, c, h, w); what is moved in from beyond the edge is zero, the mean colour.
 """
 
@@ -129,6 +130,9 @@ FAMILIES: dict[str, dict[str, Operation]] = {
         "cutout": cutout(0.25),
     },
 }
+FAMILIES["idc"] = {name: FAMILIES["dsa"][name] for name in ("flip", "colour", "crop", "scale", "rotate")}
+ALWAYS = {"idc": ("flip", "colour")}
+"""Operations of a family that every batch gets, before one of the others."""
 
 
 def augmentation(
@@ -136,13 +140,18 @@ def augmentation(
 ) -> Callable[[Tensor], Tensor]:
     """A function that applies one random operation of the family to a batch (the flip only if `flip`).
 
-    The operation is drawn from `host_rng` (on the CPU, so that no device is asked), its parameters from `rng`.
+    Those of `ALWAYS` come before it. The operation is drawn from `host_rng` (on the CPU, so that no device is asked), its
+    parameters from `rng`.
     """
-    operations = [op for name, op in FAMILIES[family].items() if flip or name != "flip"]
+    usable = {name: op for name, op in FAMILIES[family].items() if flip or name != "flip"}
+    first = [usable.pop(name) for name in ALWAYS.get(family, ()) if name in usable]
+    operations = list(usable.values())
 
     def augment(images: Tensor) -> Tensor:
         choice = int(torch.randint(len(operations), (1,), generator=host_rng))
-        return operations[choice](images, Draw(rng)).contiguous(memory_format=torch.channels_last)
+        for operation in (*first, operations[choice]):
+            images = operation(images, Draw(rng))
+        return images.contiguous(memory_format=torch.channels_last)
 
     return augment
 
@@ -161,3 +170,22 @@ def siamese(
         return [part.contiguous(memory_format=torch.channels_last) for part in parts]
 
     return augment
+
+
+def cutmix(
+    X: Tensor, Y: Tensor, chance: float, host_rng: torch.Generator, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """With that chance X (n, c, h, w) with one rectangle taken from other images of the batch, its labels Y (n, C) mixed by
+    area; the rectangle has a share U(0, 1) of the area before the border cuts it (CutMix, Yun et al., ICCV 2019)."""
+    coin, share, *centre = torch.rand(4, generator=host_rng).tolist()
+    if coin >= chance:
+        return X, Y
+    sides = X.shape[2:]
+    spans = []
+    for side, place in zip(sides, centre, strict=True):
+        half, middle = int(side * math.sqrt(share)) // 2, int(side * place)
+        spans.append(slice(max(0, middle - half), min(side, middle + half)))
+    other, mixed = torch.randperm(len(X), generator=rng, device=X.device), X.clone()
+    mixed[:, :, spans[0], spans[1]] = X[other, :, spans[0], spans[1]]
+    area = math.prod(span.stop - span.start for span in spans) / math.prod(sides)
+    return mixed, (1 - area) * Y + area * Y[other]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddtool.data.augment import augmentation
+from ddtool.data.augment import augmentation, cutmix
 from ddtool.data.batches import in_chunks, with_flips
 from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.data.inputs import NetworkInput
@@ -163,8 +163,11 @@ def training(
         for group in optimiser.param_groups:
             group["lr"] = p.lr * p.schedule(step / steps, steps)
         rows = next(batches)
+        seen, labels = augment(X[rows]), Y[rows]
+        if p.cutmix:
+            seen, labels = cutmix(seen, labels, p.cutmix, host_rng, rng)
         optimiser.zero_grad(set_to_none=True)
-        loss = backward(forward, loss_of, augment(X[rows]), Y[rows], most)
+        loss = backward(forward, loss_of, seen, labels, most)
         optimiser.step()
         yield net, loss
 

@@ -33,6 +33,8 @@ class Protocol:
     """How weights are drawn."""
     width: int = 128
     """Width of `convnet`; the other networks have their own."""
+    cutmix: float = 0.0
+    """How often a batch is mixed by CutMix."""
 
 
 def quick_steps(m: int) -> int:
@@ -63,12 +65,21 @@ def halved(done: float, steps: int) -> float:
     return 1.0 if done < 0.5 else 0.1
 
 
+def in_thirds(done: float, steps: int) -> float:
+    """A fifth of the rate after two thirds, and a fifth of that after five sixths."""
+    return 1.0 if done < 2 / 3 else 0.2 if done < 5 / 6 else 0.04
+
+
 PROTOCOLS = {
     "quick": Protocol(quick_steps, 1e-3, "adam", warmup_cosine(50, 0.01), 100, "mse", "frepo", "none", "lecun", 64),
     "frepo-mse": Protocol(frepo_steps, 3e-4, "adam", warmup_cosine(500, 0.01), 500, "mse", "frepo", "none", "lecun"),
     "dsa-ce": Protocol(lambda m: 1000 * math.ceil(m / 256), 1e-2, "sgd", halved, 256, "ce", "dsa", "instance", "torch"),
+    "idc-ce": Protocol(
+        lambda m: 1000 * math.ceil(m / 64), 1e-2, "sgd", in_thirds, 64, "ce", "idc", "instance", "torch", cutmix=0.5
+    ),
 }
-"""quick: ours, a first look. frepo-mse: Zhou et al. 2022. dsa-ce: Zhao and Bilen 2021 (DC, DSA, DM, MTT), 1000 epochs."""
+"""quick: ours, a first look. frepo-mse: Zhou et al. 2022. dsa-ce: Zhao and Bilen 2021 (DC, DSA, DM, MTT), 1000 epochs. idc-ce: Kim
+et al. 2022, whose code trains on sets of other methods by it as well, 1000 epochs with CutMix."""
 
 
 CE, LEARNED_LR = "dsa-ce", "dsa-ce-lr"

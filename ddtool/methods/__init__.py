@@ -2,7 +2,7 @@
 
 from ddtool.methods.base import Method, Settings, Spent, Store, Task, distil
 from ddtool.methods.record import Record, Registered, Variant
-from ddtool.methods.registry import METHODS, default, find, has_generator, make, settings_of
+from ddtool.methods.registry import METHODS, default, find, has_generator, make, own_protocol, settings_of
 
 __all__ = [
     "METHODS",
@@ -19,5 +19,6 @@ __all__ = [
     "find",
     "has_generator",
     "make",
+    "own_protocol",
     "settings_of",
 ]

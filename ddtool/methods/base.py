@@ -4,10 +4,11 @@ of the whole synthetic set.
 The letters are those of `mgdd.py`. A method never sees a path, a terminal or the Hub.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import AfterValidator
@@ -45,6 +46,13 @@ class Memory:
         self.kept[name] = tensors
 
 
+CIFAR = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+"""Mean and standard deviation by channel that the code of DC, DSA, DM, IDC and MTT standardises both CIFARs by. The deviation of
+all pixels of CIFAR-10 is 0.247, 0.244, 0.262; for MNIST and FashionMNIST theirs are those of all pixels, as here."""
+STANDARDS = {"cifar10": CIFAR, "cifar100": CIFAR}
+"""By the name of a dataset."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What every method is given: the target on the device, and the same real images to start from.
@@ -63,6 +71,23 @@ class Task:
     @property
     def num_classes(self) -> int:
         return self.real.data.num_classes
+
+    @property
+    def dataset(self) -> str:
+        """What the dataset is called, in small letters and digits, without owner, folder and revision."""
+        source = self.real.data.source
+        name = str(source.get("id") or source.get("name") or "").partition("@")[0]
+        return re.sub(r"[\W_]", "", re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower())
+
+    def as_published(self) -> "Task":
+        """The task with images standardised by what the authors' code takes, where that is known and networks see no whitened
+        ones: so steps on pixels, and augmentation, are as large as there. SGD's steps grow with the square of the deviation."""
+        data = self.real.data
+        if data.whitening is not None or self.dataset not in STANDARDS:
+            return self
+        mean, std = STANDARDS[self.dataset]
+        data = replace(data, mean=mean, std=std)
+        return replace(self, real=replace(self.real, data=data, inputs=data.transform))
 
     def start(self) -> tuple[Tensor, Tensor]:
         """The images at `rows` as networks see them, (m, c, h, w), with centred one-hot labels (m, C)."""
@@ -87,6 +112,8 @@ Norm = Annotated[str, AfterValidator(known_norm)]
 """The name of a norm layer."""
 Init = Literal["real", "noise"]
 """What synthetic images are at the start."""
+Standard = Literal["measured", "published"]
+"""By what images are standardised."""
 
 
 @checked
@@ -103,6 +130,9 @@ class Settings:
     """Norm layer of the distillation network: none, instance or batch."""
     init: Init = "real"
     """The synthetic images at the start: real or noise."""
+    standardise: Standard = "measured"
+    """Mean and deviation of the images that networks see and steps are on: measured, or on CIFAR those of the authors' code
+    (`Task.as_published`)."""
 
 
 class Method(Registered, ABC):
@@ -115,9 +145,12 @@ class Method(Registered, ABC):
     """Over what is learned."""
     factor: int
     """Each stored image holds factor x factor images of lower resolution: as the record says, or a setting."""
+    norm_first: ClassVar[bool] = False
+    """Whether its networks have their norm layers before the convolutions, as `ConvNet` says."""
 
     def __init__(self, task: Task, settings: Any, rng: torch.Generator) -> None:
-        self.task, self.config, self.rng = task, settings, rng
+        self.task = task.as_published() if settings.standardise == "published" else task
+        self.config, self.rng = settings, rng
         self.factor = self.record.factor
 
     def prepare(self, report: Report = silent) -> float:
@@ -169,7 +202,7 @@ class Method(Registered, ABC):
             doubling_widths(config.width, depth) if config.doubling_widths else (config.width,) * depth
         )
         with frozen_random_state():
-            net = ConvNet(data.shape, data.num_classes, widths, norm or config.norm)
+            net = ConvNet(data.shape, data.num_classes, widths, norm or config.norm, self.norm_first)
         net = self.task.engine.place(net)
         initialise(net, self.rng, "torch")
         return net

@@ -13,7 +13,7 @@ from torch import Tensor
 from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.augment import siamese
 from ddtool.data.batches import in_chunks
-from ddtool.methods.base import Method, Settings, Task
+from ddtool.methods.base import Method, Settings, Standard, Task
 from ddtool.methods.record import Record
 from ddtool.models.convnet import initialise, widest
 
@@ -33,6 +33,8 @@ class DMSettings(Settings):
     """SGD's learning rate on the images; null: 1, from IPC 100 on 10."""
     momentum: NotNegative = 0.5
     """SGD's momentum."""
+    standardise: Standard = "published"
+    """Mean and deviation of the images that networks see and steps are on."""
 
 
 class DM(Method):
@@ -43,7 +45,7 @@ class DM(Method):
         title="DM (Zhao and Bilen, 2023)",
         paper="Zhao and Bilen, WACV 2023",
         settings=DMSettings,
-        quick_settings={"real_batch": 64},
+        quick_settings={"real_batch": 64, "standardise": "measured"},
         colour="#ec82c0",
         marker="h",
     )

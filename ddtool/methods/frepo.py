@@ -6,6 +6,9 @@ A set is as good as the ridge regression on features that it trains: with K the 
 
 where top1 and top2 are the two largest entries of a learned label. The networks are a pool of different ages: each step takes
 one of them at random, moves S down the gradient of L, and then the network by one step of training on S.
+
+Batch norm stands before every convolution but the first. In training it takes the statistics of the synthetic batch; for the
+kernel, of real and synthetic images alike, those that training left: nine tenths of the last batch's, a tenth of what was before.
 """
 
 import math
@@ -20,6 +23,9 @@ from ddtool.methods.base import InnerNetwork, Method, Norm, Settings, Task
 from ddtool.methods.record import Record
 from ddtool.models.ridge import ridge_head
 
+LAST = 0.9
+"""How much of the running statistics of batch norm is the last batch's."""
+
 
 @checked
 class FRePoSettings(Settings):
@@ -28,11 +34,15 @@ class FRePoSettings(Settings):
     steps: Count = 500_000
     """Updates of the whole synthetic set."""
     norm: Norm = "batch"
-    """Norm layer of the pool's networks, with the statistics of the batch at hand; evaluation has none."""
+    """Norm layer of the pool's networks; evaluation has none."""
     real_batch: AtLeastOne = 1024
     """Real images a step, the same number of each class."""
     synthetic_batch: AtLeastOne = 1000
-    """Synthetic images a step at most, the same of every class (flipped ones come on top). Ours: it bounds memory."""
+    """Synthetic images a step at most, the same of every class (flipped ones come on top). In the authors' code, in training only;
+    ours for the kernel as well: it bounds memory."""
+    flips: bool | None = None
+    """Whether flipped copies of S stand beside it in the kernel, where images keep their class when flipped. By case: yes; with 100
+    classes and more at IPC 1 alone, with 1,000 never."""
     ridge: NotNegative = 1e-6
     """λ, relative to the mean of K_ss's diagonal."""
     lr_images: NotNegative = 3e-4
@@ -62,8 +72,12 @@ class FRePo(Method):
         marker="D",
     )
 
+    norm_first = True
+
     def __init__(self, task: Task, settings: FRePoSettings, rng: torch.Generator) -> None:
         super().__init__(task, settings, rng)
+        usual = usual_flips(task.num_classes, task.ipc)
+        self.flips = task.flip and (usual if settings.flips is None else settings.flips)
         self.X, self.Y = self.initial_images(), (task.start()[1] / self.label_scale).requires_grad_()
         groups = [{"params": [self.X], "lr": settings.lr_images}, {"params": [self.Y], "lr": settings.lr_labels}]
         self.optimiser = torch.optim.Adam(groups)
@@ -82,7 +96,7 @@ class FRePo(Method):
         net = self.network()
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.track_running_stats = False  # nothing is remembered from one batch to the next
+                module.momentum = LAST
         inner = InnerNetwork(net, "adam", self.config.lr_network)
         inner.reset(self.rng, "lecun")
         return inner
@@ -92,16 +106,17 @@ class FRePo(Method):
         return int(torch.randint(len(self.pool), (1,), generator=self.task.host_rng("frepo network", step)))
 
     def synthetic(self) -> tuple[Tensor, Tensor]:
-        """S as a step sees it: at most `synthetic_batch` images and the same ones flipped."""
-        X, Y = balanced_part(self.X, self.Y, self.Y.shape[1], self.config.synthetic_batch, self.rng)
-        return with_flips(X, Y, self.task.flip)
+        """S, or a random part of at most `synthetic_batch` images."""
+        return balanced_part(self.X, self.Y, self.Y.shape[1], self.config.synthetic_batch, self.rng)
 
     def gradient(self, step: int) -> Tensor:
-        f = self.features[self.drawn(step)]
+        k = self.drawn(step)
+        self.pool[k].net.eval()
+        f = self.features[k]
         X_t, Y_t = self.task.real.batch(self.config.real_batch, self.rng)
         with torch.no_grad():
             F_t = f(X_t)
-        X_s, Y_s = self.synthetic()
+        X_s, Y_s = with_flips(*self.synthetic(), self.flips)
         loss = regression_loss(F_t, Y_t, f(X_s), Y_s, self.config.ridge) - margin(Y_s)
         loss.backward(inputs=[self.X, self.Y])
         return loss.detach()
@@ -109,6 +124,7 @@ class FRePo(Method):
     def after_step(self, step: int) -> None:
         """One step of training of the network that the step took, on S; after `updates` of its own it starts afresh."""
         k = self.drawn(step)
+        self.pool[k].net.train()
         with torch.no_grad():
             X_s, Y_s = self.synthetic()
         self.pool[k].update(F.mse_loss(self.predict[k](X_s), Y_s))
@@ -138,6 +154,12 @@ def regression_loss(F_t: Tensor, Y_t: Tensor, F_s: Tensor, Y_s: Tensor, ridge: f
     m, d = F_s.shape
     W = ridge_head(F_s.double(), Y_s.double(), ridge * min(m, d) / m)  # (d, C)
     return 0.5 * (F_t.double() @ W - Y_t).square().sum(1).mean().float()
+
+
+def usual_flips(C: int, ipc: int) -> bool:
+    """Whether flipped copies of S stand in the kernel, by the authors' code: of CIFAR-100 and Tiny ImageNet at IPC 1 only, of
+    ImageNet never."""
+    return C < 100 or (C < 1000 and ipc == 1)
 
 
 def margin(Y: Tensor) -> Tensor:

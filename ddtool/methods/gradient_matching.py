@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ddtool.config import AtLeastOne, Count, NotNegative, Values, checked
 from ddtool.data.augment import augmentation, siamese
-from ddtool.methods.base import Init, InnerNetwork, Method, Settings, Task
+from ddtool.methods.base import Init, InnerNetwork, Method, Settings, Standard, Task
 from ddtool.methods.record import Record
 
 Together = Callable[[Sequence[Tensor]], list[Tensor]]
@@ -88,14 +89,15 @@ class DCSettings(Settings):
     real_batch: AtLeastOne = 256
     """Real images of every class in a step."""
     outer: AtLeastOne | None = None
-    """Steps on one network before a fresh one. By IPC: 1 at 1, 10 at 10, 50 at 50; ours in between, the IPC itself."""
+    """Steps on one network before a fresh one; null: as many as the IPC, up to 50."""
     inner: Count | None = None
-    """Epochs of that network on S after each of these steps but the last. By IPC: 50 at 10, 10 at 50 (none at 1); ours at
-    others, 500 / IPC within 10 and 50."""
+    """Epochs of that network on S after each of these steps but the last; null: by IPC, as `schedule` has it."""
     net_lr: NotNegative = 0.01
     """The learning rate of the network's plain SGD."""
     net_batch: AtLeastOne = 256
     """Synthetic images in one update of the network."""
+    standardise: Standard = "published"
+    """Mean and deviation of the images that networks see and steps are on."""
 
 
 @checked
@@ -106,9 +108,14 @@ class DSASettings(DCSettings):
     """The synthetic images at the start: real or noise."""
 
 
+INNER = {10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
+"""`DCSettings.inner` by IPC in the authors' code; at IPC 1 a network is never trained."""
+
+
 def schedule(ipc: int) -> tuple[int, int]:
-    """(outer, inner) of `DCSettings` for an IPC."""
-    return min(ipc, 50), min(50, max(10, 500 // ipc))
+    """(outer, inner) of `DCSettings` for an IPC: the authors' table, and the straight line between its entries. Ours beyond it,
+    where the authors' code ends: below 10 and above 50 those of the nearest entry."""
+    return min(ipc, 50), round(float(np.interp(ipc, list(INNER), list(INNER.values()))))
 
 
 def cosine_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
@@ -129,7 +136,7 @@ class DC(GradientMatching):
         title="DC (Zhao et al., 2021)",
         paper="Zhao, Mopuri and Bilen, ICLR 2021",
         settings=DCSettings,
-        quick_settings={"init": "real", "real_batch": 64, "inner": 2, "lr": 3.0},
+        quick_settings={"init": "real", "real_batch": 64, "inner": 2, "lr": 3.0, "standardise": "measured"},
         colour="#a2a887",
         marker="v",
     )
@@ -174,7 +181,7 @@ class DSA(DC):
         title="DSA (Zhao and Bilen, 2021)",
         paper="Zhao and Bilen, ICML 2021",
         settings=DSASettings,
-        quick_settings={"real_batch": 64, "inner": 2, "lr": 3.0},
+        quick_settings={"real_batch": 64, "inner": 2, "lr": 3.0, "standardise": "measured"},
         colour="#0e7a74",
         marker="^",
     )

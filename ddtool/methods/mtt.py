@@ -25,7 +25,7 @@ from ddtool.data.augment import augmentation
 from ddtool.data.images import draw_per_class
 from ddtool.errors import DivergedError, RunError, UsageError
 from ddtool.events import Done, Note, Report, Step, silent
-from ddtool.methods.base import Method, Settings, Task
+from ddtool.methods.base import Method, Settings, Standard, Task
 from ddtool.methods.record import Record
 from ddtool.models.convnet import initialise
 from ddtool.runtime.engine import finite
@@ -65,6 +65,8 @@ class MTTSettings(Settings):
     """α at the start."""
     momentum: NotNegative = 0.5
     """SGD's momentum, for images and α."""
+    standardise: Standard = "published"
+    """Mean and deviation of the images that networks see and steps are on; experts are trained on the same ones."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class MTT(Method):
         quick_settings={
             "experts": 2, "expert_epochs": 3, "expert_images": 2500, "expert_batch": 64, "expert_lr": 0.02, "student_steps": 5,
             "match_epochs": 1, "start_before": 3, "batch": 50, "lr_images": 1000.0, "lr_student": 0.03, "lr_lr": 1e-5,
+            "standardise": "measured",
         },
         unbudgeted="experts",
         colour="#29a2ff",
@@ -138,7 +141,7 @@ class MTT(Method):
         groups = [{"params": [self.X], "lr": plan.lr_images}, {"params": [self.lr], "lr": plan.lr_lr}]
         self.optimiser = torch.optim.SGD(groups, momentum=settings.momentum)
         self.net = self.network()
-        self.experts = Experts(task, settings, self.net, plan.start_before - 1 + plan.match_epochs)
+        self.experts = Experts(self.task, settings, self.net, plan.start_before - 1 + plan.match_epochs)
 
     def prepare(self, report: Report = silent) -> float:
         return self.experts.prepare(report)

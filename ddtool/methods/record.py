@@ -54,6 +54,9 @@ class Record:
     """Each stored image holds factor x factor images of lower resolution, by its publication."""
     min_lr_ratio: float = 1.0
     """Where the half cosine of the learning rate ends, as a share of its start; 1: constant."""
+    own_protocol: str = ""
+    """The protocol by which its authors score its sets, where that is another than the field's: a row beside that, never in its
+    place."""
     unbudgeted: str = ""
     """What is made once, before a budget in seconds begins; empty: nothing."""
     stages: tuple[str, ...] = ("initial", "distilled")

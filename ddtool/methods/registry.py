@@ -50,6 +50,11 @@ def has_generator(name: str) -> bool:
     return name in METHODS and METHODS[name].record.has_generator
 
 
+def own_protocol(name: str) -> str:
+    """The protocol by which the authors of a method score, where it is another than the field's; empty of one not known here."""
+    return METHODS[name].record.own_protocol if name in METHODS else ""
+
+
 def settings_of(name: str, values: Values) -> Settings:
     """A method's own settings: its published defaults with `values` on top. UsageError for what it does not know or cannot use,
     and for a method without any."""

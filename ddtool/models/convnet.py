@@ -53,7 +53,8 @@ class ConvNet(nn.Module):
     """The field's ConvNet (Gidaris and Komodakis 2018): blocks of 3x3 conv → norm → ReLU → 2x2 average pool, then a linear head.
 
     `widths` gives the channels of each block; (128, 128, 128) with instance norm is ConvNet-3 with 320,010 parameters
-    for 3x32x32 and 10 classes. 28x28 grey images are padded to 32x32 by the first convolution.
+    for 3x32x32 and 10 classes. 28x28 grey images are padded to 32x32 by the first convolution. With `norm_first` the norm layers
+    stand before every convolution but the first (FRePo).
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ConvNet(nn.Module):
         num_classes: int,
         widths: Sequence[int] = (128, 128, 128),
         norm: str = "instance",
+        norm_first: bool = False,
     ) -> None:
         super().__init__()
         known_norm(norm)
@@ -77,7 +79,8 @@ class ConvNet(nn.Module):
         blocks: list[nn.Module] = []
         for i, out in enumerate(widths):
             conv = nn.Conv2d(channels, out, 3, padding=self.first_padding if i == 0 else 1)
-            blocks += [conv, NORMS[norm](out), nn.ReLU(inplace=True), nn.AvgPool2d(2)]
+            normed = [conv, NORMS[norm](out)] if not norm_first else [NORMS[norm](channels), conv] if i else [conv]
+            blocks += [*normed, nn.ReLU(inplace=True), nn.AvgPool2d(2)]
             channels = out
         self.body = nn.Sequential(*blocks)
         self.feature_dim = channels * height * width

@@ -27,6 +27,7 @@ from ddtool.evaluation.protocols import (
     protocols_in,
 )
 from ddtool.events import Report, silent
+from ddtool.methods import own_protocol
 from ddtool.models.registry import DEFAULT, find
 from ddtool.pipeline.moved import check_same_content, moved_to
 from ddtool.pipeline.session import Session
@@ -128,10 +129,12 @@ def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement
 
 
 def by_its_own_rate(wanted: Sequence[Measurement], synthetic: SyntheticSet) -> list[Measurement]:
-    """The measurements, and beside those of the field's protocol one with the learning rate that the set carries, if it does."""
+    """The measurements, and beside those of the field's protocol one with the learning rate that the set carries, if it does, and
+    one by the protocol of its method's authors, if they have another."""
     fitting = [one for one in wanted if synthetic.learned_lr is not None or one.protocol != LEARNED_LR]
-    own = [replace(one, protocol=LEARNED_LR) for one in fitting if one.protocol == CE]
-    return list(dict.fromkeys([*fitting, *(own if synthetic.learned_lr is not None else [])]))
+    own = [LEARNED_LR] * (synthetic.learned_lr is not None) + list(filter(None, [own_protocol(synthetic.method)]))
+    beside = [replace(one, protocol=protocol) for one in fitting if one.protocol == CE for protocol in own]
+    return list(dict.fromkeys([*fitting, *beside]))
 
 
 @dataclass(frozen=True)

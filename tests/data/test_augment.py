@@ -210,19 +210,21 @@ def test_contrast_scales_the_distance_to_the_mean() -> None:
 def test_families_are_the_published_ones() -> None:
     assert set(FAMILIES["dsa"]) == {"flip", "colour", "crop", "cutout", "scale", "rotate"}
     assert set(FAMILIES["frepo"]) == {"flip", "colour", "crop", "rotate", "translate", "cutout"}
+    assert set(FAMILIES["idc"]) == {"flip", "colour", "crop", "scale", "rotate"}  # without cutout, for CutMix
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_use_the_published_strengths(family: str) -> None:
     x = noise(400, 3, 16, 16)
     bright = (FAMILIES[family]["colour"](x, Draw(rng())) - x).mean((1, 2, 3))  # the mean moves by the brightness alone
-    reach = {"dsa": 0.5, "frepo": 0.125}[family]
+    reach = 0.125 if family == "frepo" else 0.5
     assert spread(bright, -reach, reach)
     flat = torch.ones(400, 1, 16, 16)
     rows_lost = (FAMILIES[family]["crop"](flat, Draw(rng()))[:, 0, :, 8] == 0).sum(1)
     assert int(rows_lost.max()) == 2
-    holes = (FAMILIES[family]["cutout"](flat, Draw(rng())) == 0).flatten(1).sum(1)
-    assert int(holes.max()) == {"dsa": 64, "frepo": 16}[family]
+    if family != "idc":
+        holes = (FAMILIES[family]["cutout"](flat, Draw(rng())) == 0).flatten(1).sum(1)
+        assert int(holes.max()) == {"dsa": 64, "frepo": 16}[family]
 
 
 class Spies:
@@ -237,7 +239,22 @@ class Spies:
         return lambda images, _: self.calls.append(name) or images  # type: ignore[func-returns-value]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("flip", [True, False])
+def test_idcs_batches_get_flip_and_colour_and_one_more(flip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spies = Spies(monkeypatch, "idc")
+    apply, x = augmentation("idc", flip, rng(), rng()), noise(2)
+    always, rest = ["flip"] * flip + ["colour"], ["crop", "scale", "rotate"]
+    chosen = []
+    for _ in range(200):
+        apply(x)
+        assert spies.calls[:-1] == always
+        chosen.append(spies.calls.pop())
+        spies.calls.clear()
+    assert min(chosen.count(name) for name in rest) > 40
+    assert set(chosen) == set(rest)
+
+
+@pytest.mark.parametrize("family", ["dsa", "frepo"])
 @pytest.mark.parametrize("flip", [True, False])
 def test_one_operation_a_batch_and_no_flip_unless_allowed(
     family: str, flip: bool, monkeypatch: pytest.MonkeyPatch

@@ -115,6 +115,16 @@ def test_dsa_protocol_is_the_fields() -> None:
     assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.9, 5e-4, False)
 
 
+def test_idc_protocol_is_its_authors() -> None:
+    p = PROTOCOLS["idc-ce"]
+    assert [p.steps(m) for m in (10, 64, 65, 400)] == [1000, 1000, 2000, 7000]  # 1000 epochs of batch 64
+    assert (p.lr, p.optimiser, p.batch, p.loss, p.family, p.norm, p.width, p.cutmix) == (
+        0.01, "sgd", 64, "ce", "idc", "instance", 128, 0.5,
+    )  # fmt: skip
+    assert [p.schedule(done, 600) for done in (0.0, 0.666, 0.667, 0.833, 0.834, 0.999)] == [1, 1, 0.2, 0.2, 0.04, 0.04]
+    assert all(PROTOCOLS[name].cutmix == 0 for name in ("quick", "frepo-mse", "dsa-ce"))
+
+
 def test_frepo_protocol_is_the_fields() -> None:
     p = PROTOCOLS["frepo-mse"]
     assert p.steps is frepo_steps
@@ -157,6 +167,21 @@ def test_training_learns(subset: SyntheticSet, toy_test: ImageData, engine: Engi
     assert (score.protocol, score.dataset) == (protocol, "toy")
     assert score.arch == {"tiny-mse": "convnet2-w8-none", "tiny-ce": "convnet2-w8-instance"}[protocol]
     assert score.to_dict()["mean"] == score.mean
+
+
+def test_mixed_batches_have_mixed_labels(
+    subset: SyntheticSet, toy_test: ImageData, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """About half of them, and the network learns from them all the same."""
+    labels: list[Tensor] = []
+    real = evaluation.F.cross_entropy
+    monkeypatch.setattr(evaluation.F, "cross_entropy", lambda scores, Y: labels.append(Y) or real(scores, Y))
+    monkeypatch.setitem(PROTOCOLS, "tiny-ce", replace(PROTOCOLS["tiny-ce"], family="idc", cutmix=0.5))
+    assert train_and_test(subset, toy_test, "tiny-ce", engine, seeds=1).mean > 40  # chance is 25
+    mixed = sum(bool(((Y > 0.01) & (Y < 0.99)).any()) for Y in labels)
+    assert len(labels) == 40
+    assert 8 <= mixed <= 32
+    assert all(torch.allclose(Y.sum(1), torch.ones(())) for Y in labels)
 
 
 @pytest.mark.parametrize("protocol", ["tiny-mse", "tiny-ce"])
@@ -575,6 +600,18 @@ def test_a_learned_learning_rate_is_a_row_beside_the_fields(
         train_and_test(plain, toy_test, "dsa-ce-lr", engine)
     with pytest.raises(UsageError, match="Unknown evaluation protocol"):
         check_protocol("dsa-ce-lr")  # no run or comparison is scored by it alone
+
+
+def test_the_authors_protocol_is_a_row_beside_the_fields(toy: ImageData) -> None:
+    plain = real_images(toy, draw_per_class(toy, 1, rng()), True)
+    wanted = scoring.requested(["quick", "dsa-ce"], ["convnet"], 2, "8-bit", "as stated")
+    assert scoring.by_its_own_rate(wanted, replace(plain, method="dm")) == wanted
+    assert scoring.by_its_own_rate(wanted, replace(plain, method="of somebody")) == wanted
+    beside = scoring.by_its_own_rate(wanted, replace(plain, method="idc"))
+    assert [one.protocol for one in beside] == ["quick", "dsa-ce", "idc-ce"]
+    assert beside[2] == replace(wanted[1], protocol="idc-ce")
+    only = scoring.requested(["quick"], ["convnet"], 2, "8-bit", "as stated")
+    assert scoring.by_its_own_rate(only, replace(plain, method="idc")) == only
 
 
 def test_a_run_is_scored_by_each_of_its_protocols(toy: ImageData) -> None:

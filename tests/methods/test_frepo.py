@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ddtool.data.images import ImageData, one_hot
 from ddtool.errors import DivergedError, UsageError
 from ddtool.methods import distil, settings_of
-from ddtool.methods.frepo import FRePo, margin, regression_loss
+from ddtool.methods.frepo import FRePo, margin, regression_loss, usual_flips
 
 
 def frepo(data: ImageData, ipc: int = 2, flip: bool = True, **settings: object) -> FRePo:
@@ -22,14 +22,16 @@ def frepo(data: ImageData, ipc: int = 2, flip: bool = True, **settings: object) 
 
 
 def features(net: nn.Module, X: Tensor) -> Tensor:
-    """conv → batch norm by the batch's own statistics → ReLU → pool, per block, in float64."""
+    """(batch norm by statistics that were kept →) conv → ReLU → pool, per block, in float64."""
     for module in net.body:
         if isinstance(module, nn.Conv2d):
             X = F.conv2d(X, module.weight.double(), module.bias.double(), padding=module.padding)
         elif isinstance(module, nn.BatchNorm2d):
-            mean = X.mean((0, 2, 3), keepdim=True)
-            X = (X - mean) / ((X - mean) ** 2).mean((0, 2, 3), keepdim=True).add(1e-5).sqrt()
-            X = X * module.weight.double().view(1, -1, 1, 1) + module.bias.double().view(1, -1, 1, 1)
+            mean, var, weight, bias = (
+                t.double().view(1, -1, 1, 1)
+                for t in (module.running_mean, module.running_var, module.weight, module.bias)
+            )
+            X = (X - mean) / (var + 1e-5).sqrt() * weight + bias
         elif isinstance(module, nn.ReLU):
             X = X * (X > 0)
         else:
@@ -149,7 +151,7 @@ def test_which_network_a_step_takes_follows_from_seed_and_step(toy: ImageData) -
     assert torch.equal(method.rng.get_state(), state)
 
 
-def test_weights_are_lecuns_and_statistics_are_the_batchs_own(toy: ImageData) -> None:
+def test_weights_are_lecuns_and_a_step_on_images_leaves_the_networks_alone(toy: ImageData) -> None:
     method = frepo(toy, width=64, networks=1, real_batch=16)
     second = method.pool[0].net.body[4]
     assert isinstance(second, nn.Conv2d)
@@ -157,19 +159,70 @@ def test_weights_are_lecuns_and_statistics_are_the_batchs_own(toy: ImageData) ->
     before = {name: t.detach().clone() for name, t in method.tensors().items()}
     method.gradient(0)
     assert all(torch.equal(t, before[name]) for name, t in method.tensors().items())
-    assert sum("running_mean" in name for name in before) == 2
+    assert sum("running_mean" in name for name in before) == 1
+
+
+def test_batch_norm_stands_before_the_convolutions_but_the_first(toy: ImageData) -> None:
+    names = [type(module).__name__ for module in frepo(toy, width=8).pool[0].net.body]
+    block = ["Conv2d", "ReLU", "AvgPool2d"]
+    assert names == [*block, "BatchNorm2d", *block]
+    assert [m.num_features for m in frepo(toy, width=8).pool[0].net.modules() if isinstance(m, nn.BatchNorm2d)] == [8]
+
+
+def test_statistics_of_the_kernel_are_those_that_training_left(toy: ImageData) -> None:
+    """Nine tenths of the last synthetic batch's, without its flipped images, a tenth of what was before."""
+    method = frepo(toy, width=8, networks=1, updates=50)
+    net = method.pool[0].net
+    norm = net.body[3]
+    assert isinstance(norm, nn.BatchNorm2d)
+    mean, var = torch.zeros(8), torch.ones(8)
+    assert torch.equal(norm.running_mean, mean)
+    assert torch.equal(norm.running_var, var)
+    for step in range(3):
+        with torch.no_grad():
+            seen = net.body[:3](method.X)
+        method.after_step(step)
+        mean, var = (0.1 * old + 0.9 * new for old, new in ((mean, seen.mean((0, 2, 3))), (var, seen.var((0, 2, 3)))))
+        assert torch.allclose(norm.running_mean, mean, atol=1e-5)
+        assert torch.allclose(norm.running_var, var, rtol=1e-4)
+    method.gradient(3)
+    assert torch.allclose(norm.running_mean, mean, atol=1e-5)  # neither real images nor the kernel's move them
+    method.pool[0].reset(method.rng, "lecun")
+    assert torch.equal(norm.running_var, torch.ones(8))
+
+
+@pytest.mark.parametrize(
+    ("C", "ipc", "flips"),
+    [
+        (10, 1, True), (10, 50, True), (100, 1, True), (100, 10, False), (100, 50, False), (200, 1, True), (200, 10, False),
+        (1000, 1, False), (1000, 2, False),
+    ],
+)  # fmt: skip
+def test_flipped_copies_stand_in_the_kernel_where_the_authors_have_them(C: int, ipc: int, flips: bool) -> None:
+    assert usual_flips(C, ipc) == flips
+
+
+@pytest.mark.parametrize(("flip", "asked", "copies"), [(True, None, 2), (True, False, 1), (False, True, 1)])
+def test_the_kernel_sees_flipped_copies_unless_told_otherwise(
+    toy: ImageData, flip: bool, asked: bool | None, copies: int
+) -> None:
+    method, seen = frepo(toy, flip=flip, flips=asked, networks=1), []
+    f = method.features[0]
+    method.features = [lambda X: seen.append(X.detach()) or f(X)]  # type: ignore[func-returns-value]
+    method.gradient(0)
+    synthetic = seen[1]
+    assert len(synthetic) == copies * len(method.X)
+    assert copies == 1 or torch.equal(synthetic[8:], synthetic[:8].flip(3))
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_a_network_trains_by_adam_on_the_whole_set(toy: ImageData, flip: bool) -> None:
+def test_a_network_trains_by_adam_on_the_whole_set_without_flipped_copies(toy: ImageData, flip: bool) -> None:
     method = frepo(toy, flip=flip, networks=1, updates=9, lr_network=0.01)
-    net = copy.deepcopy(method.pool[0].net)
+    net = copy.deepcopy(method.pool[0].net).train()
     adam = torch.optim.Adam(net.parameters(), lr=0.01)
     for step in range(3):
         method.after_step(step)
         X, Y = method.X.detach(), method.Y.detach()
-        if flip:
-            X, Y = torch.cat([X, X.flip(3)]), torch.cat([Y, Y])
         adam.zero_grad()
         (net(X) - Y).square().mean().backward()
         adam.step()
@@ -192,9 +245,8 @@ def test_labels_start_hard_and_are_learned(toy: ImageData) -> None:
 def test_a_large_set_is_seen_in_balanced_parts(toy: ImageData) -> None:
     method = frepo(toy, ipc=5, synthetic_batch=8)
     X, Y = method.synthetic()
-    assert len(X) == 16  # with flipped images
-    assert torch.equal(X[8:], X[:8].flip(3))
-    assert Y.argmax(1).tolist() == [0, 1, 2, 3] * 4
+    assert len(X) == 8
+    assert Y.argmax(1).tolist() == [0, 1, 2, 3] * 2
     method.gradient(0)
     assert method.X.grad is not None
     assert int(method.X.grad.flatten(1).any(1).sum()) == 8
@@ -202,7 +254,7 @@ def test_a_large_set_is_seen_in_balanced_parts(toy: ImageData) -> None:
 
 def test_the_set_becomes_better_for_a_network_it_has_not_met(toy: ImageData, toy_test: ImageData) -> None:
     method = frepo(toy, steps=60, real_batch=64, lr_images=0.03, lr_labels=0.01)
-    judge, test = method.inner_network().net, task_of(toy_test, ipc=50)
+    judge, test = method.inner_network().net.eval(), task_of(toy_test, ipc=50)
 
     @torch.no_grad()
     def loss() -> float:

@@ -146,7 +146,15 @@ def test_published_schedules() -> None:
     assert schedule(10) == (10, 50)
     assert schedule(50) == (50, 10)
     assert schedule(20) == (20, 25)
+    assert schedule(30) == (30, 20)
+    assert schedule(40) == (40, 15)
     assert schedule(200) == (50, 10)
+
+
+def test_between_the_published_schedules_is_a_straight_line() -> None:
+    assert [schedule(ipc)[1] for ipc in (2, 5, 15, 25, 35, 44)] == [50, 50, 38, 22, 18, 13]
+    inner = [schedule(ipc)[1] for ipc in range(1, 101)]
+    assert inner == sorted(inner, reverse=True)
 
 
 def test_settings_go_before_the_schedule(toy: ImageData) -> None:

@@ -11,10 +11,11 @@ from method_case import method_of, task_of
 from test_gradient_matching import alike, calls, double_gradients
 from torch import Tensor, nn
 
+from ddtool.data.augment import cutmix
 from ddtool.data.images import ImageData, decode
 from ddtool.errors import DataError, UsageError
 from ddtool.methods import distil
-from ddtool.methods.idc import IDC, cutmix, encode
+from ddtool.methods.idc import IDC, encode
 
 
 def idc_of(data: ImageData, ipc: int = 2, **settings: object) -> IDC:
@@ -176,6 +177,25 @@ def test_augmentation_is_colour_crop_and_cutout_at_once(toy: ImageData) -> None:
     outs = torch.cat([method.together(0)([ramp])[0] for _ in range(30)])
     assert ((outs == 0).all(1).flatten(1).sum(1) >= 16).all()  # at least a quarter of the hole is inside
     assert len({tuple(out[out != 0].tolist()) for out in outs}) == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "settings", "cut", "mixed"),
+    [
+        ("mnist", 2, {}, False, 0.0), ("ylecun/mnist", 3, {}, False, 0.0), ("mnist", 1, {}, True, 0.5),
+        ("fashion_mnist", 2, {}, True, 0.5), ("cifar10", 2, {}, True, 0.5),
+        ("mnist", 2, {"cutout": True, "cutmix": 0.2}, True, 0.2), ("cifar10", 2, {"cutout": False}, False, 0.5),
+    ],
+)  # fmt: skip
+def test_neither_cutout_nor_cutmix_on_mnist_with_several_images_in_one(
+    grey_toy: ImageData, name: str, factor: int, settings: dict, cut: bool, mixed: float
+) -> None:
+    method = idc_of(replace(grey_toy, source={"name": name}), factor=factor, **settings)
+    ramp = torch.rand(1, 1, 16, 16, generator=rng(5)) + 1
+    outs = torch.cat([method.together(0)([ramp])[0] for _ in range(30)])
+    inner = outs[:, :, 4:12, 4:12]  # no crop brings zeros in so far
+    assert bool((inner == 0).any()) == cut
+    assert method.cutmix == mixed
 
 
 def test_no_more_decoded_images_than_asked(toy: ImageData) -> None:

@@ -26,7 +26,7 @@ NO_BRANCH = {
     *(
         ("sharing/exchange/containers.py", name) for name in ("dc", "mtt", "idc")
     ),  # formats of files, called after their code
-    *((file, name) for file in ("data/augment.py", "evaluation/protocols.py") for name in ("dsa", "frepo")),
+    *((file, name) for file in ("data/augment.py", "evaluation/protocols.py") for name in ("dsa", "frepo", "idc")),
 }
 """Augmentations are called after the papers that they are from."""
 
