@@ -215,6 +215,7 @@ def _sets_to_score(
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
     if path.exists() or not names.parse(str(run_or_set)):
         if path.exists() and importing.is_foreign(path):
+            _check_whole(ipc, stage)
             return scoring.Found(None, [_foreign_set(str(path), on, data, report)])
         return scoring.find_sets(path, ipc, stage)
     try:
@@ -223,7 +224,14 @@ def _sets_to_score(
     except NotOursError:
         if not on:
             raise
+        _check_whole(ipc, stage)
         return scoring.Found(None, [_foreign_set(str(run_or_set), on, data, report)])
+
+
+def _check_whole(ipc: int | None, stage: str | None) -> None:
+    """UsageError where a part of a set of others is asked for: such a set is one, of one size and stage."""
+    if ipc is not None or stage is not None:
+        raise UsageError("A set of others is one set, of one size and stage.", "Leave --ipc and --stage out.")
 
 
 def _foreign_set(name: str, on: str | None, data: Mapping[str, JsonValue], report: Report) -> SyntheticSet:
@@ -261,8 +269,9 @@ def import_sets(
     `ddtool.sharing.exchange.importing.ImportOptions`, for what the file does not say. No code in a file is ever run.
     Raises DataError, UsageError or RunError.
     """
+    taken = ImportOptions(**options)  # refuses what cannot be, before a dataset is read
     like = _dataset(on, data or {}, report)
-    return importing.import_sets(Path(file), like, Path(out), ImportOptions(**options), force, report)
+    return importing.import_sets(Path(file).expanduser(), like, Path(out).expanduser(), taken, force, report)
 
 
 def export(
