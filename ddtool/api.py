@@ -287,11 +287,16 @@ def export(
     """Write sets (those of a run, one set's folder, or a Hub repo) into the folder `out` for others; returns what was written.
 
     format: folder (PNGs by class), webdataset (a tar), npz or pt (every tensor to the bit; pt also as the field's code reads
-    it);  ipc, stage: which set, as in `evaluate`;  force: replace what is there. Raises RunError, HubError or UsageError.
+    it);  ipc, stage: which set, as in `evaluate`;  force: replace what is there;  report: hears what a form does not hold of a
+    set, too.
+    Of several sets of one IPC (those of an import) the k-th goes into `out`/setK. Raises RunError, HubError or UsageError.
     """
     scoring.check_stage(stage)
+    if not isinstance(run_or_set, Run) and importing.is_foreign(Path(run_or_set).expanduser()):
+        hint = "A .pt, .npz or .safetensors file can be brought here: `ddtool import FILE --on DATASET --out DIR`."
+        raise UsageError(f"{run_or_set} is a set of others; those of ddtool are exported.", hint)
     found = _sets_to_score(run_or_set, ipc, stage, None, {}, report)
-    return [exporting.export(one, format, Path(out), force) for one in found.sets]
+    return exporting.export_sets(found.sets, format, Path(out).expanduser(), force, report)
 
 
 def push(
