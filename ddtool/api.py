@@ -150,13 +150,15 @@ def sweep(
 ) -> sweeps.Swept:
     """Sets of every size in `ipcs` from one adapted generator, scored; sweep.svg, .md and others appear in the run.
 
-    protocol: one or several, as in `evaluate`;  seeds: fresh networks per score (kernel-ridge takes 3);  baseline: score as
-    many random real images beside each;  report, progress: as in `adapt`. What the run holds already is not measured again.
+    run: as in `generate`;  ipcs: images per class, by default from 1 to 100;  protocol: one or several, as in `evaluate`, by
+    default kernel-ridge and quick;  seeds: fresh networks per score (kernel-ridge takes 3);  baseline: score as many random
+    real images beside each;  report, progress: as in `adapt`.
+    The result has the `scores`, and `rows()` of the table. What the run holds already is not measured again.
     """
-    opened = run if isinstance(run, Run) else Run.open(Path(run))
     protocols = list(dict.fromkeys(several(protocol)))
     scoring.requested(protocols, ["convnet"], seeds, ROUNDED, AS_STATED)  # refuses what does not exist
     with shown(report, progress) as listener:
+        opened = run if isinstance(run, Run) else open_run(run, listener)
         session = Session(opened.config(), opened, engine or Engine.choose(), recorded(opened, listener))
         return sweeps.sweep(session, ipcs, protocols, seeds, baseline)
 
@@ -465,4 +467,4 @@ def recorded(run: Run, report: Report) -> Report:
     return listen
 
 
-__all__ = ["adapt", "evaluate", "export", "generate", "import_sets", "pull", "push", "resume"]
+__all__ = ["adapt", "evaluate", "export", "generate", "import_sets", "pull", "push", "resume", "sweep"]
