@@ -26,6 +26,7 @@ _PUBLIC = {  # loaded on first use, so that `ddtool -h` does not wait for torch
     "pull": "ddtool.api",
     "push": "ddtool.api",
     "resume": "ddtool.api",
+    "sweep": "ddtool.api",
 }
 __all__ = [
     "DDToolError",
@@ -45,10 +46,11 @@ __all__ = [
     "pull",
     "push",
     "resume",
+    "sweep",
 ]
 
 if TYPE_CHECKING:
-    from ddtool.api import adapt, evaluate, export, generate, import_sets, load_set, pull, push, resume
+    from ddtool.api import adapt, evaluate, export, generate, import_sets, load_set, pull, push, resume, sweep
     from ddtool.config import RunConfig
     from ddtool.data.images import ImageData, SyntheticSet
     from ddtool.errors import DDToolError

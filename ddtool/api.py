@@ -160,13 +160,15 @@ def sweep(
 ) -> sweeps.Swept:
     """Sets of every size in `ipcs` from one adapted generator, scored; sweep.svg, .md and others appear in the run.
 
-    protocol: one or several, as in `evaluate`;  seeds: fresh networks per score (kernel-ridge takes 3);  baseline: score as
-    many random real images beside each;  report, progress: as in `adapt`. What the run holds already is not measured again.
+    run: as in `generate`;  ipcs: images per class, by default from 1 to 100;  protocol: one or several, as in `evaluate`, by
+    default kernel-ridge and quick;  seeds: fresh networks per score (kernel-ridge takes 3);  baseline: score as many random
+    real images beside each;  report, progress: as in `adapt`.
+    The result has the `scores`, and `rows()` of the table. What the run holds already is not measured again.
     """
-    opened = run if isinstance(run, Run) else Run.open(Path(run))
     protocols = list(dict.fromkeys(several(protocol)))
     scoring.requested(protocols, ["convnet"], seeds, ROUNDED, AS_STATED)  # refuses what does not exist
     with shown(report, progress) as listener:
+        opened = run if isinstance(run, Run) else open_run(run, listener)
         session = Session(opened.config(), opened, engine or Engine.choose(), recorded(opened, listener))
         return sweeps.sweep(session, ipcs, protocols, seeds, baseline)
 
@@ -225,6 +227,7 @@ def _sets_to_score(
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
     if path.exists() or not names.parse(str(run_or_set)):
         if path.exists() and importing.is_foreign(path):
+            _check_whole(ipc, stage)
             return scoring.Found(None, [_foreign_set(str(path), on, data, report)])
         return scoring.find_sets(path, ipc, stage)
     try:
@@ -233,7 +236,14 @@ def _sets_to_score(
     except NotOursError:
         if not on:
             raise
+        _check_whole(ipc, stage)
         return scoring.Found(None, [_foreign_set(str(run_or_set), on, data, report)])
+
+
+def _check_whole(ipc: int | None, stage: str | None) -> None:
+    """UsageError where a part of a set of others is asked for: such a set is one, of one size and stage."""
+    if ipc is not None or stage is not None:
+        raise UsageError("A set of others is one set, of one size and stage.", "Leave --ipc and --stage out.")
 
 
 def _foreign_set(name: str, on: str | None, data: Mapping[str, JsonValue], report: Report) -> SyntheticSet:
@@ -271,8 +281,9 @@ def import_sets(
     `ddtool.sharing.exchange.importing.ImportOptions`, for what the file does not say. No code in a file is ever run.
     Raises DataError, UsageError or RunError.
     """
+    taken = ImportOptions(**options)  # refuses what cannot be, before a dataset is read
     like = _dataset(on, data or {}, report)
-    return importing.import_sets(Path(file), like, Path(out), ImportOptions(**options), force, report)
+    return importing.import_sets(Path(file).expanduser(), like, Path(out).expanduser(), taken, force, report)
 
 
 def export(
@@ -288,11 +299,16 @@ def export(
     """Write sets (those of a run, one set's folder, or a Hub repo) into the folder `out` for others; returns what was written.
 
     format: folder (PNGs by class), webdataset (a tar), npz or pt (every tensor to the bit; pt also as the field's code reads
-    it);  ipc, stage: which set, as in `evaluate`;  force: replace what is there. Raises RunError, HubError or UsageError.
+    it);  ipc, stage: which set, as in `evaluate`;  force: replace what is there;  report: hears what a form does not hold of a
+    set, too.
+    Of several sets of one IPC (those of an import) the k-th goes into `out`/setK. Raises RunError, HubError or UsageError.
     """
     scoring.check_stage(stage)
+    if not isinstance(run_or_set, Run) and importing.is_foreign(Path(run_or_set).expanduser()):
+        hint = "A .pt, .npz or .safetensors file can be brought here: `ddtool import FILE --on DATASET --out DIR`."
+        raise UsageError(f"{run_or_set} is a set of others; those of ddtool are exported.", hint)
     found = _sets_to_score(run_or_set, ipc, stage, None, {}, report)
-    return [exporting.export(one, format, Path(out), force) for one in found.sets]
+    return exporting.export_sets(found.sets, format, Path(out).expanduser(), force, report)
 
 
 def push(
@@ -468,4 +484,4 @@ def recorded(run: Run, report: Report) -> Report:
     return listen
 
 
-__all__ = ["adapt", "evaluate", "export", "generate", "import_sets", "pull", "push", "resume"]
+__all__ = ["adapt", "evaluate", "export", "generate", "import_sets", "pull", "push", "resume", "sweep"]

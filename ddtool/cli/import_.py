@@ -26,15 +26,25 @@ def command(
             "--normalised/--no-normalised", help="Images are normalised, or pixels in [0, 1]. Default: by the format."
         ),
     ] = None,
-    mean: Annotated[str | None, typer.Option(metavar="X,X,X", help="Normalised with. Default: the field's.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="X,X,X", help="Normalised with. Default: the field's.")] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="X,X,X", help="Subtracted from each channel when normalised. Default: the field's."),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(metavar="X,X,X", help="What each channel was divided by when normalised. Default: the field's."),
+    ] = None,
     zca: Annotated[bool, typer.Option("--zca", help="Images are whitened as by MTT's code.")] = False,
     labels: Annotated[
-        str | None, typer.Option(help="Soft labels are probabilities or centred scores. Default: found.")
+        str | None,
+        typer.Option(metavar="probabilities|centred", help="What soft labels are. Default: found."),
     ] = None,
     label_scale: Annotated[float | None, typer.Option(help="The factor in centred labels. Default 1.")] = None,
     factor: Annotated[
-        int | None, typer.Option(min=1, max=8, help="Each image holds N x N. Default: 2 of idc, else 1.")
+        int | None,
+        typer.Option(
+            min=1, max=8, help="Each image holds N x N smaller images side by side. Default: 2 of idc, else 1."
+        ),
     ] = None,
     learned_lr: Annotated[float | None, typer.Option(help="The learning rate that was learned with the set.")] = None,
     flip: Annotated[
@@ -70,7 +80,8 @@ def command(
         output.result({"sets": listed(made)}, "\n".join(str(one.folder) for one in made))
         for one in made:
             output.say(f"{one.folder}: {one.synthetic!r}")
-        output.next_step(o.shell("ddtool evaluate", out, "--protocol dsa-ce"))
+        exact = " --exact" if any(one.facts.get("outside") for one in made) else ""
+        output.next_step(o.shell("ddtool evaluate", out, f"--protocol dsa-ce{exact}"))
 
 
 def numbers(text: str | None) -> tuple[float, ...] | None:

@@ -141,7 +141,7 @@ def fit(
     """
     shape = tuple(images(rows[:1]).shape[1:])
     if kind == ZCA and math.prod(shape) > LARGEST_ZCA:
-        hint = "Use --whiten dct, which takes images of any size."
+        hint = "The kind dct (`ddtool adapt --whiten dct`) takes images of any size."
         raise UsageError(f"Whitening by ZCA takes a square matrix of {math.prod(shape)} rows for these images.", hint)
     parts = rows.split(CHUNK)
     mean = (torch.stack([images(part).double().sum(0) for part in parts]).sum(0) / len(rows)).float()

@@ -7,6 +7,7 @@ import pytest
 import tiny
 from tiny import done, refused
 
+import ddtool
 from ddtool import api
 from ddtool.errors import RunError
 from ddtool.evaluation.protocols import Score
@@ -96,6 +97,15 @@ def test_the_command_shows_the_table(run: Run) -> None:
     assert "smallest class holds (8)" in refused(2, "sweep", run.folder, "--ipc", "1,9")
     assert "whole numbers" in refused(2, "sweep", run.folder, "--ipc", "1,x")
     assert "Unknown evaluation protocol" in refused(2, "sweep", run.folder, "--protocol", "quik")
+
+
+def test_from_python_a_run_has_all_the_names_that_generate_takes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(run.folder.parent))
+    monkeypatch.setattr("ddtool.sharing.pull.pulled_run", lambda name, report: run)
+    for name in (f"~/{run.folder.name}", "ann/gen"):
+        found = ddtool.sweep(name, [1], protocol="kernel-ridge", baseline=False, engine=tiny.ENGINE)
+        assert [score.ipc for score in found.scores] == [1]
 
 
 def test_a_run_without_a_generator_has_no_sizes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,11 @@ Files of `ddtool export` hold a description beside their tensors and are read ba
 """
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -19,10 +20,12 @@ from torch import Tensor
 from ddtool.errors import DataError, UsageError, did_you_mean
 from ddtool.runs.formats import MOST_BYTES
 from ddtool.sharing.exchange import pickles
-from ddtool.sharing.exchange.loose import Loose, with_channels
+from ddtool.sharing.exchange.loose import LABELS_HINT, Loose, positive, with_channels
 
 DC, MTT, IDC, NPZ, SAFETENSORS = "dc", "mtt", "idc", "npz", "safetensors"
 FORMATS = (DC, MTT, IDC, NPZ, SAFETENSORS)
+ARRAYS = {".npz": NPZ, ".safetensors": SAFETENSORS}
+"""Formats that the ending of a file tells."""
 OURS = "ddtool"
 """The name of the description in files of `ddtool export`."""
 IMAGES, LABELS = ("images", "image", "x", "data"), ("labels", "label", "y", "targets")
@@ -51,6 +54,8 @@ def read(path: Path, kind: str | None = None, factor: int | None = None) -> Cont
     if not path.is_file():
         raise DataError(f"There is no file {path}.", "Name a .pt, .npz or .safetensors file.")
     ending = path.suffix.lower()
+    if ending in ARRAYS and kind not in (None, ARRAYS[ending]):
+        raise UsageError(f"{path} is not of the format {kind}.", "Leave --format out: its ending says what it is.")
     if ending == ".npz":
         return of_arrays(NPZ, npz_arrays(path), factor)
     if ending == ".safetensors":
@@ -66,8 +71,7 @@ def read(path: Path, kind: str | None = None, factor: int | None = None) -> Cont
 def of_torch(path: Path, content: Any, kind: str | None, factor: int | None) -> Content:
     """The sets of a .pt file, by its shape; DataError for any other content."""
     if isinstance(content, Mapping) and isinstance(content.get(OURS), str):
-        dense = {str(k): v for k, v in content.items() if isinstance(v, Tensor) and v.layout == torch.strided}
-        tensors = {name: tensor.detach().clone() for name, tensor in dense.items()}
+        tensors = {str(name): value.detach().clone() for name, value in content.items() if is_plain(value)}
         return Content(DC, own=(tensors, content[OURS]))
     found = next((name for name, fits in SHAPES.items() if fits(content)), None)
     if found is None or kind not in (None, found):
@@ -80,14 +84,26 @@ def of_torch(path: Path, content: Any, kind: str | None, factor: int | None) -> 
     return Content(found, tuple(pair(images, labels, factor or usual) for images, labels in pairs))
 
 
+def is_plain(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor of real numbers that lie in memory one beside the other."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return False
+    return not (value.is_quantized or value.is_meta or value.is_complex())
+
+
 def is_pair(value: Any) -> bool:
     """Whether a value is [images, labels]."""
-    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(part, Tensor) for part in value)
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(is_plain, value))
+
+
+def is_pairs(value: Any) -> bool:
+    """Whether a value is [[images, labels], …], with one pair at least."""
+    return isinstance(value, list | tuple) and len(value) > 0 and all(map(is_pair, value))
 
 
 SHAPES = {
-    DC: lambda value: isinstance(value, Mapping) and bool(value.get("data")) and all(map(is_pair, value["data"])),
-    MTT: lambda value: isinstance(value, Tensor),
+    DC: lambda value: isinstance(value, Mapping) and is_pairs(value.get("data")),
+    MTT: is_plain,
     IDC: is_pair,
 }
 """How the content of each format is told."""
@@ -101,17 +117,27 @@ def mtt_set(path: Path, images: Tensor, factor: int) -> Loose:
             f"{path} holds images alone, and there is no file of labels beside it.",
             "As MTT's code names them: images_best.pt with labels_best.pt.",
         )
-    rate = pickles.load(beside["lr"]) if beside["lr"].is_file() else None
+    rate = rate_of(pickles.load(beside["lr"])) if beside["lr"].is_file() else None
     labels = pickles.load(beside["labels"])
-    if not isinstance(labels, Tensor):
+    if not is_plain(labels):
         raise DataError(f"{beside['labels']} holds no labels.", "It should be a tensor.")
-    return pair(images, labels, factor, None if rate is None else float(rate))
+    return pair(images, labels, factor, rate)
+
+
+def rate_of(value: Any) -> float:
+    """The learning rate that a file holds; DataError unless it is one positive number."""
+    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if not positive(number):
+        raise DataError("The learning rate beside the images is not one positive number.", "Remove it from the set.")
+    return float(number)
 
 
 def pair(images: Tensor, labels: Tensor, factor: int = 1, learned_lr: float | None = None) -> Loose:
-    """Images with labels, which are classes (m,) or soft (m, C)."""
+    """Images with labels, which are classes (m,) or soft (m, C); DataError for classes that are no whole numbers."""
     soft = labels.detach().float() if labels.ndim == 2 else None
     classes = labels.detach().long() if labels.ndim == 1 else None
+    if classes is not None and not bool((classes == labels.double()).all()):
+        raise DataError("The labels are one for each image, and no whole numbers.", LABELS_HINT)
     return Loose(
         images=with_channels(images.detach()), classes=classes, soft=soft, factor=factor, learned_lr=learned_lr
     )
@@ -122,14 +148,14 @@ def pair(images: Tensor, labels: Tensor, factor: int = 1, learned_lr: float | No
 
 def of_arrays(kind: str, arrays: Mapping[str, Tensor | str], factor: int | None) -> Content:
     """The set in named arrays; DataError when there are no images."""
-    tensors = {name: value for name, value in arrays.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in arrays.items() if is_plain(value)}
     if isinstance(told := arrays.get(OURS), str):
         return Content(kind, own=(tensors, told))
     images, labels, soft, rate = (first_of(tensors, names) for names in (IMAGES, LABELS, SOFT, LR))
     some = soft if labels is None else labels
     if images is None or some is None:
         raise DataError(f"It holds the arrays {', '.join(tensors) or 'none'}.", "`images` and `labels` are expected.")
-    found = pair(images, some, factor or 1, None if rate is None else float(rate))
+    found = pair(images, some, factor or 1, None if rate is None else rate_of(rate))
     return Content(kind, (found if soft is None else replace(found, soft=soft.float()),))
 
 
@@ -146,7 +172,7 @@ def npz_arrays(path: Path) -> dict[str, Tensor | str]:
                 raise ValueError(f"it unpacks to {total:,} bytes")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: of_numpy(arrays[name]) for name in arrays.files}
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is refused: {error}.", "It should hold plain arrays, saved by numpy.savez.") from error
 
 

@@ -6,7 +6,8 @@ npz and pt hold every tensor to the bit with the description of exact.safetensor
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,48 @@ from torch import Tensor
 
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import RunError, UsageError, did_you_mean
-from ddtool.runs.files import staged_folder
+from ddtool.events import Note, Report, silent
+from ddtool.runs.files import EXACT, staged_folder
 from ddtool.runs.formats import set_parts
 from ddtool.sharing.exchange import pickles
 from ddtool.sharing.exchange.containers import OURS
+from ddtool.sharing.exchange.loose import outside
+
+PICTURES = ("folder", "webdataset")
+"""The forms that hold 8-bit images; the others hold every tensor."""
+
+
+def export_sets(
+    sets: Sequence[SyntheticSet], kind: str, out: Path, force: bool = False, report: Report = silent
+) -> list[Path]:
+    """Write sets into the folder `out`, of several of one IPC the k-th into `out`/setK; returns what was written.
+
+    What the form `kind` does not hold of them is reported. Raises as `export` does, before anything is written.
+    """
+    places = [(one, out / folder) for one, folder in zip(sets, told_apart([one.ipc for one in sets]), strict=True)]
+    for one, place in places:
+        free_target(one, kind, place, force)
+    for text in dict.fromkeys(text for one in sets for text in losses(one, kind)):
+        report(Note(text))
+    return [export(one, kind, place, force) for one, place in places]
+
+
+def told_apart(ipcs: Sequence[int]) -> list[str]:
+    """A folder for each set: none of its own ('') where no other has its IPC, else set1, set2 and so on."""
+    number, seen, folders = Counter(ipcs), Counter[int](), []
+    for ipc in ipcs:
+        seen[ipc] += 1
+        folders.append(f"set{seen[ipc]}" if number[ipc] > 1 else "")
+    return folders
 
 
 def export(synthetic: SyntheticSet, kind: str, out: Path, force: bool = False) -> Path:
     """Write a set into the folder `out`; returns the file, or the folder of images.
 
-    kind: one of FORMATS. Raises UsageError for another one, RunError when the result is there and `force` does not replace it.
+    kind: one of FORMATS. Raises UsageError for another one, RunError when the result is there and `force` does not replace it, or
+    when it would replace a set of ours.
     """
-    if kind not in FORMATS:
-        raise UsageError(f"Unknown format '{kind}'.", did_you_mean(kind, FORMATS, listed=True))
-    name, write = FORMATS[kind]
-    target = out / name.format(ipc=synthetic.ipc)
-    if target.exists() and not force:
-        raise RunError(f"{target} exists already.", "Replace it with --force.")
+    target, (_, write) = free_target(synthetic, kind, out, force), FORMATS[kind]
     if kind == "folder":
         with staged_folder(target, replacing=True) as temporary:
             write(synthetic.to("cpu"), temporary)
@@ -39,6 +65,41 @@ def export(synthetic: SyntheticSet, kind: str, out: Path, force: bool = False) -
     with staged_folder(out) as temporary:
         write(synthetic.to("cpu"), temporary / target.name)
     return target
+
+
+def free_target(synthetic: SyntheticSet, kind: str, out: Path, force: bool) -> Path:
+    """The file or folder that a set would be written to. Raises as `export`."""
+    if kind not in FORMATS:
+        raise UsageError(f"Unknown format '{kind}'.", did_you_mean(kind, FORMATS, listed=True))
+    target = out / FORMATS[kind][0].format(ipc=synthetic.ipc)
+    if (target / EXACT).exists():
+        raise RunError(f"{target} is a set of ddtool, which images are not to replace.", "Choose another --out.")
+    if target.exists() and not force:
+        raise RunError(f"{target} exists already.", "Replace it with --force.")
+    return target
+
+
+def losses(synthetic: SyntheticSet, kind: str) -> list[str]:
+    """What the form `kind` does not hold of a set, or holds in a way to know of, a sentence each."""
+    of_pictures, of_pt, factor = kind in PICTURES, kind == "pt", synthetic.factor
+    soft, whitened, cut = synthetic.label_method != "hard", synthetic.whitening is not None, outside(synthetic.images)
+    texts = {
+        "Folders of images have classes alone: the soft labels are left out (npz, pt and webdataset have them).":
+            kind == "folder" and soft,
+        "Pictures do not say how they are to be whitened, and are worth less without (npz and pt hold the whitening).":
+            of_pictures and whitened,
+        f"{cut:.1%} of the pixel values lie outside [0, 1], where pictures cut them off (npz and pt keep them).":
+            of_pictures and cut > 0,
+        f"Each picture holds {factor} x {factor} smaller images, and does not say so (npz and pt have the factor).":
+            of_pictures and factor > 1,
+        "Pictures do not have the learned learning rate (npz and pt have it).":
+            of_pictures and synthetic.learned_lr is not None,
+        "`data` in a pt has classes alone, for DatasetCondensation's code; the soft labels are in `labels` beside it.":
+            of_pt and soft,
+        "`data` in a pt is whitened: test images are to be whitened alike, by the tensors `whitening.*` beside it.":
+            of_pt and whitened,
+    }  # fmt: skip
+    return [text for text, applies in texts.items() if applies]
 
 
 def write_npz(synthetic: SyntheticSet, path: Path) -> None:

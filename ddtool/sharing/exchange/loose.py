@@ -1,6 +1,8 @@
 """A synthetic set as others publish it: images and labels with little said about them, and what makes a `SyntheticSet` of it."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,12 +10,14 @@ from torch import Tensor
 from ddtool.data.images import ImageData, SyntheticSet, one_hot, usual_label_scale
 from ddtool.data.inputs import NetworkInput
 from ddtool.data.whitening import Whitening
-from ddtool.errors import DataError, UsageError
+from ddtool.errors import DataError
 from ddtool.runtime.engine import finite
 
 PROBABILITIES, CENTRED = "probabilities", "centred"
 CONVENTIONS = (PROBABILITIES, CENTRED)
 """What soft labels can be: distributions over classes, or centred scores for squared error."""
+VALUES_HINT = "Save them as bytes from 0 to 255, or as float values."
+LABELS_HINT = "Classes are one number for each image, soft labels a row for each image with a column for each class."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +85,21 @@ class Reading:
 
 
 def as_set(loose: Loose, reading: Reading) -> SyntheticSet:
-    """A loose set as one of ours: pixels un-normalised, labels centred, images in the order of image after image of each class.
+    """A set that `checked` has seen as one of ours: pixels un-normalised, labels centred, images image-major.
 
-    Raises DataError when shapes or classes do not go together or the set is not as large for every class.
+    Raises DataError when classes do not go together or the set is not as large for every class.
     """
     like, space = reading.like, reading.space
-    check_shapes(loose, like)
-    classes = by_name(loose, like, reading)
+    loose = by_name(loose, like, reading)
+    classes = class_numbers(loose, like.num_classes)
     order = image_major(classes, like.num_classes)
     labels, scale = centred(loose, classes, reading)
     pixels = space.to_pixels(loose.images)
+    if share := outside(pixels):
+        reading.notes.append(
+            f"{share:.1%} of the pixel values lie outside [0, 1]. Pictures cut them off; `ddtool evaluate --exact` keeps them, "
+            "and so scores the set as its authors would."
+        )
     return SyntheticSet(
         images=pixels[order].contiguous(),
         labels=labels[order].contiguous(),
@@ -111,9 +120,24 @@ def as_set(loose: Loose, reading: Reading) -> SyntheticSet:
     )
 
 
+def checked(loose: Loose, like: ImageData) -> Loose:
+    """The set with images as Loose has them: whole numbers from 0 to 255 as bytes, fractions as float32.
+
+    Raises DataError for other numbers, and unless the parts of the set go together and with the dataset.
+    """
+    check_shapes(loose, like)
+    images = loose.images
+    if images.is_floating_point():
+        return replace(loose, images=images.float())
+    if images.dtype == torch.bool or not 0 <= images.long().min() <= images.long().max() <= 255:
+        kind = str(images.dtype).removeprefix("torch.")
+        raise DataError(f"The images are {kind} values, and not all of them are from 0 to 255.", VALUES_HINT)
+    return replace(loose, images=images.to(torch.uint8))
+
+
 def check_shapes(loose: Loose, like: ImageData) -> None:
-    """DataError unless images, labels and classes go together and with the dataset."""
-    images, m, C = loose.images, len(loose.images), like.num_classes
+    """DataError unless images, labels, classes and factor go together and with the dataset."""
+    images, m, C = loose.images, loose.images.shape[:1].numel(), like.num_classes
     if images.ndim != 4 or images.shape[1] not in (1, 3) or m == 0:
         raise DataError(f"Images of shape {tuple(images.shape)} are no set of images (m, c, h, w).", "Check the file.")
     if tuple(images.shape[1:]) != like.shape:
@@ -122,28 +146,47 @@ def check_shapes(loose: Loose, like: ImageData) -> None:
             "Name the dataset that the set was made from (--on), at the same size (--resolution).",
         )
     if loose.soft is not None and tuple(loose.soft.shape) != (m, C):
-        raise DataError(f"Soft labels of shape {tuple(loose.soft.shape)} do not go with {m} images, {C} classes.")
+        raise DataError(
+            f"Soft labels of shape {tuple(loose.soft.shape)} do not go with {m} images and {C} classes.", LABELS_HINT
+        )
     if loose.classes is not None and (tuple(loose.classes.shape) != (m,)):
-        raise DataError(f"Labels of shape {tuple(loose.classes.shape)} do not go with {m} images.")
+        raise DataError(f"Labels of shape {tuple(loose.classes.shape)} do not go with {m} images.", LABELS_HINT)
     if loose.classes is None and loose.soft is None:
         raise DataError("The set has neither labels nor soft labels.", "Name the file or column that holds them.")
     if not finite(images.float()) or (loose.soft is not None and not finite(loose.soft)):
         raise DataError("The set has values that are not finite.", "Check the file.")
+    if loose.factor > min(images.shape[2:]):
+        raise DataError(
+            f"Images of {images.shape[2]}x{images.shape[3]} pixels hold no {loose.factor} x {loose.factor} others.",
+            "Name a smaller --factor.",
+        )
 
 
-def by_name(loose: Loose, like: ImageData, reading: Reading) -> Tensor:
-    """The class of each image as a number of the dataset's classes: by name where the names are the same, else by order."""
+def by_name(loose: Loose, like: ImageData, reading: Reading) -> Loose:
+    """The set with its classes, and the columns of its soft labels, in the dataset's order where the names are the same; else as
+    it is. DataError for another number of names."""
+    names, C = loose.names, like.num_classes
+    if names and len(names) != C:
+        raise DataError(f"The set has {len(names)} classes, the dataset {C}.", "Name another dataset (--on).")
+    if set(names) != set(like.class_names):
+        if not all(name.isdigit() for name in names):
+            reading.notes.append(
+                "The classes of the set have other names than those of the dataset: taken by their order."
+            )
+        return loose
+    columns = [names.index(name) for name in like.class_names]
+    position = torch.tensor([like.class_names.index(name) for name in names])
+    classes = None if loose.classes is None else position[class_numbers(loose, C)]
+    soft = None if loose.soft is None else loose.soft[:, columns]
+    return replace(loose, classes=classes, soft=soft, names=like.class_names)
+
+
+def class_numbers(loose: Loose, C: int) -> Tensor:
+    """The class of each image, int64 (m,): the stated one, else that of the largest soft label. DataError outside 0 … C − 1."""
     if loose.classes is None:
         assert loose.soft is not None  # `check_shapes` has seen one of them
         return loose.soft.argmax(1)
-    classes, C = loose.classes.long(), like.num_classes
-    if loose.names and len(loose.names) != C:
-        raise DataError(f"The set has {len(loose.names)} classes, the dataset {C}.", "Name another dataset (--on).")
-    if loose.names and set(loose.names) == set(like.class_names):
-        position = torch.tensor([like.class_names.index(name) for name in loose.names])
-        classes = position[classes]
-    elif loose.names and not all(name.isdigit() for name in loose.names):
-        reading.notes.append("The classes of the set have other names than those of the dataset: taken by their order.")
+    classes = loose.classes.long()
     if int(classes.min()) < 0 or int(classes.max()) >= C:
         raise DataError(f"The set has labels outside the {C} classes of the dataset.", "Name another dataset (--on).")
     return classes
@@ -163,17 +206,14 @@ def image_major(classes: Tensor, C: int) -> Tensor:
 def centred(loose: Loose, classes: Tensor, reading: Reading) -> tuple[Tensor, float]:
     """Labels in our convention, and their scale: the usual one, unless they are centred already.
 
-    Raises UsageError for a convention that there is not, and DataError for probabilities that are none.
+    Raises DataError for probabilities that are none.
     """
     C = reading.like.num_classes
     if loose.soft is None:
         scale = usual_label_scale(C)
         return one_hot(classes, C) * scale, scale
     soft = loose.soft.float()
-    kind = reading.labels or (PROBABILITIES if distributions(soft) else CENTRED)
-    if kind not in CONVENTIONS:
-        raise UsageError(f"Unknown label convention '{kind}'.", f"Known: {', '.join(CONVENTIONS)}.")
-    if kind == CENTRED:
+    if convention(soft, reading.labels) == CENTRED:
         if reading.labels is None and loose.label_scale == 1.0:
             reading.notes.append("Soft labels are no distributions: taken as centred scores, at scale 1.")
         return soft, loose.label_scale
@@ -184,14 +224,24 @@ def centred(loose: Loose, classes: Tensor, reading: Reading) -> tuple[Tensor, fl
     return (soft - 1 / C) * scale, scale
 
 
+def convention(soft: Tensor, asked: str | None) -> str:
+    """One of CONVENTIONS: the one asked for, else the one that soft labels have."""
+    return asked or (PROBABILITIES if distributions(soft) else CENTRED)
+
+
 def distributions(soft: Tensor) -> bool:
     """Whether every row is a distribution over classes."""
     return bool(soft.min() >= -1e-6) and bool((soft.sum(1) - 1).abs().max() < 1e-3)
 
 
-def outside(synthetic: SyntheticSet) -> float:
+def outside(pixels: Tensor) -> float:
     """The share of pixel values outside [0, 1], which 8-bit images cut off."""
-    return float(((synthetic.images < -1e-4) | (synthetic.images > 1 + 1e-4)).float().mean())
+    return float(((pixels < -1e-4) | (pixels > 1 + 1e-4)).float().mean())
+
+
+def positive(value: Any) -> bool:
+    """Whether a value is one positive, finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def with_channels(images: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def published_space(like: ImageData) -> Space:
     if known is None:
         raise UsageError(
             f"No mean and std of the field's code are known for '{like.source.get('name', '')}'.",
-            "Name those that the set was normalised with: --mean and --std; for pixels in [0, 1] --normalised no.",
+            "Name those that the set was normalised with (--mean and --std); for pixels in [0, 1] give --no-normalised.",
         )
     return Space(known.mean, known.std)
 
