@@ -199,10 +199,8 @@ def client_of(name: str) -> Client:
     try:
         return CLIENTS[name]()
     except ImportError as error:
-        raise UsageError(
-            f"--track {name} needs a package that is not installed ({one_line(str(error), 100)}).",
-            f"Install it: pip install 'ddtool[{name}]'.",
-        ) from error
+        message = f"The package of the tracker {name} cannot be loaded: {one_line(str(error), 150)}."
+        raise UsageError(message, f"Install it: pip install 'ddtool[{name}]'. Or leave --track out.") from error
 
 
 class Tracker:

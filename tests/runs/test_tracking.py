@@ -227,11 +227,11 @@ def test_a_missing_package_is_said_before_anything_is_done(
     if name == "tensorboard":
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     said = tiny.refused(2, command, "no-such-dataset", "--track", name, "--out", tmp_path / "out")
-    assert f"--track {name} needs a package" in said
+    assert f"The package of the tracker {name} cannot be loaded: " in said
     assert f"pip install 'ddtool[{name}]'" in said
     assert not (tmp_path / "out").exists()
     if command == "adapt":
-        with pytest.raises(UsageError, match="needs a package"):
+        with pytest.raises(UsageError, match="cannot be loaded"):
             api.adapt("no-such-dataset", track=name)
 
 
