@@ -149,10 +149,13 @@ def enlarged(image: Image.Image) -> Image.Image:
 
 
 def caption(made: SyntheticSet, row: int, share: list[float]) -> str:
-    """The class of an image, and the classes of which its soft label has most."""
+    """The classes of which the soft label of an image has most, its own class before them where that is not the first."""
     name = one_line(made.class_names[int(made.hard[row])], 40)
-    said = ", ".join(f"{part.name} {part.percent:g} %" for part in largest(share, made.class_names)[:SHARES])
-    return name if made.label_method == "hard" else f"{name}: {said}"
+    if made.label_method == "hard":
+        return name
+    parts = largest(share, made.class_names)[:SHARES]
+    said = ", ".join(f"{part.name} {part.percent:.0f} %" for part in parts)
+    return said if parts[0].name == name else f"{name}: {said}"
 
 
 def without_some(made: SyntheticSet) -> tuple[SyntheticSet, ImageData]:

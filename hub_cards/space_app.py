@@ -136,7 +136,7 @@ def build() -> gr.Blocks:
 def gallery(images: list[Any] | None = None) -> gr.Gallery:
     """Pictures with captions below them."""
     return gr.Gallery(
-        images, columns=6, object_fit="contain", format="png", label="Images and what their soft labels say", height=640
+        images, columns=5, object_fit="contain", format="png", label="Images and what their soft labels say", height=640
     )
 
 

@@ -128,7 +128,7 @@ def test_xets_refusals_are_rights_or_quota(status: int) -> None:
     assert "quota of 'ann'" in said.hint
 
 
-@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("status", [401, 403, 404])
 def test_xets_refusals_by_the_true_client(pushed: HubServer, status: int, tmp_path: Path) -> None:
     """A file that the Hub says is in Xet, and a client that has not switched it off."""
     pytest.importorskip("hf_xet")
