@@ -5,7 +5,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from ddtool import methods
-from ddtool.events import Note
+from ddtool.evaluation.nearest import nearness
+from ddtool.events import Note, Phase
 from ddtool.pipeline.scoring import score_run
 from ddtool.pipeline.session import Session
 from ddtool.runs.preview import preview
@@ -20,6 +21,7 @@ def finish(session: Session, target: Target) -> None:
     Nothing to resume is kept.
     """
     record_peak(session)
+    record_nearness(session, target)
     draw_preview(session.run, max(session.config.ipc))
     if session.config.evaluate.enabled:
         score_run(session, target)
@@ -36,6 +38,13 @@ def record_peak(session: Session) -> None:
     peak, run = session.engine.peak_memory_mib(), session.run
     if peak is not None:
         run.record(peak_memory_mib=max(round(peak), run.noted().facts.peak_memory_mib or 0))
+
+
+def record_nearness(session: Session, target: Target) -> None:
+    """Record how far the learned images of each set are from the nearest real training image."""
+    for ipc in session.config.ipc:
+        if session.method.learns:
+            session.run.record(**{str(Phase("nearest_real", ipc)): nearness(session.run.load_set(ipc), target.train)})
 
 
 def draw_preview(run: Run, ipc: int, path: Path | None = None, real: bool = True) -> None:

@@ -78,6 +78,7 @@ class Shown:
             "tiles": list(self.tiles()),
             "measured": self.measured(),
             "images": self.images(),
+            "nearest": self.nearest(),
             "curves": self.curves(),
             "animation": self.animation(),
             "classes": self.classes(),
@@ -206,6 +207,19 @@ class Shown:
                 for c in rows
             ],
         }
+
+    def nearest(self) -> str:
+        """How far the images are from real ones; empty where that was not measured, as in runs of earlier versions."""
+        found = self.results.facts.stated().get(str(Phase("nearest_real", self.made.ipc)))
+        if not isinstance(found, dict):
+            return ""
+        median, least = (
+            number(value) if isinstance(value, float) else "–" for value in map(found.get, ("median", "least"))
+        )
+        return (
+            f"From an image of the set to the nearest real training image: {median} of 255 levels in the median, {least} at "
+            "least (root mean square over pixel values; 0 is a copy)."
+        )
 
     def curves(self) -> dict[str, str] | None:
         """The losses of the phases that made the sets; None where none was kept."""

@@ -14,6 +14,7 @@ FACTS = {
     "peak_memory_mib": "peak memory, MiB",
     "factor": "images a side in each image",
     "pulled": "pulled from",
+    "nearest_real": "distance to the nearest real image, levels of 255",
 }
 """Facts of a run; others are called in words already."""
 PHASES = {

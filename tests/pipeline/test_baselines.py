@@ -154,6 +154,9 @@ def test_a_run_holds_sets_and_no_generator(made: tuple[Path, dict[str, Any]]) ->
     spent = said["facts"]["spent"]
     assert {ipc: part["steps"] for ipc, part in spent.items()} == {"ipc1": 4, "ipc2": 4}
     assert said["facts"]["means ipc2"] == {"batch": 3}
+    for n in (1, 2):
+        found = said["facts"][f"nearest_real ipc{n}"]
+        assert 0 < found["least"] <= found["median"] < 255
     assert said["facts"]["finished"] is True
 
 

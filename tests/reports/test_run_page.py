@@ -86,6 +86,19 @@ def test_the_headline_is_the_set_beside_random_real_images(run: Run) -> None:
     assert "Test accuracy, % on 12 test images: protocol quick, 1 network" in page
 
 
+def test_the_page_says_how_near_the_images_are_to_real_ones(run: Run) -> None:
+    found = run.results()["facts"]["nearest_real ipc2"]
+    words = (
+        f"nearest real training image: {found['median']:.1f} of 255 levels in the median, {found['least']:.1f} at least"
+    )
+    assert words in shown(run)
+    for damaged in (7, {}, {"median": "x"}):
+        run.record(**{"nearest_real ipc2": damaged})
+        assert ("nearest real training image: –" in shown(run)) == isinstance(damaged, dict)
+    edit(run, "results.json", lambda r: r | {"facts": {k: v for k, v in r["facts"].items() if "nearest" not in k}})
+    assert "nearest real" not in shown(run)
+
+
 def test_a_protocol_of_the_field_goes_first(run: Run) -> None:
     quick = next(s for s in run.noted().scores if (s.protocol, s.stage) == ("quick", "refined"))
     run.record_score(replace(quick, protocol="frepo-mse", mean=12.3))

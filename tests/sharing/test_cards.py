@@ -782,6 +782,7 @@ def test_the_card_of_another_method_makes_none_of_mgdds_claims() -> None:
     assert "model-index" not in data
     assert data["tags"] == ["ddtool", "dataset-distillation", "dataset-condensation", "idc", "synthetic"]
     assert "began as noise" not in card
+    assert "Where real images must not be published, neither must these; `--set baseline.init=noise` makes" in card
 
 
 def test_the_card_says_what_each_image_holds() -> None:
@@ -794,6 +795,7 @@ def test_the_card_says_what_each_image_holds() -> None:
     assert "decoded" not in card
     assert "interpolate" not in card
     assert "Every synthetic image began as noise" in card
+    assert "must not be published" not in card
     assert "from the top: the distilled set](preview.png)" in card
     assert "first rows" not in card
 
@@ -806,6 +808,7 @@ def test_images_that_were_chosen_are_real_ones() -> None:
     assert "100 real images of **cifar10**, unchanged" in card
     assert "by herding (Welling, 2009) from the 50,000 training images" in card
     assert "Every image is a real image of the source, unchanged: no protection of privacy" in card
+    assert "must not be published" not in card
     assert "| 10 | chosen images (the set in this repository) | 40.2" in card
     assert "the images are chosen" in card
     assert "synthetic" not in front_and_body(card)[0]["tags"]
