@@ -97,7 +97,7 @@ def work(run: Run, engine: Engine, report: Report, track: str | None = None) -> 
         bring_to_its_end = adapt_and_make if session.method.has_generator else distil
         bring_to_its_end(session)
         tracker.conclude(run.noted())
-    write_page(run)
+        write_page(run)
 
 
 def resume(

@@ -97,7 +97,7 @@ class WeightsAndBiases:
 
         self.failures: tuple[type[Exception], ...] = (Error,)
         self._init = init
-        self._quiet = Settings(console="off", silent=True, save_code=False, disable_git=True)
+        self._quiet = Settings(console="off", silent=True, init_timeout=30, save_code=False, disable_git=True)
         self._groups: set[str] = set()
 
     def open(self, run: Followed, folder: Path, settings: Values) -> str:
