@@ -30,8 +30,6 @@ GIT = "0" * 40
 """Git's hash of nothing: a file of a Space is known by its hash of that sort, which the Hub lists."""
 BY_THE_HUB = "initial commit"
 """The title of the commit by which the Hub gives a new Space a README.md."""
-CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu"
-"""torch without CUDA's gigabytes: a Space is on a CPU unless its owner pays for more."""
 
 WITHOUT_ADDRESS = """\
 # ddtool is missing here: its source has no public address yet. Add a line by which pip finds it, for example the address of a
@@ -88,8 +86,7 @@ def written(names: dict[str, str], known: RepoFacts) -> dict[str, str]:
 
 def requirements() -> str:
     """What pip is to install for the page; gradio comes with the Space."""
-    ours = f"ddtool @ git+{ADDRESS}\n" if ADDRESS else WITHOUT_ADDRESS.format(version=__version__)
-    return f"{CPU_TORCH}\n{ours}"
+    return f"ddtool @ git+{ADDRESS}\n" if ADDRESS else WITHOUT_ADDRESS.format(version=__version__)
 
 
 def old_space(base: Pinned | None, options: Options) -> SpaceFacts | None:

@@ -1,6 +1,7 @@
 """A command works from any folder, in any terminal, whoever ends it; and what it says is true of the command line."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -157,6 +158,22 @@ def test_a_home_folder_is_meant_by_a_tilde_everywhere(
 
 
 COMMAND = "import sys; sys.path.insert(0, sys.argv.pop(1)); import ddtool.__main__ as m; m.main()"
+END = "-- end of a command --"
+COMMANDS = f"""
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import ddtool.__main__ as m
+for code, *words in json.loads(sys.argv[2]):
+    sys.argv[1:] = words
+    try:
+        m.main()
+        ended = 0
+    except SystemExit as error:
+        ended = error.code or 0
+    assert ended == code, (words, ended)
+    for stream in (sys.stdout, sys.stderr):
+        print("{END}", file=stream, flush=True)
+"""
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
@@ -166,11 +183,12 @@ def test_a_terminal_of_another_encoding_gets_replacements(encoding: str, tmp_pat
     plain = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C.UTF-8", "HF_HUB_OFFLINE": "1"}
     adapting = ["adapt", data, "--ipc", "1", *tiny.OPTIONS, "--no-evaluate", "--out", run]
     long = [[0, *adapting], [0, "info", run]] if encoding == "ascii" else []
-    for code, *command in (*long, [0, "info", data], [1, "adapt", tmp_path / "ничто" / "нет"]):
-        result = tiny.python(COMMAND, tiny.ROOT, *command, **plain)
-        assert result.returncode == code, result.stderr
-        assert "?" in result.stdout + result.stderr
-        assert "Traceback" not in result.stderr
+    commands = [*long, [0, "info", data], [1, "adapt", tmp_path / "ничто" / "нет"]]
+    result = tiny.python(COMMANDS, tiny.ROOT, json.dumps(commands, default=str), **plain)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    parts = zip(result.stdout.split(END)[:-1], result.stderr.split(END)[:-1], strict=True)
+    assert ["?" in out + said for out, said in parts] == [True] * len(commands)
     if encoding == "ascii":
         assert Run(run).load_set(1).class_names == tuple(sorted(names))
 

@@ -447,7 +447,13 @@ def test_ctrl_c_and_resume(
     same_end(Path("meta"), made[0])
 
 
-@pytest.mark.parametrize(("moment", "at"), [("preview", 0), ("preview", 2), ("append_event", 2), ("append_event", 5)])
+@pytest.mark.parametrize(
+    ("moment", "at"),
+    [
+        ("preview", 0), ("append_event", 5),
+        pytest.param("preview", 2, marks=pytest.mark.slow), pytest.param("append_event", 2, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_kill_during_validation(
     moment: str, at: int, made: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
