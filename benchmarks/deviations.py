@@ -1,6 +1,6 @@
 """What a setting or a version is worth: sets by a method in counted steps, scored by fresh networks on the test split.
 
-    OMP_NUM_THREADS=1 python benchmarks/deviations.py OUT.json --data DATA --seeds 3 --cells CELL [CELL ...]
+    OMP_NUM_THREADS=1 python benchmarks/deviations.py OUT.json --data DATA --seeds 0 1 2 --cells CELL [CELL ...]
 
 A cell is method:dataset:ipc:steps[:name=value,...], its settings those for minutes (`ddtool compare`) with the named ones in
 their place; nothing is whitened. A version is measured by having it first in PYTHONPATH; `--version` says in the file which one it
@@ -44,10 +44,10 @@ def scores_of(cell: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """Accuracies by protocol, and what the run notes of its set."""
     method, dataset, ipc, *_ = cell.split(":")
     flip = dataset.startswith("cifar")
-    settings = settings_of(cell, args.protocol, args.networks) | {"flip": flip, "seed": seed}
+    settings = settings_of(cell, args.protocol, args.networks) | {"flip": flip}
     with tempfile.TemporaryDirectory() as folder:
         run = ddtool.adapt(
-            str(args.data / dataset), ipc=int(ipc), method=method, out=Path(folder) / "run",
+            str(args.data / dataset), ipc=int(ipc), method=method, seed=seed, out=Path(folder) / "run",
             engine=ddtool.Engine.choose("cpu", "fp32"), settings=settings,
         )  # fmt: skip
         results: Any = run.results()
@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--protocol", default="quick")
     parser.add_argument("--networks", type=int, default=1)
     parser.add_argument("--version", default="this one")
@@ -84,11 +84,11 @@ def main() -> None:
         key = {"cell": cell, "version": args.version, "protocol": args.protocol}
         if any(key.items() <= row.items() for row in rows):
             continue
-        runs = [scores_of(cell, seed, args) for seed in range(args.seeds)]
-        rows.append(key | {"networks": args.networks, "runs": runs, "summary": summary(runs)})
+        runs = [scores_of(cell, seed, args) for seed in args.seeds]
+        rows.append(key | {"networks": args.networks, "seeds": args.seeds, "runs": runs, "summary": summary(runs)})
         print(key, rows[-1]["summary"], flush=True)
         hardware = ddtool.Engine.choose("cpu", "fp32").describe()
-        command = f"OMP_NUM_THREADS=1 python benchmarks/deviations.py {args.out.name} --seeds {args.seeds}"
+        command = f"OMP_NUM_THREADS=1 python benchmarks/deviations.py {args.out.name} --seeds {' '.join(map(str, args.seeds))}"
         result = {
             "command": f"{command} --data DATA --cells …",
             "hardware": hardware,
