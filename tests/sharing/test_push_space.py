@@ -125,7 +125,7 @@ def test_the_page_that_is_pushed_is_in_the_wheel() -> None:
 def lines(server: HubServer) -> list[str]:
     """What pip reads of requirements.txt."""
     found = files(server)["requirements.txt"].decode().splitlines()
-    return [line for line in found if line and not line.startswith(("#", "--extra-index-url "))]
+    return [line for line in found if line and not line.startswith("#")]
 
 
 def test_while_ddtool_has_no_address_the_space_says_so(
