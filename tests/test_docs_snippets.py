@@ -167,7 +167,7 @@ def test_the_page_names_every_tensor_and_key(desk: HubServer) -> None:
         told = json.loads(Path(name).read_text())
         assert {*told, *(key for data in told.get("datasets", []) for key in data)} <= NAMED, name
     results = json.loads(Path("runs/sample/results.json").read_text())
-    assert {*results, *results["facts"], *(key for score in results["scores"] for key in score)} <= NAMED
+    assert {*results, *map(general, results["facts"]), *(key for score in results["scores"] for key in score)} <= NAMED
     for name in ("runs/sample/metrics.jsonl", "runs/meta/metrics.jsonl"):
         for line in Path(name).read_text().splitlines():
             assert json.loads(line).keys() <= NAMED, line
