@@ -14,7 +14,6 @@ from ddtool import config
 from ddtool.cli.app import app
 from ddtool.cli.words import one_by_one, repeated
 from ddtool.evaluation import measure as evaluation
-from ddtool.models import convnet as nets
 from ddtool.pipeline import speed
 from ddtool.pretraining import validation
 
@@ -101,7 +100,7 @@ def shorten(patch: pytest.MonkeyPatch) -> None:
         patch.setitem(config.PRETRAIN_PRESETS, name, PRETRAIN_PRESET)
     patch.setattr(speed, "SECONDS", 0.0)
     tiny.shorten_protocols(patch)
-    patch.setattr(evaluation, "doubling_widths", lambda width, depth: nets.doubling_widths(8, depth))
+    patch.setattr(evaluation, "GUIDE_WIDTH", 8)
     patch.setattr(validation, "FIT", config.FitConfig(networks=1, real_batch=12))
 
 

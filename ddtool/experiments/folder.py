@@ -53,7 +53,7 @@ class Outcome:
     """Each stored image holds factor x factor images."""
     device: str = ""
     set_bytes: int | None = None
-    """Of 8-bit pixels, labels and whitening (`SyntheticSet.stored_bytes`)."""
+    """Bytes of 8-bit pixels, labels and whitening (`SyntheticSet.stored_bytes`)."""
 
     @property
     def total_seconds(self) -> float:

@@ -12,7 +12,7 @@ class Variant:
     name: str
     """As in `ddtool compare --methods`."""
     title: str
-    """For tables: with authors and year where it is a method's own."""
+    """The title in tables: with authors and year where it is a method's own."""
     colour: str = ""
     """The colour of its line; empty: grey. Those of the methods here were searched for: they stay apart for eyes that miss one
     kind of cone, and each stands out from light and from dark paper."""

@@ -43,7 +43,7 @@ class SelectionSettings(Settings):
 
 @checked
 class EL2NSettings(SelectionSettings):
-    """Of networks that are trained for a while."""
+    """The settings of EL2N, which trains networks for a while."""
 
     norm: Norm = "instance"
     """Norm layer of the networks. Ours; the paper trains ResNets."""

@@ -25,7 +25,7 @@ from ddtool.runtime.files import write_atomically
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 DIGEST = "digest"
-"""Of the weights, the one key in their file's metadata; files of version 0.1 have none."""
+"""The one key in the metadata of the file of weights: their digest; files of version 0.1 have none."""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 """Types by the names that safetensors gives them."""
 RESTORE = "Copy or download it again."

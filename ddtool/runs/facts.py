@@ -120,7 +120,7 @@ class Environment(Record):
     started: Perhaps[str] = Field(None, exclude=True)
     """Date and time; it is not written into what is shared."""
     pace: Perhaps[ProbedPace] = Field(None, exclude=True)
-    """Of the run alone, too; None where nothing was measured."""
+    """The pace that the probe measured, of this run alone; None where nothing was measured."""
 
 
 class Noted(Record):

@@ -31,7 +31,7 @@ MOST_PICTURES, MOST_BYTES = 10**7, 2**32
 """Bounds on what a file may claim to hold: pictures, and bytes in memory."""
 SET_TENSORS = ("images", "labels", "hard")
 DIGEST = "digest"
-"""Of the tensors and the description of a file, in the description; files of version 0.1 have none."""
+"""The key of the digest of a file's tensors and description, in the description; files of version 0.1 have none."""
 SET_HINT = "Make the set again: `ddtool generate RUN --ipc N --force`."
 T = TypeVar("T")
 D = TypeVar("D", SetDescription, LabelDescription)

@@ -100,7 +100,7 @@ class Run:
             raise RunError(f"{self.folder / 'config.json'}: {error.message}", hint) from error
 
     def content_hash(self) -> str | None:
-        """Of the local data that it was made from; None for data of the Hub, or where an earlier version did not keep it."""
+        """The hash of the local data that it was made from; None for data of the Hub, or where an earlier version kept none."""
         version = self.read_json(files.ENVIRONMENT).get("data")
         if isinstance(version, dict):
             known = version.get("content_hash")

@@ -206,8 +206,8 @@ def test_a_system_of_another_encoding_reads_and_writes_the_same(tmp_path: Path) 
 # -------------------------------------------------------------------------------------------------- options that exist
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]")
-OF_OTHERS = {"--nproc_per_node", "--nproc"}
-"""Of launchers."""
+OF_OTHERS = {"--nproc_per_node", "--nproc", "--logdir", "--project"}
+"""Options of launchers and of experiment trackers."""
 
 
 def commands() -> dict[str, set[str]]:
@@ -347,9 +347,12 @@ main()
 
 @pytest.mark.parametrize(
     ("number", "code", "phase"),
-    [(signal.SIGTERM, 143, phase) for phase in ("decode", "adapt", "fit labels", "quick")]
-    + [(signal.SIGINT, 130, "quick")],
-)
+    [
+        (signal.SIGTERM, 143, "decode"), (signal.SIGTERM, 143, "adapt"), (signal.SIGINT, 130, "adapt"),
+        pytest.param(signal.SIGTERM, 143, "fit labels", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "quick", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_polite_kill_ends_as_ctrl_c_does_wherever_it_comes(
     number: int, code: int, phase: str, finished: Path, tmp_path: Path
 ) -> None:

@@ -136,7 +136,7 @@ def test_the_token_is_nowhere(adapted: tuple[Path, Any]) -> None:
 def test_progress_is_a_line_every_tenth(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "APART", 0.0)
     result = done("adapt", dataset, "--ipc", 1, "--out", "run", *tiny.OPTIONS, "--steps", 60, "--refine-steps", 45)
-    for phase, total in (("adapt", 60), ("refine ipc1", 45)):
+    for phase, total in (("Adapting the generator", 60), ("Refining the 3 images", 45)):
         lines = [line for line in result.stderr.splitlines() if re.match(rf"{phase}  \d+/{total} ", line)]
         assert 9 <= len(lines) <= 11, lines
         assert all(re.search(r"loss \d+\.\d{4}$", line) for line in lines)
@@ -794,14 +794,14 @@ EVENTS: list[Event] = [
 def test_a_terminal_shows_a_bar_with_loss_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = shown_in_a_terminal(monkeypatch, EVENTS)
     assert shown.count("A [note] :smile:") == 1
-    assert "adapt [/x]: 2.0 s" in shown
+    assert "Adapt [/x]: 2.0 s" in shown
     assert "━" in shown
     assert "1/2" in shown
 
 
 def test_bars_show_what_the_loop_says(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = shown_in_a_terminal(monkeypatch, EVENTS[:4])
-    assert "adapt [/x]" in shown
+    assert "Adapt [/x]" in shown
     assert "50/100" in shown
     assert "loss 0.2500" in shown
     assert "/s" in shown

@@ -1221,7 +1221,7 @@ def test_the_cache_can_be_lost(pushed: HubServer, monkeypatch: pytest.MonkeyPatc
 def test_a_comparison_stays_at_the_commit_that_it_was_begun_with(server: HubServer, tmp_path: Path) -> None:
     def revisions(out: str, *words: object) -> set[str]:
         plan = done("compare", "cifar10", "--ipc", 1, "--seeds", 2, "--out", out, "--dry-run", "--quiet", *words)
-        return set(re.findall(r"--revision (\S+)", plan.stdout))
+        return set(re.findall(r'data\.revision="?(\w+)', plan.stdout))
 
     def head() -> str:
         return server.commits("dataset", "uoft-cs/cifar10")[0].sha
