@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from fake_jobs import REQUEST, WORDS, A, B, C, alive, config, press, process
-from tiny import ROOT, ddtool, done, refused
+from tiny import OPTIONS, ROOT, ddtool, done, refused
 
 from ddtool.errors import UsageError
 from ddtool.events import Event, Note
@@ -160,17 +160,20 @@ def test_the_table_is_the_same(tmp_path: Path, data: Path, faked: dict[str, dict
     assert (tmp_path / "slurm" / "slurm").exists()
 
 
+@pytest.mark.slow
 def test_real_jobs_have_the_same_accuracy(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit")
     real = jobs.command
     briefly = "import tiny, pytest; tiny.shorten_protocols(pytest.MonkeyPatch()); tiny.app()"
     monkeypatch.setattr(jobs, "command", lambda *what: [*real(*what)[:1], "-c", briefly, *real(*what)[3:]])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    settings = [part for word in OPTIONS if "=" in word for part in ("--set", word)]
     rows = {}
     for words in (("local",), ("slurm", "--resources", "cluster=local")):
         shown = done(
-            "compare", data, "--ipc", 1, "--methods", "random", "--seeds", 1, "--device", "cpu", "--precision", "fp32",
-            "--threads", 1, "--out", tmp_path / words[0], "--json", "--executor", *words,
+            "compare", data, "--ipc", 1, "--methods", "mgdd", "--steps", 5, "--seeds", 1, "--generator", "scratch",
+            "--device", "cpu", "--precision", "fp32", "--threads", 1, "--out", tmp_path / words[0], "--json", *settings,
+            "--executor", *words,
         )  # fmt: skip
         rows[words[0]] = [(row["method"], row["accuracy"], row["seeds"]) for row in json.loads(shown.stdout)["rows"]]
     assert rows["local"] == rows["slurm"]
