@@ -1,8 +1,13 @@
 """Jobs of a comparison that train nothing: folders that look finished, and processes that make them; no tests here."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,9 @@ from ddtool.experiments.grid import Job, Request, entry_of
 
 REQUEST = Request("sample")
 A, B, C = (Job("random", 1, None, None, seed) for seed in range(3))
+
+WORDS = ("--ipc", 1, "--methods", "random,mgdd", "--steps", 5, "--seeds", 2, "--device", "cpu")
+"""A comparison of four jobs on the command line."""
 
 SCRIPT = """
 import json, os, pathlib, signal, sys, time
@@ -93,3 +101,22 @@ def process(
     """The command of a process that makes a finished run, or ends as `then` says: say, exit, signal, sleep, wait_for."""
     made = json.dumps(results(job, accuracy, protocols=protocols))
     return [sys.executable, "-S", "-c", SCRIPT, str(run), config(job), made, json.dumps(then)]
+
+
+def press(when: Callable[[], bool], times: int = 1, number: int = signal.SIGINT) -> None:
+    """Press Ctrl-C once something has happened."""
+
+    def wait() -> None:
+        while not when():
+            time.sleep(0.01)
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+            time.sleep(0.15)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs; one that only waits to be taken note of does not."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return bool(found.stdout.strip()) and not found.stdout.startswith("Z")

@@ -211,8 +211,8 @@ def test_only_the_engine_asks_about_hardware() -> None:
     assert asking <= {"ddtool.runtime.engine"}
 
 
-def test_only_the_workers_of_a_comparison_start_programs() -> None:
-    assert importers("subprocess") == rooms("experiments.workers")
+def test_only_the_executors_of_a_comparison_start_programs() -> None:
+    assert importers("subprocess") == rooms("experiments.executors")
 
 
 def test_a_report_knows_results_only() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ddtool.config import Values
+    from ddtool.experiments.executors import Executor
     from ddtool.experiments.folder import Folder
     from ddtool.experiments.grid import Job, Request
     from ddtool.experiments.table import Comparison
@@ -79,8 +80,25 @@ def command(
     ] = "auto",
     out: Annotated[Path | None, typer.Option(help="Its folder. Default runs/compare-NAME.")] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Jobs beside each other, on all GPUs in turn.", rich_help_panel="Machine")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Jobs beside each other, on all GPUs in turn. Default 1; with slurm or ray all.",
+            rich_help_panel="Machine",
+        ),
+    ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(help="Where jobs run: local, slurm or ray; the last two are extras.", rich_help_panel="Machine"),
+    ] = "local",
+    resources: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=VALUE,…",
+            rich_help_panel="Machine",
+            help="Of each job with slurm or ray: gpus, cpus, memory (GiB), minutes, partition, account, qos, constraint, address.",
+        ),
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs; run none.")] = False,
     *,
     data: o.Given,
@@ -104,7 +122,8 @@ def command(
       ddtool compare cifar10 --ipc 10 --seconds 30 --seconds 60 --methods all --seeds 3
     """
     from ddtool.cli.machine import engine_for
-    from ddtool.config import merged
+    from ddtool.config import from_dict, merged
+    from ddtool.experiments import executors
     from ddtool.experiments.folder import Folder
     from ddtool.experiments.grid import Request, find_methods, jobs_of
     from ddtool.experiments.jobs import check, pinned
@@ -115,6 +134,10 @@ def command(
     with Output(json_, quiet) as output:
         chosen = find_methods(methods or ["all"])
         tracking.check(track)
+        given = from_dict(executors.Resources, o.parse_settings([part for part in resources.split(",") if part]))
+        executors.check(executor, given)
+        if executor != "local" and ranks.world > 1:
+            raise UsageError(f"A launcher and --executor {executor} both share the jobs out.", "Use one of them.")
         if any(not 0 < clock < 1e9 for clock in seconds or []):
             raise UsageError("--seconds must be positive.", "For example --seconds 60.")
         jobs = jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
@@ -127,16 +150,25 @@ def command(
         begun = folder.continued(request)
         request = begun or request
         folder.check(request)
-        engine = ranks.engine(engine_for(device, precision, compile_, threads, output))
+        if executor == "local":
+            engine = ranks.engine(engine_for(device, precision, compile_, threads, output))
+            machines = places_of(engine, device, threads, workers or 1, ranks)
+            on_one = len({tuple(place) for place in machines}) < len(machines)
+            shared = on_one or (ranks.world > 1 and engine.device.type == "cpu")
+        else:
+            machines = [machine_options(device, threads)] * (workers or len(jobs))
+            shared = len(machines) > 1 and not executors.apart(executor, given)
         with one_voice(ranks):
             source = check(request, jobs, output.listener)
             request = begun or pinned(request, source)
             followed = ["--track", track] if track else []
-            places = [[*place, *followed] for place in places_of(engine, device, threads, workers, ranks)]
+            places = [[*place, *followed] for place in machines]
             if dry_run:
                 show_plan(output, folder, request, jobs, places)
                 return
-            work(output, folder, request, jobs, places, ranks, engine)
+            folder.add(request, jobs, shared)
+            runner = executors.opened(executor, given, folder.path / executor)
+            work(output, folder, request, jobs, places, ranks, runner)
 
 
 def settings_of_methods(pairs: list[str]) -> "dict[str, Values]":
@@ -165,27 +197,29 @@ def places_of(engine: "Engine", device: str, threads: int | None, workers: int, 
     devices = [str(engine.device)] * workers if ranks.world > 1 else spread(device, workers)
     if threads is None and workers > 1 and engine.device.type == "cpu":
         threads = threads_each(workers)
-    return [["--device", name, *(["--threads", str(threads)] if threads else [])] for name in devices]
+    return [machine_options(name, threads) for name in devices]
+
+
+def machine_options(device: str, threads: int | None) -> list[str]:
+    """Device and threads as a job's options."""
+    return ["--device", device, *(["--threads", str(threads)] if threads else [])]
 
 
 def work(
     output: Output, folder: "Folder", request: "Request", jobs: "list[Job]", places: list[list[str]], ranks: "Ranks",
-    engine: "Engine",
+    executor: "Executor",
 ) -> None:  # fmt: skip
     """Run the jobs (this process's share of them) and show what came out; an interruption says how to go on."""
     from ddtool.experiments import jobs as one_job
     from ddtool.experiments.report import PAGE, render
     from ddtool.experiments.workers import Workers
 
-    on_one = len({tuple(place) for place in places}) < len(places)
-    shared = on_one or (ranks.world > 1 and engine.device.type == "cpu")
-    if shared and ranks.main:
+    if folder.read().shared and ranks.main:
         output.say("Jobs share a device: their seconds compare among themselves, not with those of a job alone.")
-    folder.add(request, jobs, shared)
     mine = [jobs[k] for k in ranks.share(len(jobs))]
     team = Workers(
         folder, request, lambda job, place: one_job.command(request, job, folder.run(job), places[place]),
-        len(places), output.listener, lambda: render(folder),
+        len(places), output.listener, lambda: render(folder), executor,
     )  # fmt: skip
     try:
         team.run(mine)
@@ -195,6 +229,8 @@ def work(
             f"Finished jobs are kept ({folder.path / PAGE}). Go on: the same command again, into {folder.path}."
         )
         raise
+    finally:
+        executor.close()
     found = render(folder)
     states = [folder.outcome(job, request).state for job in jobs]
     if set(states) <= {"finished", "failed"}:

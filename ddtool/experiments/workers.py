@@ -1,11 +1,6 @@
-"""The jobs of a comparison, each a process of its own, a few at a time; one that fails leaves the rest alone."""
+"""The jobs of a comparison, a few at a time, wherever an executor runs them; one that fails leaves the rest alone."""
 
-import contextlib
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddtool.events import Note, Report
+from ddtool.experiments.executors import LOST, Ended, Executor, Handed, Local
 from ddtool.experiments.folder import Folder, Outcome
 from ddtool.experiments.grid import Job, Request
-from ddtool.runtime.distributed import PLACES
 from ddtool.runtime.signals import Asked, StoppedError, deferred_interrupt
 from ddtool.text import count, duration
 
@@ -26,27 +21,8 @@ LAST_LINES, LAST_BYTES = 40, 2**16
 Command = Callable[[Job, int], list[str]]
 """The command of a job in one of the places where jobs run beside each other."""
 
-
-GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-"""What `start_new_session` is on Windows."""
 KILLED = 9
 """The signal of a process that was ended for want of memory."""
-
-
-def interrupt(process: subprocess.Popen) -> None:
-    """Press Ctrl-C for a job (on Windows Ctrl-Break: there Ctrl-C reaches no other process group)."""
-    if sys.platform == "win32":
-        process.send_signal(signal.CTRL_BREAK_EVENT)
-    else:
-        process.send_signal(signal.SIGINT)
-
-
-def kill(process: subprocess.Popen) -> None:
-    """End a job at once, with the processes that it started (on Windows those notice, and end by themselves)."""
-    if sys.platform == "win32":
-        process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -54,7 +30,7 @@ class Working:
     """A job that runs."""
 
     job: Job
-    process: subprocess.Popen
+    handed: Handed
     started: float
 
 
@@ -62,15 +38,15 @@ class Workers:
     """Runs jobs in `places` places at a time.
 
     command: what to run for a job in a place;  changed: called after each job, when the folder says something new;
-    took: the seconds of each job that has ended.
+    executor: where they run, by default as processes of this machine;  took: the seconds of each job that has ended.
     """
 
     def __init__(
         self, folder: Folder, request: Request, command: Command, places: int, report: Report,
-        changed: Callable[[], object],
+        changed: Callable[[], object], executor: Executor | None = None,
     ) -> None:  # fmt: skip
         self.folder, self.request, self.command, self.places = folder, request, command, places
-        self.report, self.changed = report, changed
+        self.report, self.changed, self.executor = report, changed, executor or Local()
         self.working: dict[int, Working] = {}
         self.total, self.begun = 0, 0
         self.took: list[float] = []
@@ -106,36 +82,34 @@ class Workers:
 
     def collect(self, stopping: bool, left: int) -> None:
         """Conclude the jobs that have ended; `left` have not begun."""
-        for place in [n for n, working in self.working.items() if working.process.poll() is not None]:
-            ended = self.working.pop(place)
-            self.conclude(ended, stopping, left + len(self.working))
+        for place, working in list(self.working.items()):
+            if end := working.handed.ended():
+                del self.working[place]
+                self.conclude(working, end, stopping, left + len(self.working))
 
     def pass_on(self) -> bool:
         """Press Ctrl-C for every job that runs."""
         for working in self.working.values():
-            interrupt(working.process)
+            working.handed.interrupt()
         return True
 
     def start(self, job: Job) -> None:
-        """Start a job in the first free place. It is in a session of its own: a terminal's Ctrl-C is for us, who pass it on."""
+        """Start a job in the first free place."""
         place = next(n for n in range(self.places) if n not in self.working)
         self.begun += 1
-        self.report(Note(f"{job.words}: begins (job {self.begun} of {self.total})"))
+        self.report(Note(f"{job.words}: {self.executor.begins} (job {self.begun} of {self.total})"))
         self.folder.failed(job).unlink(missing_ok=True)
-        with self.folder.log(job).open("wb") as log:
-            try:
-                process = subprocess.Popen(
-                    self.command(job, place), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
-                    env={name: value for name, value in os.environ.items() if name not in PLACES},
-                    start_new_session=True, creationflags=GROUP,
-                )  # fmt: skip
-            except OSError as error:
-                self.folder.fail(job, f"It could not be started: {error}")
-                self.tell(self.folder.outcome(job, self.request), 0.0, "")
-                return
-        self.working[place] = Working(job, process, time.perf_counter())
+        log = self.folder.log(job)
+        log.write_bytes(b"")
+        try:
+            handed = self.executor.start(job.name, self.command(job, place), log)
+        except OSError as error:
+            self.folder.fail(job, f"It could not be started: {error}")
+            self.tell(self.folder.outcome(job, self.request), 0.0, "")
+            return
+        self.working[place] = Working(job, handed, time.perf_counter())
 
-    def conclude(self, ended: Working, stopping: bool, left: int) -> None:
+    def conclude(self, ended: Working, end: Ended, stopping: bool, left: int) -> None:
         """Take note of how a job ended."""
         job, log = ended.job, self.folder.log(ended.job)
         said = shorten(log)
@@ -145,7 +119,7 @@ class Workers:
         if stopping:
             return
         if outcome.state not in ("finished", "failed"):
-            self.folder.fail(job, why(said, ended.process.returncode))
+            self.folder.fail(job, LOST.format(end.lost) if end.lost else why(said, end.code))
         seconds = time.perf_counter() - ended.started
         self.took.append(seconds)
         self.tell(self.folder.outcome(job, self.request), seconds, self.to_go(left))
@@ -160,7 +134,7 @@ class Workers:
     def tell(self, outcome: Outcome, seconds: float, to_go: str) -> None:
         """Say how a job went."""
         if outcome.state == "finished":
-            how = f"{outcome.accuracy:.1f} %, {seconds:.0f} s with data and scores"
+            how = f"{outcome.accuracy:.1f} %, {seconds:.0f} s {self.executor.lasts}"
         else:
             how = f"failed. {outcome.reason}"
         self.report(Note(f"{outcome.job.words}: {how}{to_go}"))
@@ -169,9 +143,7 @@ class Workers:
     def end(self) -> None:
         """End what still runs, with the processes that it started."""
         for working in self.working.values():
-            with contextlib.suppress(ProcessLookupError):
-                kill(working.process)
-            working.process.wait()
+            working.handed.kill()
         self.working.clear()
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_jobs import REQUEST, finish, job
+from fake_jobs import REQUEST, finish, job, process
 from tiny import image_folder
 
+from ddtool.experiments import jobs
 from ddtool.experiments.folder import Folder
-from ddtool.experiments.grid import entry_of
+from ddtool.experiments.grid import Job, Request, entry_of
 from ddtool.methods import METHODS
 from ddtool.methods.selection import Random
 
@@ -33,6 +34,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "out")
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """Jobs of the command line are fake ones; what is put in here by name says how they end."""
+    then: dict[str, dict[str, Any]] = {}
+
+    def command(request: Request, wanted: Job, run: Path, machine: list[str]) -> list[str]:
+        protocols = request.protocol.split(",")
+        return process(run, wanted, 40.0 + len(wanted.method), protocols, **then.get(wanted.name, {}))
+
+    monkeypatch.setattr(jobs, "command", command)
+    return then
 
 
 @pytest.fixture

@@ -9,30 +9,13 @@ from typing import Any
 
 import pytest
 import typer
-from fake_jobs import process
+from fake_jobs import WORDS
 from tiny import OPTIONS, ROOT, ddtool, done, refused
 
 from ddtool.cli.app import app
 from ddtool.experiments import jobs
 from ddtool.experiments.folder import Folder
-from ddtool.experiments.grid import Job, Request
 from ddtool.experiments.table import gather
-
-
-@pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """Jobs of the command line are fake ones; what is put in here by name says how they end."""
-    then: dict[str, dict[str, Any]] = {}
-
-    def command(request: Request, wanted: Job, run: Path, machine: list[str]) -> list[str]:
-        protocols = request.protocol.split(",")
-        return process(run, wanted, 40.0 + len(wanted.method), protocols, **then.get(wanted.name, {}))
-
-    monkeypatch.setattr(jobs, "command", command)
-    return then
-
-
-WORDS = ("--ipc", 1, "--methods", "random,mgdd", "--steps", 5, "--seeds", 2, "--device", "cpu")
 
 
 def test_compare_runs_what_is_left_and_shows_the_table(

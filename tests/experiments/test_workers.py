@@ -2,9 +2,7 @@
 
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_jobs import REQUEST, A, B, C, process
+from fake_jobs import REQUEST, A, B, C, alive, press, process
 
 from ddtool.events import Event, Note, silent
 from ddtool.experiments.folder import Folder
@@ -92,19 +90,6 @@ def test_a_job_that_cannot_start_is_a_failure(folder: Folder) -> None:
     assert folder.outcome(B, REQUEST).state == "finished"
 
 
-def press(when: Callable[[], bool], times: int = 1, number: int = signal.SIGINT) -> None:
-    """Press Ctrl-C once something has happened."""
-
-    def wait() -> None:
-        while not when():
-            time.sleep(0.01)
-        for _ in range(times):
-            os.kill(os.getpid(), number)
-            time.sleep(0.15)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_is_passed_on_once_and_is_no_failure(
     number: int, code: int, folder: Folder, signals: None
@@ -154,12 +139,6 @@ def test_what_a_job_started_ends_with_it(folder: Folder, tmp_path: Path, signals
     while time.monotonic() < deadline and alive(child):
         time.sleep(0.02)
     assert not alive(child)
-
-
-def alive(process: int) -> bool:
-    """Whether a process runs; one that only waits to be taken note of does not."""
-    found = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
-    return bool(found.stdout.strip()) and not found.stdout.startswith("Z")
 
 
 def test_the_launchers_place_is_not_the_jobs(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -499,26 +499,31 @@ def test_an_older_checkpoint_brings_back_its_own_time(made: tuple[Path, Any]) ->
 # ----------------------------------------------------------------------------------------------------- several processes
 
 
-def launch(words: list[Any], hook: tuple[int, int, int] = (0, 0, 0)) -> list[tuple[int, str, str]]:
-    """Two processes over gloo, as torchrun and accelerate start them: exit code, stdout and stderr of each."""
+def launch(words: list[Any], hook: tuple[int, int, int] = (0, 0, 0), world: int = 2) -> list[tuple[int, str, str]]:
+    """`world` processes over gloo, as torchrun and accelerate start them: exit code, stdout and stderr of each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(tiny.ROOT)}
+    place = {
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "PYTHONPATH": str(tiny.ROOT),
+    }
     command = [sys.executable, "-c", HOOK, *map(str, hook), "pretrain", *map(str, words), "--precision", "fp32"]
-    both = [
+    all_ = [
         subprocess.Popen(
             command, env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for rank in (0, 1)
+        for rank in range(world)
     ]  # fmt: skip
     try:
-        said = [process.communicate(timeout=100) for process in both]
+        said = [process.communicate(timeout=100) for process in all_]
     finally:
-        for process in both:
+        for process in all_:
             process.kill()
-    return [(process.returncode, *words) for process, words in zip(both, said, strict=True)]
+    return [(process.returncode, *words) for process, words in zip(all_, said, strict=True)]
 
 
 def test_two_processes_are_one(made: tuple[Path, Any]) -> None:
@@ -539,14 +544,33 @@ def test_two_processes_are_one(made: tuple[Path, Any]) -> None:
     assert other[1:] == ("", "")
     assert int(state(meta)["step"]) == 5
 
-    alone, together = state(made[0]), state(meta)
-    names = [name for name in alone if name.startswith("tensor.")]
-    one, two = (torch.cat([kept[name].flatten() for name in names]) for kept in (alone, together))
-    fresh = Generator.build(GeneratorConfig(8, 16), 0).state_dict()
-    start = torch.cat([fresh[name.removeprefix("tensor.")].flatten() for name in names])
-    assert (one - two).norm() < 0.02 * (one - start).norm()
+    same_but_for_rounding(made[0], meta)
     done("pretrain", "--resume", meta, "--precision", "fp32", "-q")  # one process may end what two began
     assert tiny.listing(meta) == sorted(LAYOUT)
+
+
+def same_but_for_rounding(one: Path, other: Path) -> None:
+    """Two pre-trainings have gone the same way."""
+    alone, together = state(one), state(other)
+    names = [name for name in alone if name.startswith("tensor.")]
+    first, second = (torch.cat([kept[name].flatten() for name in names]) for kept in (alone, together))
+    fresh = Generator.build(GeneratorConfig(8, 16), 0).state_dict()
+    start = torch.cat([fresh[name.removeprefix("tensor.")].flatten() for name in names])
+    assert (first - second).norm() < 0.02 * (first - start).norm()
+
+
+def test_four_processes_are_one() -> None:
+    """One of them is lost in the third iteration; four others go on from the last checkpoint."""
+    words = ["sample", *OPTIONS, "--meta-batch", 4, "--iterations", 4]
+    done("pretrain", *words, "--out", "alone", "-q")
+    said = launch([*words, "--out", "four"], (3, 3, 9), world=4)
+    assert [code for code, _, _ in said] == [1, 1, 1, -9]
+    assert "have lost each other" in said[0][2]
+    assert "Traceback" not in said[0][2]
+    said = launch(["--resume", "four"], world=4)
+    assert [code for code, _, _ in said] == [0] * 4, said
+    assert int(state(Path("four"))["step"]) == 4
+    same_but_for_rounding(Path("alone"), Path("four"))
 
 
 def test_each_task_is_one_processs() -> None:
