@@ -303,7 +303,7 @@ def _survey(reader: Reader, options: DataOptions, say: schema.Say) -> _Survey:
     test = _test_labels(reader, train, label, classes, options, say)
 
     def split(name: str, numbers: np.ndarray, held: np.ndarray) -> decode.Split:
-        return decode.Split(name, numbers, held, lambda: reader.images(name, image))
+        return decode.Split(name, numbers, held, lambda: reader.images(name, image, numbers >= 0))
 
     if test is None:
         held = labels.hold_out(train_labels, options.test_fraction, options.seed)
