@@ -9,7 +9,7 @@ from pathlib import Path
 from ddtool.errors import DataError
 from ddtool.events import Report
 from ddtool.sources.archives import names_in, unpacked
-from ddtool.sources.files import Folder, ending, read_tree
+from ddtool.sources.files import Folder, ending, look_at, read_tree
 from ddtool.sources.folders import read_folder
 from ddtool.sources.listed import read_listed
 from ddtool.sources.names import ARCHIVES, TABLES, Origin, front_matter
@@ -43,10 +43,11 @@ def _is_webdataset(archive: Path) -> bool:
 
 
 def _of_folder(origin: Origin, options: DataOptions, report: Report) -> Reader:
-    root = read_tree(origin.path)
+    root = read_tree(origin.path, report)
     options = replace(options, config=origin.config)
     if ending(options.config or "") not in TABLES and _holds_tables(root):
         return Tables(origin, root, report=report)
+    look_at(root, report)
     if (listed := read_listed(root, options)) is not None:
         return listed
     if options.config is not None:
