@@ -125,6 +125,7 @@ class Request(NamedTuple):
     status: int | None  # None: the connection ended without an answer
     size: int  # bytes of its body
     authorised: bool  # it carried a token that the server knows
+    answered: int = 0  # bytes of the answer's body, as it was meant
 
 
 # --- what is kept: accounts, commits, large files ---------------------------------------------------------------------
@@ -878,8 +879,9 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, LoseAnswer):
             answer = None
         known = self.hub._account(headers) is not None
-        status = None if answer is None else answer.status
-        self.hub.requests.append(Request(self.command, self.path, status, len(body), known))  # before it is answered
+        status, answered = (None, 0) if answer is None else (answer.status, len(answer.body))
+        seen = Request(self.command, self.path, status, len(body), known, answered)
+        self.hub.requests.append(seen)  # before it is answered
         if answer is None:
             self._reset()
         else:

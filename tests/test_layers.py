@@ -165,7 +165,7 @@ def test_only_the_command_line_talks_to_the_terminal(library: str) -> None:
 
 
 def test_datasets_has_its_rooms() -> None:
-    assert importers("datasets") <= rooms("sources.tables", "sources.names", "runs.formats")
+    assert importers("datasets") <= rooms("sources.tables", "sources.ranges", "sources.names", "runs.formats")
 
 
 def test_the_hub_has_its_rooms() -> None:
@@ -177,6 +177,7 @@ def test_the_hub_has_its_rooms() -> None:
         "hub.errors",
         "sharing.cards",
         "sources.tables",
+        "sources.ranges",
         "sources.names",
     )
 

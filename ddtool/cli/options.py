@@ -102,6 +102,7 @@ READING = (
         metavar="COLOUR",
     ),
     _reading("max_per_class", int, "Read at most so many training images of every class.", min=1),
+    _reading("streaming", bool, "Read a Hub dataset without downloading its files.", "--streaming"),
     _reading("max_megapixels", float, "Refuse images larger than this. Default: 256."),
     _reading("strict", bool, "An image in both splits is an error, not a note.", "--strict"),
 )

@@ -91,6 +91,13 @@ def is_passing(error: BaseException) -> bool:
     return not any(isinstance(cause, decided) or _disk_full(cause) for cause in chain)
 
 
+def is_of_connection(error: BaseException) -> bool:
+    """Whether the connection broke, or the Hub was busy, so that nothing is said of what was asked for."""
+    *_, transport = transport_errors()
+    broken = (ConnectionError, TimeoutError, transport)
+    return status_of(error) in (None, *BUSY) and any(isinstance(cause, broken) for cause in causes(error))
+
+
 def address_of(error: BaseException) -> str:
     """The address of the request whose answer is the error, without its query; empty when there was no answer."""
     for cause in causes(error):

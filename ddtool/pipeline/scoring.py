@@ -206,9 +206,16 @@ def find_sets(path: Path, ipc: int | None, stage: str | None) -> Found:
         if ipc not in (None, *there):
             raise RunError(f"{path} has no set of ipc {ipc}.", f"Sets there: {', '.join(map(str, there))}.")
         return Found(None, [one_set(path / f"ipc{n}", n, stage) for n in there if ipc in (None, n)])
-    if several := [folder for folder in sorted(path.glob("set*")) if ipcs_in(folder)]:
+    if several := [folder for folder in sorted(path.glob("set*"), key=_by_number) if ipcs_in(folder)]:
         return Found(None, [one for folder in several for one in find_sets(folder, ipc, stage).sets])
     return Found(None, [one_set(path, ipc, stage)])
+
+
+def _by_number(folder: Path) -> tuple[bool, int, str]:
+    """Where a folder `setN` stands among others; those without a number come last, in the order of their names."""
+    number = folder.name.removeprefix("set")
+    known = number.isdecimal()
+    return not known, int(number) if known else 0, folder.name
 
 
 def one_set(path: Path, ipc: int | None, stage: str | None) -> SyntheticSet:

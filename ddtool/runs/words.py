@@ -18,7 +18,11 @@ FACTS = {
 }
 """Facts of a run; others are called in words already."""
 PHASES = {
+    "list files": "listing the files",
+    "look at files": "telling images from other files",
     "read files": "reading the files",
+    "read sizes": "reading the sizes of the images",
+    "read labels": "reading the labels",
     "unpack": "unpacking the archive",
     "decode train": "decoding the training images",
     "decode test": "decoding the test images",

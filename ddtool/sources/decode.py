@@ -31,6 +31,9 @@ MAX_NATIVE = 128
 DARK = 8
 """An image whose brightest value is below this counts as nearly black."""
 
+Fetch = Callable[[], bytes]
+"""Asks for the bytes of an image that is elsewhere. What it raises is of the connection, and says nothing of the image."""
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -45,9 +48,10 @@ class SizesError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One image as it is stored: its bytes or its file (None: there is none), and where that is, for messages."""
+    """One image as it is stored: its bytes, its file, or what fetches it (None: there is none), and where that is, for
+    messages."""
 
-    data: bytes | Path | None
+    data: bytes | Path | Fetch | None
     where: str
     """ "'cat/1.png'" or "in row 3 of split 'train'"."""
 
@@ -57,6 +61,8 @@ class Encoded:
             raise BrokenImageError("there is none")
         if isinstance(self.data, bytes):
             return self.data
+        if not isinstance(self.data, Path):
+            return self.data()
         try:
             return self.data.read_bytes()
         except OSError as error:
@@ -306,7 +312,7 @@ def _decode_chunk(split: Split, plan: Layout, first: int, chunk: list[Encoded]) 
             raise _size_error(found, plan, image.where)
         images[i] = found.transpose(2, 0, 1) if found.ndim == 3 else found
     images = images[kept]
-    least, greatest = (f(images.reshape(len(images), plan.channels, -1), axis=2) for f in (np.min, np.max))
+    least, greatest = (f(images, axis=(2, 3)) for f in (np.min, np.max))
     digests = [hashlib.blake2b(image.data, digest_size=16).digest() for image in images]
     return _Block(
         images, kept, digests, int((least == greatest).all(1).sum()), int((greatest < DARK).all(1).sum()), broken

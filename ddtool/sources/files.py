@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ddtool.errors import DataError
-from ddtool.events import Report, Step
+from ddtool.events import Report, Step, silent
 from ddtool.text import count
 
 IMAGE_ENDINGS = {
@@ -28,6 +28,8 @@ NEEDS_HEIF = "needs pillow-heif"
 _HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")  # left by systems
 _UNSEEN = re.compile(r"\.git|\.cache|cache-.*\.arrow", re.DOTALL)
 """Left by tools that keep data; neither counted nor part of the content."""
+EVERY = 1000
+"""Files after which it is said how far the work on a folder is."""
 _HEAD = 64  # bytes from which a format is told
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
@@ -92,6 +94,8 @@ class Folder:
     left: dict[str, str] = field(default_factory=dict)
     """What else is here, by name with its kind: hidden folders, broken links, pipes."""
 
+    _kinds: dict[str, str | None] = field(default_factory=dict, init=False, repr=False)
+
     @property
     def name(self) -> str:
         return self.path.name
@@ -99,15 +103,18 @@ class Folder:
     @cached_property
     def images(self) -> list[str]:
         """Names of the files right here that are images, by content, or by ending when the content is broken."""
-        return [name for name in self.files if self._kinds[name] is None]
+        return [name for name, kind in self.told_apart() if kind is None]
 
-    @cached_property
-    def _kinds(self) -> dict[str, str | None]:
-        return {name: _left_out_as(os.path.join(self.path, name), name) for name in self.files}
+    def told_apart(self) -> Iterator[tuple[str, str | None]]:
+        """The files right here, each with the kind that it is left out as; None for an image. Each is opened once."""
+        for name in self.files:
+            if name not in self._kinds:
+                self._kinds[name] = _left_out_as(os.path.join(self.path, name), name)
+            yield name, self._kinds[name]
 
     def left_out(self) -> Counter[str]:
         """What is right here and no image, by kind."""
-        kinds = Counter(kind for kind in self._kinds.values() if kind is not None)
+        kinds = Counter(kind for _, kind in self.told_apart() if kind is not None)
         return kinds + Counter(self.left.values()) + Counter({"hidden": len(self.hidden)})
 
     def walk(self) -> Iterator["Folder"]:
@@ -162,9 +169,12 @@ def _left_out_as(path: str, name: str) -> str | None:
     return suffix or "without an ending"
 
 
-def read_tree(root: Path) -> Folder:
-    """Everything below `root`. Links are followed. Raises DataError for a loop of links and for what cannot be read."""
-    top = Folder(root, "")
+def read_tree(root: Path, report: Report = silent) -> Folder:
+    """Everything below `root`; how many of the folders known so far are listed is said. Links are followed.
+
+    Raises DataError for a loop of links and for what cannot be read.
+    """
+    top, listed, entries = Folder(root, ""), 0, 0
     waiting = [(top, frozenset([os.path.realpath(root)]))]
     while waiting:
         folder, above = waiting.pop()
@@ -175,7 +185,20 @@ def read_tree(root: Path) -> Folder:
         for entry in found:
             if (inner := _sorted_in(folder, entry)) is not None:
                 waiting.append((inner, above | {_no_loop(inner.path, above)}))
+            if (entries := entries + 1) % EVERY == 0:
+                report(Step("list files", listed, listed + 1 + len(waiting), {}))
+        listed += 1
     return top
+
+
+def look_at(root: Folder, report: Report) -> None:
+    """Tell the images below `root` from other files, by their content, and say how far that is; elsewhere it is known then."""
+    folders = list(root.walk())
+    total, done = sum(len(folder.files) for folder in folders), 0
+    for folder in folders:
+        for _ in folder.told_apart():
+            if (done := done + 1) % EVERY == 0:
+                report(Step("look at files", done, total, {}))
 
 
 def _sorted_in(folder: Folder, entry: os.DirEntry[str]) -> Folder | None:
@@ -218,11 +241,11 @@ def content_hash(path: Path, report: Report) -> str:
     if path.is_file():
         _add(digest, path, ".")
         return digest.hexdigest()
-    folders = list(read_tree(path).walk())
+    folders = list(read_tree(path, report).walk())
     places = [folder.place(name) for folder in folders for name in folder.files + folder.hidden]
     for done, place in enumerate(sorted(places, key=lambda place: place.split("/")), 1):
         _add(digest, os.path.join(path, place), place)
-        if done % 1000 == 0:
+        if done % EVERY == 0:
             report(Step("read files", done, len(places), {}))
     for left in sorted((folder.place(name), kind) for folder in folders for name, kind in folder.left.items()):
         digest.update(json.dumps(left).encode())

@@ -20,9 +20,9 @@ import torch
 from ddtool.config import Values
 from ddtool.data.images import ImageData, Source
 from ddtool.errors import DataError
-from ddtool.events import Note, Report, silent
+from ddtool.events import Note, Report, Step, silent
 from ddtool.runtime.cache import cache_root
-from ddtool.sources import cache, decode, labels, local, names, pixels, schema, tables
+from ddtool.sources import cache, decode, files, labels, local, names, pixels, schema, tables
 from ddtool.sources.files import NEEDS_HEIF, heif_is_here
 from ddtool.sources.names import ALIASES, Origin
 from ddtool.sources.options import DEFAULTS, DataOptions
@@ -151,12 +151,12 @@ def inspect(
         images = sum(len(split.labels) for split in survey.splits)
         train, classes = images - sum(int(split.held.sum()) for split in survey.splits), len(survey.class_names)
         if sizes:
-            return Outlook(train, images, classes, None, False, _sizes(survey.splits), skipped)
+            return Outlook(train, images, classes, None, False, _sizes(survey.splits, report), skipped)
         plan = decode.first_look(survey.splits, cache.rules(options), options.broken_allowed(images))
     return Outlook(train, images, classes, (plan.channels, plan.height, plan.width), False, {}, skipped)
 
 
-def _sizes(splits: list[decode.Split]) -> dict[tuple[int, int], int]:
+def _sizes(splits: list[decode.Split], report: Report) -> dict[tuple[int, int], int]:
     """How many images have each size; broken ones have none."""
 
     def size(image: decode.Encoded) -> tuple[int, int] | None:
@@ -165,9 +165,13 @@ def _sizes(splits: list[decode.Split]) -> dict[tuple[int, int], int]:
         except pixels.BrokenImageError:
             return None
 
+    counts, total = Counter[tuple[int, int]](), sum(int((split.labels >= 0).sum()) for split in splits)
     with pixels.decoding():
         found = decode.in_threads(min(os.cpu_count() or 1, 8), size, decode.every_image(splits))
-        counts = Counter(size for size in found if size is not None)
+        for done, one in enumerate(found, 1):
+            counts.update([one] if one else [])
+            if done % files.EVERY == 0:
+                report(Step("read sizes", done, total, {}))
     return dict(counts.most_common())
 
 
@@ -303,7 +307,7 @@ def _survey(reader: Reader, options: DataOptions, say: schema.Say) -> _Survey:
     test = _test_labels(reader, train, label, classes, options, say)
 
     def split(name: str, numbers: np.ndarray, held: np.ndarray) -> decode.Split:
-        return decode.Split(name, numbers, held, lambda: reader.images(name, image))
+        return decode.Split(name, numbers, held, lambda: reader.images(name, image, numbers >= 0))
 
     if test is None:
         held = labels.hold_out(train_labels, options.test_fraction, options.seed)

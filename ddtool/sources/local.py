@@ -9,7 +9,7 @@ from pathlib import Path
 from ddtool.errors import DataError
 from ddtool.events import Report
 from ddtool.sources.archives import names_in, unpacked
-from ddtool.sources.files import Folder, ending, read_tree
+from ddtool.sources.files import Folder, ending, look_at, read_tree
 from ddtool.sources.folders import read_folder
 from ddtool.sources.listed import read_listed
 from ddtool.sources.names import ARCHIVES, TABLES, Origin, front_matter
@@ -24,14 +24,14 @@ _SAVED = {"dataset_dict.json", "state.json"}
 def opened(origin: Origin, options: DataOptions, scratch: Path, report: Report) -> Iterator[Reader]:
     """The reader of a dataset that was found, for as long as it is read; archives are unpacked below `scratch`."""
     if origin.kind == "hub":
-        yield Tables(origin)
+        yield Tables(origin, streaming=options.streaming, report=report)
     elif origin.path.is_file() and origin.path.name.lower().endswith(ARCHIVES) and not _is_webdataset(origin.path):
         with unpacked(origin.path, scratch, report) as folder:
-            yield _of_folder(replace(origin, where=str(folder)), options)
+            yield _of_folder(replace(origin, where=str(folder)), options, report)
     elif origin.path.is_file():
-        yield Tables(origin)
+        yield Tables(origin, report=report)
     else:
-        yield _of_folder(origin, options)
+        yield _of_folder(origin, options, report)
 
 
 def _is_webdataset(archive: Path) -> bool:
@@ -42,11 +42,12 @@ def _is_webdataset(archive: Path) -> bool:
     return bool(endings & {".cls", ".json"}) and not endings & set(TABLES)
 
 
-def _of_folder(origin: Origin, options: DataOptions) -> Reader:
-    root = read_tree(origin.path)
+def _of_folder(origin: Origin, options: DataOptions, report: Report) -> Reader:
+    root = read_tree(origin.path, report)
     options = replace(options, config=origin.config)
     if ending(options.config or "") not in TABLES and _holds_tables(root):
-        return Tables(origin, root)
+        return Tables(origin, root, report=report)
+    look_at(root, report)
     if (listed := read_listed(root, options)) is not None:
         return listed
     if options.config is not None:

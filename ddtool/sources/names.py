@@ -20,7 +20,7 @@ from ddtool.config import Values
 from ddtool.errors import DataError, HubError, NotOnHubError, UsageError, did_you_mean
 from ddtool.events import Report, silent
 from ddtool.hub.client import api
-from ddtool.hub.errors import explained, reason, transport_errors
+from ddtool.hub.errors import explained, is_of_connection, reason, transport_errors
 from ddtool.hub.memory import fitting, offline, read_memory, write_memory
 from ddtool.hub.names import DATASET, Ref, is_commit, parse
 from ddtool.sources.files import content_hash
@@ -255,6 +255,8 @@ def reading(origin: Origin) -> Iterator[None]:
 def _hint(origin: Origin, error: Exception, said: str) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free some space, or set HF_HOME to a folder on another disk."
+    if origin.kind == "hub" and is_of_connection(error):
+        return "Check the connection, then run the same command again."
     if "gated dataset" in said:
         return _admission(origin.where)
     if "scripts are no longer supported" in said:

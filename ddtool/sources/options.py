@@ -67,6 +67,9 @@ class DataOptions:
     max_per_class: int | None = None
     """At most this many images of every class of the training split are read, drawn at random by `seed`. None: all."""
 
+    streaming: bool = False
+    """A dataset of the Hub is read where it is, and its files are not kept: of them only the decoded images stay."""
+
     strict: bool = False
     """Whether images that are in both the training and the test split are an error, not a note."""
 
@@ -90,7 +93,7 @@ class DataOptions:
 
     def key(self) -> Values:
         """The options that change what is read, for a cache key: all but those that say where, and those that only refuse."""
-        elsewhere = ("config", "revision", "strict")  # the first two are part of a dataset's identity
+        elsewhere = ("config", "revision", "strict", "streaming")  # the first two are part of a dataset's identity
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in elsewhere}
 
     def chosen(self) -> Values:

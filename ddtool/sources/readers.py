@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from ddtool.sources.decode import CHUNK, Encoded
 from ddtool.sources.files import kinds
 from ddtool.sources.schema import Column
@@ -46,8 +48,9 @@ class Reader(Protocol):
     def values(self, split: str, column: str) -> Sequence[Any]:
         """A whole column as it is stored; of class numbers those that the names of `columns` belong to."""
 
-    def images(self, split: str, column: str) -> Iterator[list[Encoded]]:
-        """The encoded images of a split in row order, at most decode.CHUNK at a time."""
+    def images(self, split: str, column: str, used: np.ndarray | None = None) -> Iterator[list[Encoded]]:
+        """The encoded images of a split in row order, at most decode.CHUNK at a time. Those that are not `used` (bool (n,))
+        may be empty."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class ImageFiles:
     def values(self, split: str, column: str) -> list[Any]:
         return [file.inside if column == self.image else file.label for file in self.splits[split]]
 
-    def images(self, split: str, column: str) -> Iterator[list[Encoded]]:
+    def images(self, split: str, column: str, used: np.ndarray | None = None) -> Iterator[list[Encoded]]:
         files = self.splits[split]
         for start in range(0, len(files), CHUNK):
             yield [Encoded(self.root / file.inside, f"'{file.inside}'") for file in files[start : start + CHUNK]]

@@ -80,7 +80,8 @@ def test_a_dry_run_lists_the_jobs_and_writes_nothing(tmp_path: Path, data: Path)
 
 
 def test_jobs_read_the_data_as_the_comparison_does(tmp_path: Path, data: Path) -> None:
-    read = ("--strict", "--skip-broken", "1%", "--class-level", 1, "--max-megapixels", 100, "--max-per-class", 7)
+    read = ("--strict", "--skip-broken", "1%", "--class-level", 1, "--max-megapixels", 100, "--max-per-class", 7,
+            "--streaming")  # fmt: skip
     shown = done("compare", data, *WORDS, *read, "--out", tmp_path / "out", "--dry-run", "--quiet")
     commands = [shlex.split(line)[1:] for line in shown.stdout.splitlines()]
     assert len(commands) == 4
@@ -88,6 +89,7 @@ def test_jobs_read_the_data_as_the_comparison_does(tmp_path: Path, data: Path) -
         told = json.loads(done(*words, "--dry-run").stdout)
         assert told["config"]["data"] == {
             "strict": True, "skip_broken": 0.01, "class_level": 1, "max_megapixels": 100, "max_per_class": 7,
+            "streaming": True,
         }  # fmt: skip
 
 

@@ -119,7 +119,7 @@ def test_a_source_says_all_that_was_chosen_of_how_it_was_read() -> None:
     every = DataOptions(
         config="a", image_column="i", label_column="l", train_split="t", test_split="u", revision="main", resolution=8,
         test_fraction=0.2, seed=1, no_splits=True, class_level=2, multi_label="drop", skip_broken=0.1, background="white",
-        max_megapixels=1.0, max_per_class=7, strict=True,
+        max_megapixels=1.0, max_per_class=7, strict=True, streaming=True,
     )  # fmt: skip
     assert not [name for name, value in vars(DEFAULTS).items() if getattr(every, name) == value]
     chosen = every.chosen()

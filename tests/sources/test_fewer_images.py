@@ -41,6 +41,13 @@ def test_a_dataset_is_read_in_part(tmp_path: Path) -> None:
     assert part.train.source["max_per_class"] == 5
 
 
+def test_whole_chunks_may_hold_no_image_that_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddtool.sources.readers.CHUNK", 2)
+    folder = tiny.image_folder(tmp_path / "data")
+    part = sources.load(str(folder), DataOptions(max_per_class=1)).train
+    assert part.class_counts().tolist() == [1, 1, 1]
+
+
 def test_the_part_of_another_seed_is_another_also_from_the_cache(tmp_path: Path) -> None:
     folder = tiny.image_folder(tmp_path / "data")  # it has a test split: nothing is held out
     parts = [sources.load(str(folder), DataOptions(max_per_class=2, seed=seed)).train for seed in (0, 1, 0)]

@@ -536,3 +536,30 @@ def test_the_content_hash_is_of_names_and_bytes_and_not_of_the_place(tmp_path: P
         hashed(a__x=b"1", b__y=b"2"), hashed(a__x=b"12", a__y=b""), hashed(a__x=b"1", a__y=b"2", a__z=b""),
     ]  # fmt: skip
     assert len({first, *others}) == 8
+
+
+def test_listing_and_looking_at_a_folder_say_how_far_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, ear = plant(tmp_path / "d", SIMPLE | {"test/cat/notes.txt": "of a cat"}), Ear()
+    monkeypatch.setattr(files, "EVERY", 2)
+    outlook = inspect(str(root), sizes=True, report=ear)
+    assert outlook.sizes == {pattern(0).shape[:2]: 6}
+    steps = {
+        phase: [(s.step, s.total) for s in ear.steps if s.phase == phase] for phase in {s.phase for s in ear.steps}
+    }
+    assert steps["read files"] == steps["look at files"] == [(2, 7), (4, 7), (6, 7)]
+    assert steps["read sizes"] == [(2, 6), (4, 6), (6, 6)]
+    listed = steps["list files"]  # twice, for the content hash and for the reading: folders listed of those known
+    assert listed[0] == (0, 3)
+    assert len(listed) == 2 * 6
+    assert listed[:6] == listed[6:]
+    assert all(done < known <= 7 for done, known in listed)
+
+
+def test_every_file_is_opened_once_to_tell_whether_it_is_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, opened = plant(tmp_path / "d", SIMPLE | {"test/cat/notes.txt": "of a cat"}), list[str]()
+    true = files._left_out_as
+    monkeypatch.setattr(files, "_left_out_as", lambda path, name: (opened.append(name), true(path, name))[1])
+    read(root)
+    assert sorted(opened) == ["1.png", "2.png", "3.png", "4.png", "5.png", "6.png", "notes.txt"]
