@@ -14,7 +14,7 @@ python3 - "${1:-}" > "$work/lowest.txt" <<'PYTHON'
 import re, sys, tomllib
 said = tomllib.load(open("pyproject.toml", "rb"))
 parts = [*said["project"]["dependencies"], *said["project"]["optional-dependencies"]["test"], *said["build-system"]["requires"]]
-lowest = dict(re.fullmatch(r"([\w-]+)>=([\w.]+)", part).groups() for part in parts)
+lowest = dict(re.fullmatch(r"([\w-]+)>=([\w.]+)(?:;.*)?", part).groups() for part in parts)
 lowest["torch"] = sys.argv[1] or lowest["torch"]
 print(*(f"{name}=={version}" for name, version in sorted(lowest.items())), sep="\n")
 PYTHON
