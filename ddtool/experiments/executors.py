@@ -244,7 +244,7 @@ class Ray:
 
         try:
             ray.init(address=resources.address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
-        except Exception as error:  # a start that takes too long is a plain one
+        except (ConnectionError, RuntimeError, ValueError) as error:
             hint = "Set address=HOST:PORT in --resources, or leave it out for a new cluster of this machine."
             raise UsageError(f"The Ray cluster cannot be reached: {str(error).splitlines()[0]}", hint) from error
         memory = None if resources.memory is None else resources.memory * 2**30
