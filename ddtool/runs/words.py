@@ -1,10 +1,13 @@
 """What people read in place of names in files: of the facts in results.json, and of phases, wherever they are shown."""
 
 import re
+from typing import TYPE_CHECKING
 
-from ddtool.evaluation.protocols import EXACT, NOT_WHITENED, Score
 from ddtool.events import Phase
 from ddtool.text import count
+
+if TYPE_CHECKING:
+    from ddtool.evaluation.protocols import Score
 
 FACTS = {
     "train_images": "training images",
@@ -60,8 +63,10 @@ def fact(name: str) -> str:
     return words if of.ipc is None else f"{words}, IPC {of.ipc}"
 
 
-def unusual(score: Score) -> str:
+def unusual(score: "Score") -> str:
     """How the images of a score were used where that is not as usual, to follow their name. Real images are bytes already."""
+    from ddtool.evaluation.protocols import EXACT, NOT_WHITENED  # not for `ddtool -h`, which needs the words alone
+
     exact = score.pixels == EXACT and score.stage != "random"
     return ", not rounded" * exact + ", not whitened" * (score.inputs == NOT_WHITENED)
 
