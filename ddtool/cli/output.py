@@ -10,11 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddtool.cli.errors import harmless
-from ddtool.events import Event
-from ddtool.reports.progress import Progress
 
 if TYPE_CHECKING:
     from ddtool.evaluation.protocols import Score
+    from ddtool.events import Event
 
 
 class Output:
@@ -24,6 +23,8 @@ class Output:
         self.json, self.quiet = json_, quiet
         self.err = Console(stderr=True, highlight=False, emoji=False)
         self.out = Console(highlight=False, emoji=False)
+        from ddtool.reports.progress import Progress  # not for `ddtool -h`, which shows none
+
         self.progress = Progress(self.err)
 
     def __enter__(self) -> "Output":
@@ -34,7 +35,7 @@ class Output:
     def __exit__(self, *unused: object) -> None:
         self.progress.__exit__()
 
-    def listener(self, event: Event) -> None:
+    def listener(self, event: "Event") -> None:
         """Show an event; nothing with --quiet."""
         if not self.quiet:
             self.progress.listener(event)
