@@ -57,7 +57,7 @@ class Resources:
     cluster: Literal["slurm", "local"] = "slurm"
     """local: submitit's processes of this machine, to try a command without SLURM."""
     address: str | None = None
-    """Of a Ray cluster; None: the one that RAY_ADDRESS names, or a new one of this machine."""
+    """The address of a Ray cluster; None: the one that RAY_ADDRESS names, or a new one of this machine."""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class Deadline:
 
 
 NEVER = Deadline(None)
+"""No limit: all parts are done."""
 
 
 class Loop:

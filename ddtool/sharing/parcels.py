@@ -3,9 +3,10 @@
 What only `force` replaces is refused here, before anything is sent.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -27,6 +28,7 @@ from ddtool.sharing.found import facts_of
 from ddtool.sharing.options import Options, base_of
 from ddtool.sharing.readme import Readme, merged_card
 
+F = TypeVar("F")
 Files = dict[str, bytes | Path]
 
 
@@ -202,14 +204,21 @@ def sealed(parcel: Parcel, there: RepoFacts | None, options: Options) -> Parcel:
 
 
 def old_facts(base: Pinned | None, files: Iterable[str], options: Options) -> RepoFacts | None:
-    """The facts of a repo that is pushed to again.
+    """The facts of a repo that is pushed to again, as `read_if_ours` has it."""
+    return read_if_ours(base, facts_of, files, options, "these files")
 
-    HubError when it has files like ours and is not ours; `force` overwrites them.
+
+def read_if_ours(
+    base: Pinned | None, read: Callable[[Pinned], F | None], files: Iterable[str], options: Options, replaced: str
+) -> F | None:
+    """What `read` finds in a repo that is pushed to again; None where nothing of ours is there.
+
+    HubError when it has files like `files` and is not ours; `force` overwrites them, which the hint calls `replaced`.
     """
     if base is None:
         return None
     try:
-        there = facts_of(base)
+        there = read(base)
     except HubError:
         if not options.force:
             raise
@@ -217,7 +226,7 @@ def old_facts(base: Pinned | None, files: Iterable[str], options: Options) -> Re
     if there is None and not options.force and (theirs := like_ours(base, files)):
         page = web(base.kind, base.repo)
         message = f"{page} was not made by ddtool and holds {', '.join(sorted(theirs)[:3])}."
-        raise HubError(message, "Push to another name; `ddtool push … --force` replaces these files.")
+        raise HubError(message, f"Push to another name; `ddtool push … --force` replaces {replaced}.")
     return there
 
 

@@ -20,7 +20,7 @@ from ddtool.sharing import cards
 from ddtool.sharing.facts import FORMAT, SETS, Repo, RepoFacts, format_of
 from ddtool.sharing.files import CARD
 from ddtool.sharing.options import Options
-from ddtool.sharing.parcels import Parcel, like_ours
+from ddtool.sharing.parcels import Parcel, read_if_ours
 from ddtool.text import is_or_are
 from ddtool.version import ADDRESS, __version__
 
@@ -92,18 +92,7 @@ def requirements() -> str:
 def old_space(base: Pinned | None, options: Options) -> SpaceFacts | None:
     """The facts of a Space that is pushed to again; HubError when it has files like ours and is not ours, unless `force`
     replaces them."""
-    if base is None:
-        return None
-    try:
-        there = facts_of(base)
-    except HubError:
-        if not options.force:
-            raise
-        return None
-    if there is None and not options.force and (theirs := like_ours(base, (APP, REQUIREMENTS))):
-        message = f"{web(SPACE, base.repo)} was not made by ddtool and holds {', '.join(theirs)}."
-        raise HubError(message, "Push to another name; `ddtool push … --force` replaces what is not its README.md.")
-    return there
+    return read_if_ours(base, facts_of, (APP, REQUIREMENTS), options, "what is not its README.md")
 
 
 def facts_of(base: Pinned) -> SpaceFacts | None:
