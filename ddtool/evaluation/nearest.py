@@ -7,7 +7,9 @@ from ddtool.config import Values
 from ddtool.data.images import ImageData, SyntheticSet
 
 MOST = 1000
-"""Synthetic images that are compared, at most: the first, with the same number of each class."""
+"""Synthetic images that are compared, at most: the first ones of the set."""
+WORK = 2 * 10**12
+"""Products of two pixel values, at most: of a dataset that is very large fewer images are compared, so that it takes a minute."""
 AT_ONCE = 2**23
 """Values of real images in one pass: 32 MiB."""
 
@@ -33,5 +35,6 @@ def distances(images: Tensor, real: Tensor) -> Tensor:
 def nearness(synthetic: SyntheticSet, real: ImageData) -> Values:
     """Median and least distance of a set's 8-bit images, as networks see them, to the nearest real image."""
     images = synthetic.rounded().decoded().images
-    found = distances(images[: min(len(images), max(MOST, synthetic.num_classes))], real.images)
+    most = min(MOST, WORK // real.images.numel())
+    found = distances(images[: max(1, most)], real.images)
     return {"median": round(found.median().item(), 1), "least": round(found.min().item(), 1)}

@@ -56,3 +56,11 @@ def test_of_many_images_the_first_are_compared(toy: ImageData, monkeypatch: pyte
     real = real_images(toy, draw_per_class(toy, 3, rng()), flip=False)
     later = replace(real, images=torch.cat([real.images[:4], torch.rand(8, 3, 16, 16, generator=rng())]))
     assert nearness(later, toy) == {"median": 0.0, "least": 0.0}
+
+
+def test_of_a_very_large_dataset_fewer_are_compared(toy: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = real_images(toy, draw_per_class(toy, 3, rng()), flip=False)
+    later = replace(real, images=torch.cat([real.images[:5], torch.rand(7, 3, 16, 16, generator=rng())]))
+    for work, median in ((12 * toy.images.numel(), True), (5 * toy.images.numel(), False), (0, False)):
+        monkeypatch.setattr(nearest, "WORK", work)
+        assert (nearness(later, toy)["median"] > 0) is median  # type: ignore[operator]
