@@ -20,8 +20,9 @@ from ddtool.runtime.engine import Engine
 
 STEPS = ("adapt.steps", "refine.steps")
 """The settings that the budget decides."""
-TIMED, LONG = 3, 0.3
-"""Steps of a width that are timed at most, after one that warms up; and seconds after which one is enough."""
+TIMED, LONG = 3, 3.0
+"""Steps of a width that are timed, after one that warms up; and seconds in all after which no other is. One step alone says little:
+beside other work a step may take thirty times as long as the next one."""
 TRIALS = 110
 """What the work before the labels takes (trials of flips and whitening, W_θ), in steps of the smallest preset."""
 
@@ -126,11 +127,10 @@ def step_seconds(config: RunConfig, real: Real, engine: Engine, clock: Clock = t
         return clock() - started
 
     timed()
-    least = timed()
-    for _ in range(TIMED - 1):
-        if least < LONG:
-            least = min(least, timed())
-    return least
+    times = [timed()]
+    while len(times) < TIMED and sum(times) < LONG:
+        times.append(timed())
+    return min(times)
 
 
 def real_batch(settings: AdaptConfig | RefineConfig, config: RunConfig, C: int) -> int:
@@ -141,7 +141,9 @@ def real_batch(settings: AdaptConfig | RefineConfig, config: RunConfig, C: int) 
 def sentence(config: RunConfig, choice: Choice, C: int) -> str:
     """What was chosen and why, and how to have the same elsewhere."""
     networks = f"{config.features.width} channels, {real_batch(config.refine, config, C)} real images a step"
-    pace = f"A step takes about {1000 * choice.pace.step:.3g} ms on this machine, so the preset is {choice.name} ({networks})"
+    took = 1000 * choice.pace.step
+    step = f"{took:.3g}" if took < 1000 else f"{took:,.0f}"
+    pace = f"A step takes about {step} ms on this machine, so the preset is {choice.name} ({networks})"
     if config.seconds is not None:
         return f"{pace}, for {config.seconds:g} s. The same networks on any machine: --preset {choice.name}"
     if given_steps(config) is not None:

@@ -1,6 +1,7 @@
 """The probe that chooses width and steps: by a clock of its own, so that no real time is in a test."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import tiny
 from ddtool import api
 from ddtool.config import PRESETS, RunConfig
 from ddtool.config.presets import PAYS_FROM
+from ddtool.data.batches import Real
 from ddtool.data.images import ImageData
 from ddtool.events import Event, Note, silent
 from ddtool.pipeline import speed
@@ -46,7 +48,7 @@ def clock(*steps: float) -> Callable[[], float]:
     def ticks() -> Iterator[float]:
         now = 0.0
         for seconds in steps:
-            for _ in range(1 + (speed.TIMED if seconds < speed.LONG else 1)):
+            for _ in range(1 + min(speed.TIMED, math.ceil(speed.LONG / seconds))):
                 yield now
                 now += seconds
                 yield now
@@ -90,6 +92,24 @@ def test_a_fast_machine_has_the_wide_ones_with_what_else_the_preset_says(toy: Im
     assert fast.adapt.synthetic_batch == RunConfig().adapt.synthetic_batch
     assert fast.adapt.steps + fast.refine.steps >= PAYS_FROM["large"]
     assert len(notes) == 1
+
+
+def test_one_slow_step_says_nothing_of_the_machine(toy: ImageData, engine: Engine) -> None:
+    """Another program had the processors for a moment."""
+    now, took = [0.0], iter([0.5, 1.5, 0.05, 0.05])
+    starts = iter([True, False] * 4)
+
+    def ticks() -> float:
+        now[0] += 0 if next(starts) else next(took)
+        return now[0]
+
+    config = api.resolve(engine, "small", {"dataset": "unread", "ipc": [2]})
+    assert speed.step_seconds(config, Real.of(toy, engine), engine, ticks) == pytest.approx(0.05)
+
+
+def test_a_step_of_seconds_is_timed_once_more_at_most(toy: ImageData, engine: Engine) -> None:
+    _, notes = probed(toy, engine, (2.5,), features={"width": 8})
+    assert notes[0].startswith("A step takes about 2,500 ms on this machine")
 
 
 def test_what_the_user_gives_stands(toy: ImageData, engine: Engine) -> None:
@@ -181,6 +201,6 @@ def test_a_probe_times_the_steps_of_the_configuration(
     assert speed.step_seconds(config, real, engine, lambda: next(times)) == pytest.approx(0.1)
     assert seen == [((12, 3, 16, 16), (12, 4), 600, 1)] * 4
     few = replace(config, refine=replace(config.refine, synthetic_batch=8))
-    slow = iter([0.0, 9.0, 10.0, 11.0])  # a long step is timed once
-    assert speed.step_seconds(few, real, engine, lambda: next(slow)) == 1.0
+    slow = iter([0.0, 9.0, 10.0, 14.0])  # a very long step is timed once
+    assert speed.step_seconds(few, real, engine, lambda: next(slow)) == 4.0
     assert seen[-1][0] == (8, 3, 16, 16)
