@@ -127,14 +127,13 @@ def to_markdown(found: Comparison) -> str:
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[TextRow]) -> Iterator[str]:
-    """A table with a line above each group but the first; MGDD's rows bold."""
+    """A table with a line above each group but the first."""
     yield from markdown_head(headers)
     for group, members in groupby(rows, key=lambda pair: pair[0].group):
         if group != PLAIN:
             yield markdown_row([f"*{group}*", *[""] * (len(headers) - 1)], escaped=True)
-        for row, texts in members:
-            shown = [in_markdown(cell) for cell in texts]
-            yield markdown_row([f"**{cell}**" for cell in shown] if row.ours else shown, escaped=True)
+        for _, texts in members:
+            yield markdown_row([in_markdown(cell) for cell in texts], escaped=True)
 
 
 def markdown_head(headers: Sequence[str]) -> list[str]:

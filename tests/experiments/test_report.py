@@ -28,7 +28,7 @@ def test_the_report_has_every_format(full: Folder) -> None:
     assert [line["total_seconds"] for line in lines if line["method"] == "dm"] == ["12.0", "24.0"]
     text = (full.path / "results.md").read_text()
     assert "| DM | 40.0 ± 1.4 (n=2) | 100 | 10 | 2.0 | – | 101 |" in text
-    assert "| **MGDD, refined** | **50.0 ± 1.4 (n=2)** |" in text
+    assert "| MGDD, refined | 50.0 ± 1.4 (n=2) |" in text
     assert "| IDC | failed | 100 | – |" in text
     assert "| 10 | DM | 44.0 | 24 | MGDD, generator alone, 200 steps | 45.0 | 6.0 | 4 |" in text
     assert "| 10 | IDC | 52.0 | 200 | not reached | – | – | – |" in text
