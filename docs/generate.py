@@ -19,6 +19,7 @@ import typer
 
 import ddtool
 from ddtool.cli.app import app
+from ddtool.cli.commands import REGISTRY, function
 from ddtool.config import PRESETS, PRETRAIN_PRESETS, PretrainConfig, RunConfig, from_dict
 from ddtool.sources.load import DataOptions
 
@@ -75,11 +76,10 @@ def filled(page: Path, generated: str) -> str:
 def command_parts() -> Iterator[str]:
     """Commands, their options, and all settings, as Markdown."""
     group: Any = typer.main.get_command(app)
-    callbacks = {command.name: command.callback for command in app.registered_commands}
-    rows = [[f"[`ddtool {name}`](#ddtool-{name})", first_line(callbacks[name])] for name in group.commands]
+    rows = [[f"[`ddtool {name}`](#ddtool-{name})", cell(summary)] for name, (_, summary) in REGISTRY.items()]
     yield table(["command", "what it does"], rows)
     for name, command in group.commands.items():
-        yield from one_command(name, command, callbacks[name])
+        yield from one_command(name, command, function(name))
     for name, (cls, presets) in CONFIGS.items():
         yield f"## Settings of ddtool {name}"
         rows = [setting_row(key, doc, cls, presets) for key, doc in documented(cls)]

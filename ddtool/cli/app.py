@@ -1,27 +1,11 @@
-"""The `ddtool` command: one short file for each subcommand beside this one."""
+"""The `ddtool` command: one short file for each subcommand beside this one, listed in commands.py."""
 
 from typing import Annotated
 
 import typer
 
 import ddtool
-from ddtool.cli import (
-    adapt,
-    cache,
-    compare,
-    env,
-    evaluate,
-    export,
-    generate,
-    import_,
-    info,
-    pretrain,
-    pull,
-    push,
-    report,
-    sweep,
-)
-from ddtool.cli.errors import Commands
+from ddtool.cli.commands import HELP, Commands
 
 app = typer.Typer(
     name="ddtool",
@@ -29,7 +13,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
     help="Make a tiny synthetic dataset that trains networks far better than as many real images do.\n\n"
     "A first try, offline, on the bundled data: [bold]ddtool adapt sample --ipc 10[/]",
 )
@@ -48,19 +32,3 @@ def main(
     ] = False,
 ) -> None:
     """Options before the command."""
-
-
-app.command("adapt")(adapt.command)
-app.command("pretrain")(pretrain.command)
-app.command("generate")(generate.command)
-app.command("evaluate")(evaluate.command)
-app.command("compare")(compare.command)
-app.command("report")(report.command)
-app.command("sweep")(sweep.command)
-app.command("import")(import_.command)
-app.command("export")(export.command)
-app.command("push")(push.command)
-app.command("pull")(pull.command)
-app.command("info")(info.command)
-app.command("cache")(cache.command)
-app.command("env")(env.command)

@@ -28,7 +28,7 @@ def command(
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """List what is cached (decoded datasets, experts, what was seen of the Hub) with sizes and last use, and remove what is old.
+    """List what is cached (decoded datasets, experts, what was seen of the Hub) with sizes and last use; remove what is old.
 
     Examples:
 

@@ -13,9 +13,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from typer.core import TyperGroup
 
-from ddtool.cli import words
 from ddtool.errors import DDToolError
 from ddtool.runtime.signals import exit_code, interruptible
 from ddtool.text import printable
@@ -48,28 +46,6 @@ def handled(command: Callable) -> Callable:
             raise typer.Exit(code) from None
 
     return run
-
-
-class Commands(TyperGroup):
-    """The command group, which explains what the parser refuses as every other error is explained."""
-
-    def main(self, *args: Any, **options: Any) -> Any:
-        main: Any = super().main
-        if not options.pop("standalone_mode", True):
-            return main(*args, standalone_mode=False, **options)
-        try:
-            code = main(*args, standalone_mode=False, **options)  # raises what is wrong, returns the exit code
-        except REFUSED as error:
-            typed = options.get("args") or (args[0] if args else None) or sys.argv[1:]
-            refuse(error, as_json="--json" in typed)
-            code = EXIT_USAGE
-        sys.exit(code if isinstance(code, int) else 0)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The subcommand and its words, options of earlier versions by their present names, lists of numbers one by one."""
-        name, command, given = super().resolve_command(ctx, args)
-        present = words.present(name or "", list(given), lambda note: typer.echo(f"Note: {note}", err=True))
-        return name, command, words.one_by_one(present, words.repeated(command))
 
 
 def refuse(error: Any, as_json: bool) -> None:

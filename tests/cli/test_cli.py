@@ -1,5 +1,6 @@
 """The commands as a user types them: what goes to stdout and stderr, exit codes, files, hints."""
 
+import inspect
 import io
 import json
 import os
@@ -24,6 +25,7 @@ import ddtool as package
 from ddtool import api
 from ddtool.cli import output as output_module
 from ddtool.cli.app import app
+from ddtool.cli.commands import REGISTRY, function
 from ddtool.cli.output import Output
 from ddtool.config import RunConfig, from_dict
 from ddtool.evaluation.protocols import Score
@@ -33,7 +35,6 @@ from ddtool.reports import progress
 from ddtool.runs import formats
 from ddtool.runs.run import Run
 
-COMMANDS = ("adapt", "cache", "generate", "pretrain", "evaluate", "push", "pull", "info", "env")
 TOKEN = "hf_secret0123456789"
 
 
@@ -700,7 +701,7 @@ def test_version() -> None:
     assert done("--version").stdout == f"ddtool {package.__version__}\n"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", REGISTRY)
 def test_every_command_has_help(command: str) -> None:
     text = done(command, "-h").stdout
     assert text == done(command, "--help").stdout
@@ -720,6 +721,13 @@ def test_examples_in_the_help_are_commands_that_exist() -> None:
     assert examples >= 5
 
 
+def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
+    parser: Any = typer.main.get_command(app)
+    for name, (_, summary) in REGISTRY.items():
+        assert summary == (inspect.getdoc(function(name)) or "").partition("\n")[0]
+        assert summary == (parser.commands[name].help or "").partition("\n")[0].strip()
+
+
 def test_help_waits_for_no_heavy_library() -> None:
     code = """
 import sys
@@ -730,7 +738,7 @@ for words in (["-h"], ["adapt", "-h"], ["--version"]):
         main()
     except SystemExit as end:
         assert not end.code
-    assert words != ["-h"] or "pydantic" not in sys.modules
+    assert words != ["-h"] or not {"pydantic", "ddtool.cli.adapt"} & set(sys.modules)
 heavy = {"torch", "datasets", "huggingface_hub", "numpy", "PIL", "pyarrow", "yaml"} & set(sys.modules)
 assert not heavy, heavy
 """
