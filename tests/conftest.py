@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,10 @@ from torch.nn import functional as F
 
 from ddtool.data.images import ImageData
 from ddtool.events import Event, Step
+from ddtool.experiments import plot
+from ddtool.pipeline import target
 from ddtool.reports import run_page
-from ddtool.reports.canvas import Drawing, drawn
+from ddtool.reports.canvas import LIGHT, Drawing, Kind, Paper, drawn
 from ddtool.runtime.engine import Engine
 from ddtool.runtime.loop import Checkpoint
 from ddtool.runtime.signals import STOPS
@@ -29,6 +32,9 @@ from ddtool.runtime.signals import STOPS
 settings.register_profile("ddtool", deadline=None, derandomize=True, database=None, max_examples=30)
 settings.load_profile("ddtool")
 
+
+SHIPPED_TRIAL = {"TRIAL_NETWORKS": target.TRIAL_NETWORKS, "TRIAL_WIDTH": target.TRIAL_WIDTH}
+"""Of the choice of a whitening, as users have them: most of the time of a tiny run, so tests have less (see below)."""
 
 HUB = HubServer()
 """The Hub of this session; nothing else is asked."""
@@ -60,13 +66,18 @@ def server() -> Iterator[HubServer]:
 def pytest_sessionstart() -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: the last bit depends on it
-    run_page.drawn = drawn_where_looked_at
+    run_page.drawn = plot.drawn = drawn_where_looked_at
+    target.TRIAL_NETWORKS, target.TRIAL_WIDTH = 1, 16
 
 
-def drawn_where_looked_at(figure: Drawing) -> bytes:
-    """The plots on the page of a run, drawn in tests of pages alone: a second for each of hundreds of runs is too much."""
-    if "tests/reports/" in os.environ.get("PYTEST_CURRENT_TEST", ""):
-        return drawn(figure)
+LOOKED_AT = re.compile(r"tests/(reports/|experiments/test_(plot|report|sweep))")
+"""The tests of pages and plots."""
+
+
+def drawn_where_looked_at(figure: Drawing, kind: Kind = "svg", paper: Paper = LIGHT) -> bytes:
+    """A plot in the tests of plots, an empty one in all others: a second for each of hundreds of runs is too much."""
+    if LOOKED_AT.match(os.environ.get("PYTEST_CURRENT_TEST", "")):
+        return drawn(figure, kind, paper)
     return b'<svg xmlns="http://www.w3.org/2000/svg"/>'
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from conftest import SHIPPED_TRIAL
 from method_case import TINY
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -188,7 +189,9 @@ def waves(n: int, shape: tuple[int, int, int], hidden: bool) -> ImageData:
 
 
 @pytest.mark.parametrize("hidden", [True, False])
-def test_whitening_is_chosen_where_it_helps(hidden: bool) -> None:
+def test_whitening_is_chosen_where_it_helps(hidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SHIPPED_TRIAL.items():
+        monkeypatch.setattr(target, name, value)
     said: list[str] = []
     real = Real.of(waves(100, (3, 16, 16), hidden), tiny.ENGINE)
 
