@@ -269,9 +269,12 @@ def test_broken_arrays(colour: Target, tmp_path: Path, changed: dict[str, Any]) 
     with pytest.raises(DataError) as caught:
         imported(arrays, colour, tmp_path, "x.npz")
     assert caught.value.hint
-    save_file(
-        {name: torch.from_numpy(np.atleast_1d(array)) for name, array in arrays.items()}, tmp_path / "x.safetensors"
-    )
+    tensors = {name: torch.from_numpy(np.atleast_1d(array)) for name, array in arrays.items()}
+    try:
+        save_file(tensors, tmp_path / "x.safetensors")
+    except KeyError:  # earlier versions of safetensors know no complex numbers, so there is no such file
+        assert tensors["images"].is_complex()
+        return
     with pytest.raises(DataError):
         importing.foreign_set(str(tmp_path / "x.safetensors"), colour.train)
 
@@ -356,11 +359,13 @@ def test_all_images_have_soft_labels_or_none(target: Target, tmp_path: Path, row
 
     made, file = ours(target.train), tmp_path / "set.parquet"
     write_parquet(file, made.pixels(), made.hard, made.probabilities(), CLASSES)
-    whole = parquet.read_table(file)
+    whole = parquet.read_table(file).replace_schema_metadata(None)
     at = whole.schema.get_field_index("soft_label")
     rows = [None if i == row else soft for i, soft in enumerate(whole["soft_label"].to_pylist())]
-    column = pyarrow.array(rows, whole.schema.field(at).type)
-    parquet.write_table(whole.set_column(at, whole.schema.field(at), column), file)
+    column = pyarrow.array(
+        rows, pyarrow.list_(pyarrow.float32())
+    )  # a missing list of a fixed size is not for every pyarrow
+    parquet.write_table(whole.set_column(at, "soft_label", column), file)
     with pytest.raises(DataError, match="Some images"):
         importing.foreign_set(str(file), target.train)
 
