@@ -45,14 +45,14 @@ SETTINGS: dict[str, Any] = {
     "validate_every": 2, "validate_tasks": 1, "validate_steps": 3,
     "meta": {
         "iterations": 5, "meta_batch": 3, "inner_steps": 2, "ways": [3, 4], "ipc": [1, 3], "label_images": 20,
-        "task": {"real_batch": 12},
+        "task": {"real_batch": 12}, "fit": {"networks": 2, "real_batch": 12},
     },
 }  # fmt: skip
 OPTIONS = shlex.split(
     "--iterations 5 --meta-batch 3 --inner-steps 2 --precision fp32 --set held_out=2 --set architecture.slots=8 "
     "--set architecture.side=16 --set features.width=16 --set validate_every=2 --set validate_tasks=1 "
     "--set validate_steps=3 --set meta.ways=[3,4] --set meta.ipc=[1,3] --set meta.label_images=20 "
-    "--set meta.task.real_batch=12"
+    "--set meta.task.real_batch=12 --set features.width=16 --set meta.fit.networks=2 --set meta.fit.real_batch=12"
 )
 """The same on the command line."""
 PICTURES = [f"pictures/iteration-{i:06}.png" for i in (0, 2, 4, 5)]
@@ -74,6 +74,7 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_fact
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     tiny.shorten_protocols(monkeypatch)
+    monkeypatch.setattr(validation, "FIT", replace(validation.FIT, networks=2, real_batch=12))
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]
     """`ddtool pretrain sample --json`: the folder, not to be changed, and what was said."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DDTOOL_CACHE", str(tmp_path_factory.getbasetemp() / "decoded"))
+        patch.setattr(validation, "FIT", replace(validation.FIT, networks=2, real_batch=12))
         folder = tmp_path_factory.mktemp("made") / "meta"
         result = done("pretrain", "sample", "--out", folder, *OPTIONS, "--json")
     before = {name: (folder / name).read_bytes() for name in tiny.listing(folder)}
@@ -397,7 +399,10 @@ def test_real_images_that_judge_are_not_those_adapted_to(
 
 HOOK = """
 import os, sys
+from dataclasses import replace
 from ddtool.methods import mgdd
+from ddtool.pretraining import validation
+validation.FIT = replace(validation.FIT, networks=2, real_batch=12)
 rank, call, number = (int(sys.argv.pop(1)) for _ in range(3))
 gradient, calls = mgdd.meta_gradient, []
 def hooked(*arguments):
@@ -559,6 +564,7 @@ def same_but_for_rounding(one: Path, other: Path) -> None:
     assert (first - second).norm() < 0.02 * (first - start).norm()
 
 
+@pytest.mark.slow
 def test_four_processes_are_one() -> None:
     """One of them is lost in the third iteration; four others go on from the last checkpoint."""
     words = ["sample", *OPTIONS, "--meta-batch", 4, "--iterations", 4]
