@@ -10,6 +10,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +130,27 @@ class Made:
     sets: dict[str, bytes]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """`ddtool adapt cifar10 --ipc 1`, pushed once; the run is not to be changed by any test."""
-    folder = tmp_path_factory.mktemp("made")
+@cache
+def make(base: Path) -> tuple[Made, dict[str, bytes]]:
+    """`ddtool adapt cifar10 --ipc 1`, pushed once in this process; and the files of the run as they were."""
+    folder = base / "made"
+    folder.mkdir()
     HUB.reset()
     seed_hub(HUB)
     with pytest.MonkeyPatch.context() as patch:
-        surroundings(patch, folder, tmp_path_factory.getbasetemp() / "decoded")
+        surroundings(patch, folder, base / "decoded")
         done(*ADAPT)
         before = {name: (folder / "run" / name).read_bytes() for name in tiny.listing(folder / "run")}
         done("push", "run", "ann/c10")
     made = Made(folder / "run", own(HUB, "model", "ann/c10"), own(HUB, "dataset", "ann/c10-ddtool"))
     HUB.reset()
+    return made, before
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """A finished run and its repos, the same ones for all modules; the run is not to be changed by any test."""
+    made, before = make(tmp_path_factory.getbasetemp())
     yield made
     assert {name: (made.run / name).read_bytes() for name in tiny.listing(made.run)} == before
 
