@@ -89,8 +89,8 @@ def is_passing(error: BaseException) -> bool:
         return True
     if isinstance(chain[-1], EntryNotFoundError):  # the connection was not even tried
         return False
-    decided = (LocalTokenNotFoundError, ValueError, PermissionError)
-    return not any(isinstance(cause, decided) or _disk_full(cause) for cause in chain)
+    decided = (LocalTokenNotFoundError, ValueError)
+    return not any(isinstance(cause, decided) or _disk_full(cause) or _of_a_file(cause) for cause in chain)
 
 
 def is_of_connection(error: BaseException) -> bool:
@@ -128,6 +128,11 @@ def sentence_of(error: BaseException) -> str:
 
 def _disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _of_a_file(error: BaseException) -> bool:
+    """Whether it is of a place on the disk: those of a connection name no file."""
+    return isinstance(error, PermissionError) or (isinstance(error, OSError) and error.filename is not None)
 
 
 @contextlib.contextmanager
@@ -269,7 +274,7 @@ def _by_circumstance(error: Exception, ref: Ref, writing: bool) -> HubError:
     """What is left: nothing was answered at all."""
     if offline():
         return HubError(f"{why_offline()}, and '{ref}' is not whole in the cache.", fetch_once(ref))
-    if any(isinstance(cause, PermissionError) for cause in causes(error)):
+    if any(_of_a_file(cause) for cause in causes(error)):
         return HubError(f"A file cannot be written: {reason(error)}.", "Check HF_HOME and its permissions.")
     hint = "Check the connection" + (" (HF_ENDPOINT is set)" if "huggingface.co" not in web("model", "") else "") + "."
     hint += " Then run the same command again." if writing else f" {OFFLINE}"

@@ -242,17 +242,25 @@ def test_the_set_loads_with_plain_datasets(made: Made, pushed: HubServer) -> Non
     assert (exact.source, exact.mean) == (local.source, local.mean)
 
 
+WITHOUT_DDTOOL = """
+import sys
+sys.modules["ddtool"] = None  # as where it is not installed
+try:
+    import ddtool
+except ImportError:
+    print("no ddtool")
+from datasets import load_dataset
+print(len(load_dataset("ann/c10-ddtool")["train"]))
+print(len(load_dataset("ann/c10-ddtool", "ipc1")["train"]))
+"""
+
+
 def test_the_set_loads_without_ddtool_and_without_a_configuration(pushed: HubServer, run: Path, tmp_path: Path) -> None:
     done("generate", run, "--ipc", 2)
     done("push", run, "ann/c10")
     (tmp_path / "elsewhere").mkdir()
-    code = (
-        "import sys; sys.modules['ddtool'] = None; import datasets; "
-        "print(len(datasets.load_dataset('ann/c10-ddtool', split='train')), "
-        "len(datasets.load_dataset('ann/c10-ddtool', 'ipc1', split='train')))"
-    )
-    result = tiny.python(code, HF_HOME=str(tmp_path / "hf"), PYTHONPATH="")
-    assert result.stdout == "6 3\n", result.stderr
+    result = tiny.python(WITHOUT_DDTOOL, HF_HOME=str(tmp_path / "hf"), PYTHONPATH="")
+    assert result.stdout == "no ddtool\n6\n3\n", result.stderr
 
 
 def test_the_cards_are_what_the_hub_reads(pushed: HubServer, made: Made) -> None:
@@ -859,6 +867,13 @@ def test_a_full_disk(pushed: HubServer, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
     assert "The disk is full" in refused(1, "pull", "ann/c10")
     monkeypatch.undo()
+
+
+def test_a_cache_that_cannot_be_written(pushed: HubServer) -> None:
+    Path("taken").write_text("a file stands where the cache is to be")
+    with pytest.raises(HubError, match=r"A file cannot be written: .*taken") as error:
+        Generator.from_pretrained("ann/c10", cache_dir="taken")
+    assert "HF_HOME" in error.value.hint
 
 
 def test_what_is_there_is_not_overwritten(pushed: HubServer) -> None:
