@@ -401,6 +401,9 @@ def test_an_upload_says_how_far_it_is(server: HubServer, run: Path, monkeypatch:
     assert [(step.step, step.total) for step in told] == [(n, 5) for n in range(1, 6)]
     sent = sum(map(len, own(server, "dataset", "ann/c10-ddtool").values())) / 2**20
     assert told[-1].values["MiB"] == told[-1].values["of MiB"] == pytest.approx(sent)
+    shown = done("push", run, "ann/d10", "--only", "generator").stderr
+    assert re.search(r"^Sending 7 files, 0\.\d MiB, to ann/d10\.$", shown, re.MULTILINE)
+    assert re.search(r"^Uploading ann/d10  1/7    MiB 0\.\d+  of MiB 0\.\d+$", shown, re.MULTILINE)
 
 
 def test_an_answer_in_time_is_taken() -> None:
