@@ -147,7 +147,8 @@ def fetch(repo: Pinned, limits: Mapping[str, int], report: Report = silent) -> P
 
 def _missing_hint(repo: Pinned) -> str:
     if offline():
-        return f"{why_offline()}, and the file was not used here before: `ddtool pull {repo.repo}` with a connection."
+        name = Ref(repo.repo, None if repo.branch == "main" else repo.branch)
+        return f"{why_offline()}, and the file was not used here before: `ddtool pull {name}` with a connection."
     return "Only files of ddtool are read, safetensors and JSON; a pickle (pytorch_model.bin, *.pt) never is."
 
 
