@@ -18,8 +18,10 @@ from typer.testing import CliRunner, Result
 
 from ddtool import api
 from ddtool.cli.app import app
+from ddtool.evaluation import measure
 from ddtool.evaluation.protocols import PROTOCOLS
 from ddtool.events import Report, silent
+from ddtool.pipeline import target
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 
@@ -71,7 +73,9 @@ def image_folder(folder: Path, names: tuple[str, ...] = CLASSES, train: int = 8,
 
 
 def shorten_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every protocol for four steps on a narrow network."""
+    """Every protocol for four steps on a narrow network, the guide on a narrow one, and one network to try whitening with."""
+    monkeypatch.setattr(measure, "GUIDE_WIDTH", 16)
+    monkeypatch.setattr(target, "TRIAL_NETWORKS", 1)
     for name, protocol in PROTOCOLS.items():
         short = dataclasses.replace(protocol, steps=lambda m: 4, width=8)
         monkeypatch.setitem(PROTOCOLS, name, short)

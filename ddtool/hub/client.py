@@ -45,7 +45,8 @@ def api() -> "HfApi":
     from huggingface_hub import HfApi, get_token
 
     given = access().token
-    token = given if isinstance(given, str) else get_token()
+    stored = os.environ.get("HF_TOKEN", "").strip() or get_token()  # the client takes line breaks out of it
+    token = given if isinstance(given, str) else stored if given is None else None
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise HubError("The token for the Hub has letters, spaces or line breaks that no token has.", LOGIN)
     return HfApi(token=given, library_name="ddtool", library_version=__version__)
@@ -71,7 +72,8 @@ def quiet() -> Iterator[None]:
 
 
 def longest() -> float:
-    """The most seconds that one transfer may take: DDTOOL_HUB_TIMEOUT, else an hour. UsageError for what is no number."""
+    """The most seconds that a question or a transfer may take with all its tries and pauses: DDTOOL_HUB_TIMEOUT, else an hour.
+    UsageError for what is no number."""
     given = os.environ.get("DDTOOL_HUB_TIMEOUT", "3600")
     try:
         seconds = float(given)
@@ -99,15 +101,17 @@ def in_time(act: Callable[[], T], seconds: float) -> T:
 def patiently(act: Callable[[], T], *, transfer: bool = False) -> T:
     """What `act` returns, asked again after a pause while the Hub is busy or the connection breaks. A question has to be answered
     in `ANSWER` seconds, a `transfer` may take longer."""
+    ends = deadline()
     for attempt in range(TRIES):
         started = time.monotonic()
         try:
             with quiet():
-                return in_time(act, longest() if transfer else min(longest(), ANSWER))
+                return in_time(act, left(ends) if transfer else min(left(ends), ANSWER))
         except _errors() as error:
-            if is_last(attempt, error) or time.monotonic() - started > PATIENCE:
+            pause = pause_after(attempt, error, ends)
+            if pause is None or time.monotonic() - started > PATIENCE:
                 raise
-            wait(attempt, error)
+            time.sleep(pause)
     raise AssertionError("unreachable")
 
 
@@ -116,13 +120,20 @@ def _errors() -> tuple[type[Exception], ...]:
     return (*transport_errors(), CorruptedError)
 
 
-def is_last(attempt: int, error: Exception) -> bool:
-    """Whether a failed try is not to be repeated."""
-    return attempt == TRIES - 1 or not is_passing(error)
+def deadline() -> float:
+    """When what begins now has to be over, by the clock of `time.monotonic`."""
+    return time.monotonic() + longest()
 
 
-def wait(attempt: int, error: Exception) -> None:
-    """A pause that doubles, with some chance in it; the Hub's own Retry-After where it gives one."""
+def left(ends: float) -> float:
+    """Seconds until that time."""
+    return max(0.0, ends - time.monotonic())
+
+
+def pause_after(attempt: int, error: Exception, ends: float) -> float | None:
+    """Seconds before the next try: they double, with some chance in them, or are the Hub's own Retry-After. None when a failed try
+    is not to be repeated, or there would be no time for that."""
     asked = header_of(error, "retry-after")
     pause = PAUSE * 2**attempt * (1 + random.random() / 4)
-    time.sleep(min(float(asked), LONGEST_PAUSE) if asked and re.fullmatch(r"\d+(\.\d+)?", asked) else pause)
+    pause = min(float(asked), LONGEST_PAUSE) if asked and re.fullmatch(r"\d+(\.\d+)?", asked) else pause
+    return None if attempt == TRIES - 1 or not is_passing(error) or pause >= left(ends) else pause

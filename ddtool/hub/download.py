@@ -147,7 +147,8 @@ def fetch(repo: Pinned, limits: Mapping[str, int], report: Report = silent) -> P
 
 def _missing_hint(repo: Pinned) -> str:
     if offline():
-        return f"{why_offline()}, and the file was not used here before: `ddtool pull {repo.repo}` with a connection."
+        name = Ref(repo.repo, None if repo.branch == "main" else repo.branch)
+        return f"{why_offline()}, and the file was not used here before: `ddtool pull {name}` with a connection."
     return "Only files of ddtool are read, safetensors and JSON; a pickle (pytorch_model.bin, *.pt) never is."
 
 
@@ -156,8 +157,8 @@ def _download(repo: Pinned, name: str, listed: RemoteFile) -> Path:
     import huggingface_hub
 
     def once() -> Path:
-        path = Path(
-            huggingface_hub.hf_hub_download(
+        try:
+            got = huggingface_hub.hf_hub_download(
                 repo.repo,
                 name,
                 repo_type=repo.kind,
@@ -170,7 +171,11 @@ def _download(repo: Pinned, name: str, listed: RemoteFile) -> Path:
                 library_name="ddtool",
                 library_version=__version__,
             )
-        )
+        except OSError as error:
+            if "Consistency check failed" in str(error):  # how the client says that it is of another size
+                raise CorruptedError from error
+            raise
+        path = Path(got)
         if path.stat().st_size != listed.size or hash_of(path, listed.oid) != listed.oid:
             path.resolve().unlink(missing_ok=True)
             path.unlink(missing_ok=True)

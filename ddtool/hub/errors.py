@@ -83,12 +83,14 @@ def is_passing(error: BaseException) -> bool:
     chain, status = list(causes(error)), status_of(error)
     if status is not None:
         return status in BUSY or (status == 403 and is_of_storage(error))  # an upload address that has expired
+    if _refused_by_xet(error):
+        return False
     if isinstance(error, CorruptedError | json.JSONDecodeError):  # an answer that was cut short
         return True
     if isinstance(chain[-1], EntryNotFoundError):  # the connection was not even tried
         return False
-    decided = (LocalTokenNotFoundError, ValueError, PermissionError)
-    return not any(isinstance(cause, decided) or _disk_full(cause) for cause in chain)
+    decided = (LocalTokenNotFoundError, ValueError)
+    return not any(isinstance(cause, decided) or _disk_full(cause) or _of_a_file(cause) for cause in chain)
 
 
 def is_of_connection(error: BaseException) -> bool:
@@ -126,6 +128,11 @@ def sentence_of(error: BaseException) -> str:
 
 def _disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _of_a_file(error: BaseException) -> bool:
+    """Whether it is of a place on the disk: those of a connection name no file."""
+    return isinstance(error, PermissionError) or (isinstance(error, OSError) and error.filename is not None)
 
 
 @contextlib.contextmanager
@@ -188,10 +195,9 @@ def _by_class(error: Exception, kind: str, ref: Ref) -> HubError | None:
 
 def _by_storage(error: Exception, ref: Ref, writing: bool) -> HubError | None:
     """What the storage of large files says, Xet or another."""
-    status, address = status_of(error), address_of(error)
-    refused = re.search(r"\b(401|402|403|404)\b", reason(error)) if status is None and _is_of_xet(error) else None
+    status, address, refused = status_of(error), address_of(error), _refused_by_xet(error)
     if "/xet-" in address or refused:
-        number = status or int(refused[1] if refused else 0)
+        number = status or refused
         meaning = {
             401: "the token may not",
             402: "the quota is used up",
@@ -208,10 +214,14 @@ def _by_storage(error: Exception, ref: Ref, writing: bool) -> HubError | None:
     return None
 
 
-def _is_of_xet(error: Exception) -> bool:
-    """Whether Xet's own library has raised it: the builtin errors, without an errno."""
+def _refused_by_xet(error: BaseException) -> int:
+    """The status of a refusal that Xet's own library has raised, as a builtin error without an errno; 0 where there is none."""
     *_, deepest = causes(error)
-    return type(deepest) in (ConnectionError, RuntimeError, PermissionError) and getattr(deepest, "errno", None) is None
+    builtin = (
+        type(deepest) in (ConnectionError, RuntimeError, PermissionError) and getattr(deepest, "errno", None) is None
+    )
+    found = re.search(r"\b(401|402|403|404)\b", str(deepest)) if builtin and status_of(error) is None else None
+    return int(found[1]) if found else 0
 
 
 def _by_status(error: Exception, ref: Ref, writing: bool) -> HubError | None:
@@ -238,7 +248,9 @@ def _by_status(error: Exception, ref: Ref, writing: bool) -> HubError | None:
 
 def _by_answer(error: Exception, ref: Ref) -> HubError | None:
     """An answer that is not the Hub's, or a request that cannot be written."""
-    if any(isinstance(cause, json.JSONDecodeError) for cause in causes(error)):
+    from huggingface_hub.errors import FileMetadataError
+
+    if any(isinstance(cause, json.JSONDecodeError | FileMetadataError) for cause in causes(error)):
         return HubError(f"What answers for '{ref.repo}' is not the Hub: it sends a page, or half an answer.", NO_HUB)
     if any(isinstance(cause, UnicodeError) for cause in causes(error)):
         return HubError("The token, or another setting of the Hub's client, has letters that cannot be sent.", LOGIN)
@@ -262,7 +274,7 @@ def _by_circumstance(error: Exception, ref: Ref, writing: bool) -> HubError:
     """What is left: nothing was answered at all."""
     if offline():
         return HubError(f"{why_offline()}, and '{ref}' is not whole in the cache.", fetch_once(ref))
-    if any(isinstance(cause, PermissionError) for cause in causes(error)):
+    if any(_of_a_file(cause) for cause in causes(error)):
         return HubError(f"A file cannot be written: {reason(error)}.", "Check HF_HOME and its permissions.")
     hint = "Check the connection" + (" (HF_ENDPOINT is set)" if "huggingface.co" not in web("model", "") else "") + "."
     hint += " Then run the same command again." if writing else f" {OFFLINE}"

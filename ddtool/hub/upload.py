@@ -3,6 +3,7 @@
 The commit is made again only when the Hub shows that it is not there.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ddtool.errors import HubError, NotOnHubError
 from ddtool.events import Note, Report, Step, silent
-from ddtool.hub.client import TRIES, api, in_time, is_last, longest, patiently, quiet, wait
+from ddtool.hub.client import TRIES, api, deadline, in_time, left, patiently, pause_after, quiet
 from ddtool.hub.download import hash_of, listing, resolve
 from ddtool.hub.errors import (
     LOGIN,
@@ -176,19 +177,21 @@ def _commit(
             parent_commit=base.sha,
         )
 
+    ends = deadline()
     for attempt in range(TRIES):
         try:
             with quiet():
-                made = in_time(once, longest())
+                made = in_time(once, left(ends))
             return made.oid, made.pr_url
         except transport_errors() as error:
             found = _look_again(base, files, removed, requests if create_pr else None, error)
             if found:
                 return found
-            if is_last(attempt, error):  # however long the upload took: what has arrived is not sent again
+            pause = pause_after(attempt, error, ends)
+            if pause is None:  # else again, however long the upload took: what has arrived is not sent twice
                 raise
             report(Note(f"The Hub did not take the commit to {base.repo} ({reason(error)}); trying again."))
-            wait(attempt, error)
+            time.sleep(pause)
     raise AssertionError("unreachable")
 
 

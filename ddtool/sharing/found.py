@@ -1,11 +1,13 @@
 """A repo of ddtool on the Hub: which one a name means, and what it states."""
 
+import contextlib
 from dataclasses import dataclass
 
 from ddtool.errors import HubError, NotOnHubError
 from ddtool.hub.download import DAMAGED, fetch, listing, resolve
+from ddtool.hub.errors import NoRevisionError
 from ddtool.hub.generators import FACTS, GENERATOR_FILES
-from ddtool.hub.names import DATASET, MODEL, Pinned, names_dataset, parse
+from ddtool.hub.names import DATASET, MODEL, Pinned, is_branch, names_dataset, parse
 from ddtool.sharing.facts import FORMAT, META, Kind, RepoFacts, read_repo
 from ddtool.sharing.files import LIMITS, USUAL
 
@@ -55,6 +57,16 @@ def find(name: str, first: str = MODEL) -> Found:
         except (NotOnHubError, NotOursError) as error:
             errors.append(error)
     raise min(errors, key=lambda error: isinstance(error, NotOnHubError))  # one that is there says more
+
+
+def sets_beside(found: Found) -> Found:
+    """The dataset repo that a generator's repo names, at the branch or tag by which the generator was asked for; at main where the
+    sets have none of that name."""
+    name, revision = str(found.facts.dataset_repo), found.repo.branch
+    if revision != "main" and is_branch(revision):
+        with contextlib.suppress(NoRevisionError, NotOnHubError):
+            return find(f"{name}@{revision}", DATASET)
+    return find(name, DATASET)
 
 
 def facts_of(repo: Pinned) -> RepoFacts | None:

@@ -14,7 +14,7 @@ from ddtool.errors import DDToolError, HubError, RunError, UsageError
 from ddtool.events import Note, Phase, Report, silent
 from ddtool.hub.download import DAMAGED, fetch, listing, named
 from ddtool.hub.generators import FACTS, GENERATOR_FILES, PRETRAINING
-from ddtool.hub.names import DATASET, parse
+from ddtool.hub.names import parse
 from ddtool.hub.upload import changes
 from ddtool.methods import has_generator
 from ddtool.models.generator import Generator
@@ -26,7 +26,7 @@ from ddtool.runs.formats import labels_fit
 from ddtool.runs.run import Run
 from ddtool.sharing.facts import ADAPTED, META, MOST_CLASSES, PLAIN, SETS, Kind, RepoFacts, Source
 from ddtool.sharing.files import LABELS, LIMITS, POOL
-from ddtool.sharing.found import Found, find
+from ddtool.sharing.found import Found, find, sets_beside
 from ddtool.sharing.sets import checked_sets, fetch_sets, files_of_sets
 from ddtool.sources import load as sources
 from ddtool.sources.names import CONVERTED
@@ -62,7 +62,7 @@ def pull(
     folder = out or default_folder(found)
     check_place(folder, force)
     if found.kind == ADAPTED:
-        bring_run(found, folder, report, sets_beside(found, name) if with_sets else None)
+        bring_run(found, folder, report, fitting_sets(found, name) if with_sets else None)
         if found.facts.dataset_repo and not with_sets:
             report(Note(f"Its sets are in {found.facts.dataset_repo}; --with-sets brings them, and their scores."))
     else:
@@ -132,11 +132,11 @@ def same_run(run: Run, found: Found) -> bool:
 # ---------------------------------------------------------------------------------------------------------------- a run
 
 
-def sets_beside(found: Found, name: str) -> Found:
+def fitting_sets(found: Found, name: str) -> Found:
     """The dataset repo that a generator's repo names as its own; HubError when there is none, or it is of other data."""
     if not found.facts.dataset_repo:
         raise HubError(f"'{name}' names no repo with its sets.", "Leave --with-sets out.")
-    beside = find(found.facts.dataset_repo, DATASET)
+    beside = sets_beside(found)
     alike = beside.kind == SETS and (beside.facts.class_names, beside.facts.shape) == (
         found.facts.class_names,
         found.facts.shape,

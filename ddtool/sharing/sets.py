@@ -16,7 +16,7 @@ from ddtool.runs.run import STAGES
 from ddtool.sharing import files
 from ddtool.sharing.facts import SETS, Source
 from ddtool.sharing.files import EXACT, LIMITS, PARQUET
-from ddtool.sharing.found import Found, find
+from ddtool.sharing.found import Found, find, sets_beside
 
 MOST_LABEL = 1e4
 """The largest number that a soft label may have."""
@@ -133,7 +133,7 @@ def sets_of(name: str, ipc: int | None = None, stage: str | None = None, report:
         if not other:
             raise HubError(f"'{name}' holds a generator and no sets.", f"Make one: `ddtool generate {name} --ipc 10`.")
         report(Note(f"The sets of {name} are in the dataset repo {other}."))
-        found = find(other, DATASET)
+        found = sets_beside(found)
     if found.kind != SETS:
         raise HubError(f"'{found.repo.repo}' holds no synthetic sets.", DAMAGED)
     sets = load_sets(found, ipc, report)

@@ -577,7 +577,7 @@ def test_evaluate_several_networks_by_several_protocols(run: Path) -> None:
     scores = only_json(result.stdout)["scores"]
     assert [(s["protocol"], s["arch"]) for s in scores] == [
         ("quick", "convnet2-w8-none"), ("quick", "mlp-w128-none"), ("quick", "convnet2-w8-batch"),
-        ("kernel-ridge", "convnet2-doubling128-none"),
+        ("kernel-ridge", "convnet2-doubling16-none"),
     ]  # fmt: skip
     kept = [s for s in Run.open(run).results()["scores"] if (s["ipc"], s["stage"]) == (2, "refined")]
     assert [s for s in kept if s in scores] == scores

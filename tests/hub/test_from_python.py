@@ -34,6 +34,7 @@ from ddtool.cli.app import app
 from ddtool.config import GeneratorConfig
 from ddtool.errors import GeneratorError, HubError, NotOnHubError, UsageError
 from ddtool.hub import memory
+from ddtool.runs.run import Run
 
 SMALL = GeneratorConfig(slots=8, side=16)
 
@@ -270,6 +271,21 @@ def test_a_run_is_pulled_with_its_sets_and_scores(pushed: HubServer, made: Made)
     pushed.requests.clear()
     done("push", there, "ann/c10", "--only", "dataset", "--no-pool", "--force")
     assert facts(pushed, "dataset", "ann/c10-ddtool")["sets"]["1"]["scores"] == shared
+
+
+def test_a_revision_of_a_generator_leads_to_that_of_its_sets(server: HubServer, run: Path) -> None:
+    done("push", run, "ann/c10", "--tag", "v1")
+    done("generate", run, "--ipc", 2)
+    done("push", run, "ann/c10", "--revision", "next")
+    for name, ipcs in (("ann/c10", [1]), ("ann/c10@v1", [1]), ("ann/c10@next", [1, 2])):
+        done("pull", name, "--with-sets", "--out", name.replace("/", "-"))
+        assert Run(Path(name.replace("/", "-"))).ipcs() == ipcs
+    words = ["--protocol", "kernel-ridge", "--eval-seeds", 1, "--ipc", 2]
+    assert "of ipc 2" in refused(1, "evaluate", "ann/c10", *words)
+    assert "ddtool evaluate ann/c10@next" in done("evaluate", "ann/c10@next", *words).stderr
+    del server.repos["dataset", "ann/c10-ddtool"].refs["next"]
+    done("pull", "ann/c10@next", "--with-sets", "--out", "main")  # the sets have no such branch
+    assert Run(Path("main")).ipcs() == [1]
 
 
 def test_sets_of_other_data_are_not_put_beside_a_generator(pushed: HubServer, made: Made) -> None:

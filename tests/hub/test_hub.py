@@ -10,6 +10,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +130,27 @@ class Made:
     sets: dict[str, bytes]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """`ddtool adapt cifar10 --ipc 1`, pushed once; the run is not to be changed by any test."""
-    folder = tmp_path_factory.mktemp("made")
+@cache
+def make(base: Path) -> tuple[Made, dict[str, bytes]]:
+    """`ddtool adapt cifar10 --ipc 1`, pushed once in this process; and the files of the run as they were."""
+    folder = base / "made"
+    folder.mkdir()
     HUB.reset()
     seed_hub(HUB)
     with pytest.MonkeyPatch.context() as patch:
-        surroundings(patch, folder, tmp_path_factory.getbasetemp() / "decoded")
+        surroundings(patch, folder, base / "decoded")
         done(*ADAPT)
         before = {name: (folder / "run" / name).read_bytes() for name in tiny.listing(folder / "run")}
         done("push", "run", "ann/c10")
     made = Made(folder / "run", own(HUB, "model", "ann/c10"), own(HUB, "dataset", "ann/c10-ddtool"))
     HUB.reset()
+    return made, before
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """A finished run and its repos, the same ones for all modules; the run is not to be changed by any test."""
+    made, before = make(tmp_path_factory.getbasetemp())
     yield made
     assert {name: (made.run / name).read_bytes() for name in tiny.listing(made.run)} == before
 
@@ -233,17 +242,25 @@ def test_the_set_loads_with_plain_datasets(made: Made, pushed: HubServer) -> Non
     assert (exact.source, exact.mean) == (local.source, local.mean)
 
 
+WITHOUT_DDTOOL = """
+import sys
+sys.modules["ddtool"] = None  # as where it is not installed
+try:
+    import ddtool
+except ImportError:
+    print("no ddtool")
+from datasets import load_dataset
+print(len(load_dataset("ann/c10-ddtool")["train"]))
+print(len(load_dataset("ann/c10-ddtool", "ipc1")["train"]))
+"""
+
+
 def test_the_set_loads_without_ddtool_and_without_a_configuration(pushed: HubServer, run: Path, tmp_path: Path) -> None:
     done("generate", run, "--ipc", 2)
     done("push", run, "ann/c10")
     (tmp_path / "elsewhere").mkdir()
-    code = (
-        "import sys; sys.modules['ddtool'] = None; import datasets; "
-        "print(len(datasets.load_dataset('ann/c10-ddtool', split='train')), "
-        "len(datasets.load_dataset('ann/c10-ddtool', 'ipc1', split='train')))"
-    )
-    result = tiny.python(code, HF_HOME=str(tmp_path / "hf"), PYTHONPATH="")
-    assert result.stdout == "6 3\n", result.stderr
+    result = tiny.python(WITHOUT_DDTOOL, HF_HOME=str(tmp_path / "hf"), PYTHONPATH="")
+    assert result.stdout == "no ddtool\n6\n3\n", result.stderr
 
 
 def test_the_cards_are_what_the_hub_reads(pushed: HubServer, made: Made) -> None:
@@ -313,7 +330,7 @@ def test_without_a_pool_and_without_the_dataset_it_says_why(tmp_path: Path, serv
 
 
 def test_the_bundled_sample_goes_round(server: HubServer) -> None:
-    done("adapt", "sample", "--ipc", 1, "--out", "run", *SCRATCH)
+    done("adapt", "sample", "--ipc", 1, "--out", "run", *SCRATCH, "--max-per-class", 20)
     done("push", "run", "ann/sample", "--no-pool")
     done("generate", "ann/sample", "--ipc", 1)
     assert "fashion_mnist" in server.files("dataset", "ann/sample-ddtool")["README.md"].decode()
@@ -553,6 +570,8 @@ def test_what_is_no_run_is_not_pushed(server: HubServer) -> None:
 def test_adapt_pushes_to(server: HubServer) -> None:
     result = done(*ADAPT, "--push-to", "ann/c10", "--private", "--json")
     assert json.loads(result.stdout)["pushed"]["model"].endswith("/ann/c10")
+    assert "secret" not in result.output
+    assert not [name for name in tiny.listing(Path("run")) if b"secret" in Path("run", name).read_bytes()]
     assert server.repos["model", "ann/c10"].private
     assert sorted(own(server, "dataset", "ann/c10-ddtool")) == SET_FILES
 
@@ -850,6 +869,13 @@ def test_a_full_disk(pushed: HubServer, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.undo()
 
 
+def test_a_cache_that_cannot_be_written(pushed: HubServer) -> None:
+    Path("taken").write_text("a file stands where the cache is to be")
+    with pytest.raises(HubError, match=r"A file cannot be written: .*taken") as error:
+        Generator.from_pretrained("ann/c10", cache_dir="taken")
+    assert "HF_HOME" in error.value.hint
+
+
 def test_what_is_there_is_not_overwritten(pushed: HubServer) -> None:
     done("pull", "ann/c10")
     assert "--force" in refused(1, "pull", "ann/c10")
@@ -1126,7 +1152,9 @@ def test_control_characters_do_not_reach_the_terminal(pushed: HubServer, made: M
 SCENARIO = """
 import sys, tiny, pytest
 from ddtool.cli.app import app
+from ddtool.reports import run_page
 tiny.shorten_protocols(pytest.MonkeyPatch())
+run_page.drawn = lambda figure: b"<svg/>"  # as in the tests' own process: no plots
 for line in sys.argv[1:]:
     try:
         app(line.split("|"), prog_name="ddtool")
@@ -1142,12 +1170,12 @@ def scenario(*lines: list[object], **environment: str) -> Any:
     return tiny.python(SCENARIO, *words, **{"PYTHONPATH": libraries} | environment)
 
 
-def test_the_token_is_nowhere(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_nowhere(server: HubServer, run: Path, tmp_path: Path) -> None:
     server.fault(r"^POST .*/commit/", Status(503))
     server.fault(r"/resolve/.*labels", Status(403), times=None)
     cache = {"HF_HOME": str(tmp_path / "hf"), "DDTOOL_CACHE": str(tmp_path / "cache"), "HF_TOKEN": WRITE}
     result = scenario(
-        [*ADAPT, "--push-to", "ann/c10"], ["push", "run", "ann/c10", "--dry-run"], ["push", "run", "bob/c10"],
+        ["push", run, "ann/c10"], ["push", run, "ann/c10", "--dry-run"], ["push", run, "bob/c10"],
         ["push", "--generator", "bundled", "ann/meta"], ["info", "ann/c10"], ["env"], ["pull", "ann/c10"],
         ["pull", "ann/c10-ddtool"], ["pull", "ann/nothing"], **cache,
     )  # fmt: skip
@@ -1162,13 +1190,12 @@ def test_the_token_is_nowhere(server: HubServer, tmp_path: Path, monkeypatch: py
     assert not [request for request in server.requests if "secret" in request.path]
 
 
-def test_offline_after_one_pull(pushed: HubServer, tmp_path: Path) -> None:
+def test_offline_after_one_pull(pushed: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE, ignore_errors=True)
+    monkeypatch.setenv("DDTOOL_CACHE", str(tmp_path / "cache"))
     done("push", "--generator", "bundled", "ann/meta")
-    cache = {"HF_HOME": str(tmp_path / "hf"), "DDTOOL_CACHE": str(tmp_path / "cache")}
-    online: list[list[object]] = [
-        ["pull", "ann/meta"], ["pull", "ann/c10"], ["pull", "ann/c10-ddtool"], ["info", "cifar10"],
-    ]  # fmt: skip
-    assert re.findall(r"EXIT (\d)", scenario(*online, **cache).stdout) == ["0"] * 4
+    for words in (["pull", "ann/meta"], ["pull", "ann/c10"], ["pull", "ann/c10-ddtool"], ["info", "cifar10"]):
+        done(*words)
     pushed.requests.clear()
     offline: list[list[object]] = [
         ["adapt", "cifar10", "--ipc", 1, "--out", "new", *SCRATCH, "--generator", "ann/meta"],
@@ -1178,7 +1205,7 @@ def test_offline_after_one_pull(pushed: HubServer, tmp_path: Path) -> None:
         ["pull", "ann/c10", "--out", "second"],
         ["pull", "ann/never"], ["push", "new", "ann/c10"],
     ]  # fmt: skip
-    result = scenario(*offline, **cache, HF_HUB_OFFLINE="1")
+    result = scenario(*offline, HF_HUB_OFFLINE="1")
     assert re.findall(r"EXIT (\d)", result.stdout) == list("000000011"), result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     assert pushed.requests == []

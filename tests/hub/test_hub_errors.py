@@ -28,12 +28,14 @@ from test_hub import (  # noqa: F401  fixtures among them
     pushed,
     put,
     run,
+    scenario,
     tensors,
     writes,
 )
 from tiny import done, refused
 
 from ddtool import Generator, api, load_set
+from ddtool.config import GeneratorConfig
 from ddtool.errors import DDToolError, HubError
 from ddtool.events import Step
 from ddtool.hub import client, errors, upload
@@ -78,9 +80,12 @@ def test_a_refusal_cannot_write_to_the_terminal(server: HubServer, run: Path) ->
     assert not {"\x1b", "SIGNED"} & set(stderr.split())
 
 
-def test_a_disabled_repository(pushed: HubServer) -> None:
-    pushed.fault(r"^GET /api/models/ann/c10", answer(403, "Access to this resource is disabled."), times=None)
-    assert "The model 'ann/c10' is disabled." in refused(1, "pull", "ann/c10")
+@pytest.mark.parametrize("where", ["^GET /api/", "^POST .*/paths-info/", COMMIT])
+def test_a_disabled_repository(pushed: HubServer, run: Path, where: str) -> None:
+    pushed.fault(f"{where}.*", answer(403, "Access to this resource is disabled."), times=None)
+    if where != COMMIT:
+        assert "The model 'ann/c10' is disabled." in refused(1, "pull", "ann/c10")
+    assert "is disabled." in refused(1, "push", run, "ann/c10", "--commit-message", "x", "--no-pool")
 
 
 # ---------------------------------------------------------------------------------------------------------- the storage
@@ -119,39 +124,53 @@ def refusal(status: int, path: str, said: str = "") -> Exception:
     return caught.value
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_xets_refusals_are_rights_or_quota(status: int) -> None:
-    error = refusal(status, f"/api/models/ann/c10/xet-write-token/main?x={status}")
-    said = errors.explanation(error, "model", Ref("ann/c10"), writing=True)
-    assert said.message.startswith(f"Xet, the storage of large files, refuses 'ann/c10' ({status}): ")
-    assert "HF_HUB_DISABLE_XET=1" in said.hint
-    assert "quota of 'ann'" in said.hint
+XET = re.compile(r"/ann/(token|store)(\d+)/(?:resolve|xet-(?:read|write)-token)/")
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_xets_refusals_by_the_true_client(pushed: HubServer, status: int, tmp_path: Path) -> None:
-    """A file that the Hub says is in Xet, and a client that has not switched it off."""
+def with_xet(server: HubServer) -> Callable[..., Answer]:
+    """What a Hub answers whose large files are in Xet. It refuses a token of it for ann/tokenSTATUS, and Xet the files of
+    ann/storeSTATUS."""
+    usual = server._answer
+
+    def answer(method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
+        if target.startswith("/store"):
+            return Answer(int(target[6:9]), b"{}")
+        found = XET.search(target)
+        if not found or "/resolve/" in target:
+            given = usual(method, target, headers, body)
+            if found and given.status == 302:
+                place = f"{server.url}/api/models/ann/{found[1]}{found[2]}/xet-read-token/main"
+                given.headers |= {"X-Xet-Hash": "0" * 64, "Link": f'<{place}>; rel="xet-auth"'}
+            return given
+        if found[1] == "token":
+            return Answer(int(found[2]), b"{}", {"X-Error-Message": "No Xet for you."})
+        address, ends = f"{server.url}/store{found[2]}", "99999999999"
+        told = {"casUrl": address, "accessToken": "x", "exp": int(ends)}
+        in_headers = {"X-Xet-Cas-Url": address, "X-Xet-Access-Token": "x", "X-Xet-Token-Expiration": ends}
+        return Answer(200, json.dumps(told).encode(), in_headers)
+
+    return answer
+
+
+def test_xets_refusals_by_the_true_client(
+    server: HubServer, made: Made, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("hf_xet")
-    answered = pushed._answer
-
-    def with_xet(method: str, target: str, headers: dict[str, str], body: bytes) -> Any:
-        if "/xet-read-token/" in target:
-            return Answer(status, b"{}", {"X-Error-Message": "No Xet for you."})
-        given = answered(method, target, headers, body)
-        if "/resolve/" in target and given.status == 302:
-            given.headers["X-Xet-Hash"] = "0" * 64
-            given.headers["Link"] = f'<{pushed.url}/api/models/ann/c10/xet-read-token/main>; rel="xet-auth"'
-        return given
-
-    pushed._answer = with_xet  # type: ignore[method-assign]
-    try:
-        code = "import sys; from ddtool.__main__ import main; sys.argv[1:] = ['pull', 'ann/c10']; main()"
-        result = tiny.python(code, HF_HUB_DISABLE_XET="0", HF_HOME=str(tmp_path / "hf"))
-    finally:
-        del pushed._answer
-    assert result.returncode == 1, result.stderr
-    assert f"refuses 'ann/c10' ({status})" in result.stderr, result.stderr
-    assert "HF_HUB_DISABLE_XET=1" in result.stderr
+    names = [f"ann/token{status}" for status in (401, 403, 404)] + ["ann/store403"]
+    for name in names:
+        server.seed("model", name, made.model)
+    monkeypatch.setattr(server, "_answer", with_xet(server))
+    lines: list[list[object]] = [["pull", name] for name in names]
+    lines += [["push", run, name, "--only", "dataset", "--dataset-repo", name] for name in names]
+    result = scenario(*lines, HF_HUB_DISABLE_XET="0", HF_HOME=str(tmp_path / "hf"))
+    said = re.findall(r"^Error: (.*)\nHint: (.*)$", result.stderr, re.MULTILINE)
+    assert re.findall(r"EXIT (\d)", result.stdout) == ["1"] * 8, result.stdout + result.stderr
+    for name, (error, hint) in zip(names * 2, said, strict=True):
+        assert error.startswith(f"Xet, the storage of large files, refuses '{name}' ({name[-3:]}): "), error
+        assert "HF_HUB_DISABLE_XET=1" in hint
+        assert "the quota of 'ann'" in hint
+    assert result.stderr.count("No Xet for you.") == 3
+    assert "trying again" not in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -161,7 +180,10 @@ def test_what_xets_own_library_raises(error: type[Exception]) -> None:
     said = errors.explanation(raised, "model", Ref("ann/c10"))
     assert "refuses 'ann/c10' (403)" in said.message
     assert "sig" not in str(said)
-    assert "cannot be reached" in str(errors.explanation(ConnectionError(111, "refused"), "model", Ref("ann/c10")))
+    assert not errors.is_passing(raised)
+    broken = ConnectionError(111, "refused")
+    assert "cannot be reached" in str(errors.explanation(broken, "model", Ref("ann/c10")))
+    assert errors.is_passing(broken)
 
 
 # ------------------------------------------------------------------------------------------------- answers of something else
@@ -179,24 +201,65 @@ def test_a_sign_in_page(server: HubServer, run: Path, words: list[object]) -> No
     assert "sign-in page" in stderr
 
 
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("HEAD .*/resolve/", "is not the Hub: it sends a page"),
+        ("GET .*/resolve/", "of 'ann/c10' arrives damaged"),
+        ("GET /storage/", "of 'ann/c10' arrives damaged"),
+    ],
+)
+def test_a_sign_in_page_in_place_of_a_file(pushed: HubServer, where: str, said: str) -> None:
+    shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE, ignore_errors=True)
+    pushed.fault(f"^{where}", PAGE, times=None)
+    assert said in refused(1, "pull", "ann/c10")
+    assert tiny.listing(Path()) == []
+    pushed.faults.clear()
+    done("pull", "ann/c10")
+
+
 WHERE = ["whoami", "/api/(models|datasets)/ann/", "/paths-info/", "/refs", "/preupload/", "lfs/objects", "/commit/"]
 
 
-@pytest.mark.parametrize("body", ["{}", "[]", "7", "null", '{"sha": 7}', '{"siblings": 3}'])
-@pytest.mark.parametrize("where", WHERE)
-def test_an_answer_without_a_field(server: HubServer, run: Path, where: str, body: str) -> None:
-    if where == "/paths-info/":
-        server.seed("model", "ann/c10", {})
-        server.seed("dataset", "ann/c10-ddtool", {})
+BODIES = ["{}", "[]", "7", "null", '{"sha": 7}', '{"siblings": 3}', '[{"type": "file"}]']
+
+
+def lacking(server: HubServer, where: str, body: str, *words: object) -> None:
+    """A command fails in a sentence, or does without, where the Hub's answer to such requests is `body`."""
+    server.faults.clear()
     server.fault(f"^(GET|POST) .*{where}", Status(200, {"Content-Type": "application/json"}, body), times=None)
-    words = ["--create-pr"] if where == "/refs" else []
-    if where == "/refs":
-        server.seed("model", "ann/c10", {})
-        server.seed("dataset", "ann/c10-ddtool", {})
-    result = tiny.ddtool("push", run, "ann/c10", *words)
+    result = tiny.ddtool(*words)
     assert result.exit_code in (0, 1)
     assert "bug" not in result.stderr
     assert "KeyError" not in result.stderr.partition("lacks what it should hold")[0]
+    if result.exit_code == 1:
+        assert result.stderr.splitlines()[-2].startswith("Error: ")
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_an_answer_to_a_push_without_a_field(server: HubServer, run: Path, where: str) -> None:
+    for body in BODIES:
+        server.repos.clear()
+        if where in ("/paths-info/", "/refs"):
+            server.seed("model", "ann/c10", {})
+            server.seed("dataset", "ann/c10-ddtool", {})
+        lacking(server, where, body, "push", run, "ann/c10", *["--create-pr"] * (where == "/refs"))
+
+
+@pytest.mark.parametrize("where", ["/api/(models|datasets)/ann/[^/]*$", "/paths-info/"])
+def test_an_answer_to_a_pull_without_a_field(pushed: HubServer, where: str) -> None:
+    for body in BODIES:
+        for name in ("ann/c10", "ann/c10-ddtool"):
+            lacking(pushed, where, body, "pull", name)
+            assert tiny.listing(Path()) == []
+
+
+@pytest.mark.parametrize("where", ["whoami", "/api/datasets/ann/", "/paths-info/"])
+def test_the_sentence_for_an_answer_without_a_field(pushed: HubServer, run: Path, where: str) -> None:
+    pushed.fault(where, Status(200, {"Content-Type": "application/json"}, "7"), times=None)
+    stderr = refused(1, "push", run, "ann/c10")
+    assert re.search(r"The Hub's answer for 'ann/\S+' lacks what it should hold \(", stderr)
+    assert "sign-in page" in stderr
 
 
 # ------------------------------------------------------------------------------------------------------- what was typed
@@ -204,12 +267,33 @@ def test_an_answer_without_a_field(server: HubServer, run: Path, where: str, bod
 
 @pytest.mark.parametrize("token", ["hf_töken", "hf_a b", "hf_a\nb", "hf_a\u2028b"])
 def test_a_token_that_is_none(server: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
-    monkeypatch.setattr(huggingface_hub, "get_token", lambda: token)
+    monkeypatch.setenv("HF_TOKEN", token)
     for words in (["push", run, "ann/c10"], ["pull", "ann/c10"]):
         stderr = refused(1, *words)
         assert "letters, spaces or line breaks that no token has" in stderr
         assert token not in stderr
+    generator = Generator.build(GeneratorConfig(slots=8, side=16), seed=0)
+    monkeypatch.setenv("HF_TOKEN", WRITE)
+    uses: list[Callable[[], object]] = [
+        lambda: Generator.from_pretrained("ann/c10", token=token),
+        lambda: load_set("ann/c10-ddtool", token=token),
+        lambda: api.pull("ann/c10", token=token),
+        lambda: api.push(run, "ann/c10", token=token),
+        lambda: generator.push_to_hub("ann/c10", token=token),
+    ]
+    for use in uses:
+        assert "line breaks that no token has" in raised(use).message
     assert server.requests == []
+
+
+def test_a_line_end_after_a_token_is_none_of_it(server: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", f"{WRITE}\n")
+    done("push", run, "ann/c10", "--only", "generator")
+
+
+def test_without_a_token_a_bad_one_is_not_looked_at(pushed: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_töken")
+    assert Generator.from_pretrained("ann/c10", token=False)
 
 
 def test_a_derived_name_that_is_too_long(server: HubServer, run: Path) -> None:
@@ -265,6 +349,41 @@ def test_no_wait_is_endless(pushed: HubServer, run: Path, monkeypatch: pytest.Mo
     assert "DDTOOL_HUB_TIMEOUT" in stderr
 
 
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("PUT /storage/", ["push", "run", "ann/new"]),
+        ("GET /storage/", ["pull", "ann/c10"]),
+        ("HEAD ", ["pull", "ann/c10"]),
+    ],
+)
+def test_no_transfer_is_endless(
+    pushed: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch, where: str, words: list[object]
+) -> None:
+    shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE, ignore_errors=True)
+    monkeypatch.setenv("DDTOOL_HUB_TIMEOUT", "0.7")
+    pushed.fault(f"^{where}", Delay(20), times=None)
+    started = time.monotonic()
+    assert "The Hub has not answered for 1 seconds" in refused(1, *words)
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("words", [["push", "run", "ann/new"], ["pull", "ann/c10"]])
+def test_the_limit_is_of_all_tries_together(
+    pushed: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch, words: list[object]
+) -> None:
+    """A Hub that asks for a pause that is longer than what is left is not asked again."""
+    shutil.rmtree(huggingface_hub.constants.HF_HUB_CACHE, ignore_errors=True)
+    where = COMMIT if "push" in words else r"^GET /api/models/ann/c10"
+    pushed.fault(where, Status(429, {"Retry-After": "60"}), times=None)
+    asked = re.compile(where)
+    for limit, times in (("30", 1), ("3600", client.TRIES)):
+        monkeypatch.setenv("DDTOOL_HUB_TIMEOUT", limit)
+        pushed.requests.clear()
+        assert "too many requests" in refused(1, *words)
+        assert sum(bool(asked.search(f"{r.method} {r.path}")) for r in pushed.requests) == times
+
+
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
 def test_a_limit_is_a_number(pushed: HubServer, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("DDTOOL_HUB_TIMEOUT", value)
@@ -282,6 +401,9 @@ def test_an_upload_says_how_far_it_is(server: HubServer, run: Path, monkeypatch:
     assert [(step.step, step.total) for step in told] == [(n, 5) for n in range(1, 6)]
     sent = sum(map(len, own(server, "dataset", "ann/c10-ddtool").values())) / 2**20
     assert told[-1].values["MiB"] == told[-1].values["of MiB"] == pytest.approx(sent)
+    shown = done("push", run, "ann/d10", "--only", "generator").stderr
+    assert re.search(r"^Sending 7 files, 0\.\d MiB, to ann/d10\.$", shown, re.MULTILINE)
+    assert re.search(r"^Uploading ann/d10  1/7    MiB 0\.\d+  of MiB 0\.\d+$", shown, re.MULTILINE)
 
 
 def test_an_answer_in_time_is_taken() -> None:
@@ -352,17 +474,33 @@ def faults() -> list[DDToolError]:
     ]
     found += [raised(through(error)) for error in others]
     found.append(raised(lambda: client.in_time(lambda: threading.Event().wait(0.3), 0.01)))
+    found.append(raised(lambda: upload.commit("dataset", "ann/c10", None, {}, message="m", create_pr=True)))
     return [*found, raised(lambda: repo_name("ann/" + "n" * 97))]
 
 
+def table() -> list[list[str]]:
+    """The rows of docs/hub.md: what happens, what ddtool does, what one reads, the exit code, the tests."""
+    page = (tiny.ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
+    return [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| .* \| \d \| .* \|$", line)]
+
+
 def test_the_manual_has_every_fault_with_its_sentence_and_exit_code() -> None:
-    page = (tiny.ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
-    rows = [line.split(" | ") for line in page.splitlines() if re.match(r"\| .* \| \d \|$", line)]
-    told = [(sentence, int(row[-1].rstrip(" |"))) for row in rows for sentence in re.findall(r"“(.+?)”", row[2])]
+    told = [(sentence, int(code)) for _, _, said, code, _ in table() for sentence in re.findall(r"“(.+?)”", said)]
     patterns = [(re.compile(".+".join(map(re.escape, text.split("…")))), code) for text, code in told]
     seen = [(error.message, error.exit_code) for error in faults()]
     for message, code in seen:
         assert any(pattern.fullmatch(message) and code == said for pattern, said in patterns), (message, code)
+    above = ("expired", "letters", "changed", "holds")  # tried above, or in the tests of pushes
     for pattern, said in patterns:
-        if "expired" not in pattern.pattern and "letters" not in pattern.pattern:  # tried above, over HTTP
+        if not any(word in pattern.pattern for word in above):
             assert any(pattern.fullmatch(message) and code == said for message, code in seen), pattern.pattern
+
+
+def test_the_manual_names_a_test_for_every_fault() -> None:
+    files = [file for wing in ("hub", "sharing") for file in (tiny.ROOT / "tests" / wing).glob("test_*.py")]
+    known = {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.MULTILINE)}
+    assert len(table()) > 20
+    for row in table():
+        named = re.findall(r"`(test_\w+)`", row[-1])
+        assert named, row[0]
+        assert set(named) <= known, row[0]

@@ -66,21 +66,27 @@ def has_words(text: str) -> bool:
 # ------------------------------------------------------------------------------------------------- words beside ddtool's
 
 
-def test_words_survive_three_pushes_by_two_versions(pushed: HubServer, run: Path) -> None:
-    edit(pushed, with_words(card(pushed)))
-    done(*PUSH)
+@pytest.mark.parametrize(
+    ("only", "kind", "repo"), [("generator", "model", "ann/c10"), ("dataset", "dataset", "ann/c10-ddtool")]
+)
+def test_words_survive_three_pushes_by_two_versions(
+    pushed: HubServer, run: Path, only: str, kind: str, repo: str
+) -> None:
+    push = ["push", "run", "ann/c10", "--only", only]
+    edit(pushed, with_words(card(pushed, kind, repo)), kind, repo)
+    done(*push)
     assert writes(pushed) == []  # nothing of ddtool's has changed
     done("generate", run, "--ipc", 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(describe, "__version__", "9.9.9")
-        done(*PUSH)
-    assert has_words(card(pushed))
-    assert "ddtool 9.9.9" in card(pushed)
-    assert "| 2 |" in card(pushed)
-    done(*PUSH)
-    assert has_words(card(pushed))
-    assert "9.9.9" not in card(pushed).partition("## Results")[0]
-    assert commits(pushed, "model", "ann/c10") == 4
+        done(*push)
+    assert has_words(card(pushed, kind, repo))
+    assert "ddtool 9.9.9" in card(pushed, kind, repo)
+    assert "| 2 |" in card(pushed, kind, repo)
+    done(*push)
+    assert has_words(card(pushed, kind, repo))
+    assert "9.9.9" not in card(pushed, kind, repo).partition("## Results")[0]
+    assert commits(pushed, kind, repo) == 4
 
 
 @pytest.mark.parametrize(
