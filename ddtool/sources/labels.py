@@ -10,6 +10,7 @@ import numpy as np
 
 from ddtool.errors import DataError
 from ddtool.sources.schema import Column
+from ddtool.text import listed
 
 MAX_CLASSES = 100_000
 """More classes than this are taken for a mistake (a free-text column, for example)."""
@@ -175,8 +176,7 @@ def check_every_class(labels: np.ndarray, names: Sequence[str], split: str) -> N
     """Raises DataError when a class has no image to distil."""
     empty = np.flatnonzero(np.bincount(labels[labels >= 0], minlength=len(names)) == 0)
     if len(empty):
-        listed = ", ".join(f"'{names[i]}'" for i in empty[:5]) + (", …" if len(empty) > 5 else "")
-        message = f"{len(empty)} of {len(names)} classes have no image in split '{split}': {listed}."
+        message = f"{len(empty)} of {len(names)} classes have no image in split '{split}': {listed(names[int(i)] for i in empty)}."
         raise DataError(message, "Add images of every class, or remove the class from the dataset's names.")
 
 

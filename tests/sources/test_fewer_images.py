@@ -76,7 +76,7 @@ def test_an_ipc_above_a_class_takes_its_images_again_when_asked(
     settings = tiny.SETTINGS | {"adapt": tiny.SETTINGS["adapt"] | {"seen_ipcs": []}}
     with pytest.raises(UsageError, match=r"--ipc 5 is more than class .* holds \(3\)") as caught:
         tiny.adapt(folder, tmp_path / "run", ipc=5, settings=settings)
-    assert "--set allow_repeat=true" in caught.value.hint
+    assert "--allow-repeat" in caught.value.hint
     run = tiny.adapt(folder, tmp_path / "run", ipc=5, settings=settings | {"allow_repeat": True})
     initial = run.load_set(5, "initial").images.view(5, 3, -1)
     assert torch.equal(initial[3], initial[0])
