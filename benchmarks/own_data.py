@@ -10,7 +10,8 @@ Their pictures are the two CIFARs', and nothing else is: larger ones are scaled 
     colour-128       CIFAR-10 read at 128x128, 500 images of each class, IPC 1
 
 Every cell is a run with the settings that it names; then the refined set and as many random real images, used alike, are scored by
-quick, 3 networks each, on the whole test split. OUT.json is written after every cell, and a cell that is in it is not run again.
+quick, 3 networks each, on the whole test split. OUT.json is written after every cell, and a cell that is in it is not run again;
+data and runs are in the folder OUT beside it, and an unfinished run is gone on with.
 """
 
 import argparse
@@ -20,8 +21,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def make(cell: str, source: str, folder: Path) -> Path:
     """A dataset of two parquet files, derived from CIFAR-100."""
     import datasets
 
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     target, names = sources.load(source), 50 if cell == "imbalanced-50" else 100 * TINTS
     classes = datasets.ClassLabel(names=[f"class {c}" for c in range(names)])
     features = datasets.Features({"image": datasets.Image(), "label": classes})
@@ -92,10 +91,12 @@ def png(image: np.ndarray) -> bytes:
 
 
 def run(dataset: str, options: str, work: Path) -> dict[str, Any]:
-    """The options of one run, its scores, what it found out of the dataset, and the seconds of making and of scoring the set."""
-    folder, started = str(work / "run"), time.perf_counter()
-    ddtool("adapt", dataset, *options.split(), "--no-evaluate", "--out", folder)
-    made = time.perf_counter()
+    """The options of one run, its scores, what it found out of the dataset, and the seconds of each phase (by the wall clock)."""
+    folder = str(work / "run")
+    if (work / "run").exists():
+        ddtool("adapt", "--resume", folder)
+    else:
+        ddtool("adapt", dataset, *options.split(), "--no-evaluate", "--out", folder)
     ddtool("evaluate", folder, *SCORED.split())
     results = json.loads((work / "run" / "results.json").read_text(encoding="utf-8"))
     keys = ("stage", "protocol", "mean", "std", "seeds", "pixels", "arch")
@@ -105,7 +106,6 @@ def run(dataset: str, options: str, work: Path) -> dict[str, Any]:
         "facts": {key: results["facts"].get(key) for key in ("flip", "classes", "train_images", "whitening")},
         "timings": results["timings"],
         "peak_memory_mib": results["facts"].get("peak_memory_mib"),
-        "seconds": {"made": round(made - started), "scored": round(time.perf_counter() - made)},
         "load": round(os.getloadavg()[0], 1),
     }
 
@@ -129,9 +129,9 @@ def main() -> None:
     for cell in args.cells:
         if cell in known["cells"]:
             continue
-        with tempfile.TemporaryDirectory() as work:
-            dataset = args.cifar10 if cell in SIZES else str(make(cell, args.cifar100, Path(work) / "data"))
-            known["cells"][cell] = run(dataset, f"{SMALL} {(SIZES | MADE)[cell]}", Path(work))
+        work = args.out.with_suffix("") / cell
+        dataset = args.cifar10 if cell in SIZES else str(make(cell, args.cifar100, work / "data"))
+        known["cells"][cell] = run(dataset, f"{SMALL} {(SIZES | MADE)[cell]}", work)
         args.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
         print(cell, json.dumps(known["cells"][cell]["scores"]), flush=True)
 
