@@ -39,7 +39,8 @@ def plain(values: Sequence[Any], column: str, split: str, multi_label: str | Non
         shown = ", ".join(text[:40] for text in list(dict.fromkeys(map(repr, strange)))[:3])
         message = f"Column '{column}' of split '{split}' has values that are no classes: {shown}"
         kind = type(strange[0]).__name__
-        raise DataError(f"{message} ({kind}).", "Name the column of the classes with --label-column.")
+        hint = "Make whole numbers or names of them, or name another column with --label-column."
+        raise DataError(f"{message} ({kind}).", hint)
     return [_plain(value) for value in values]
 
 
@@ -132,7 +133,7 @@ def class_names(names: Sequence[object]) -> tuple[str, ...]:
     if len(names) < 2:
         raise DataError(
             f"The dataset has {len(names)} class; distillation needs two.",
-            "Check where its classes are: --label-column.",
+            "Check where its classes are: --label-column of a table, --class-level of a folder.",
         )
     clean = ["".join(filter(_is_writing, _decoded(str(name)))).strip() or f"class {i}" for i, name in enumerate(names)]
     seen: dict[str, None] = {}

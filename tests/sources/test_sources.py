@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing.process
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -366,7 +367,8 @@ def test_abandoned_temporary_folders_are_removed(tmp_path: Path, cache: Path) ->
 
 # --- columns --------------------------------------------------------------------------------------------------------
 
-IMAGE, CLASS, VALUE, OTHER = (schema.Column(kind) for kind in ("image", "class", "value", "other"))
+IMAGE, CLASS, VALUE = (schema.Column(kind) for kind in ("image", "class", "value"))
+OTHER = schema.Column("other", type="a box")
 
 
 @pytest.mark.parametrize(
@@ -390,7 +392,12 @@ def test_label_column_is_found(columns: dict[str, schema.Column], expected: str)
 @pytest.mark.parametrize(
     ("columns", "options", "message", "hint"),
     [
-        ({"a": CLASS}, {}, "no image column; its columns are a", "--image-column"),
+        ({"a": CLASS}, {}, "no image column; its columns are a", "a column of the type Image"),
+        ({"a": CLASS}, {"image_column": "a"}, "does not hold images", "a column of the type Image"),
+        ({"img": IMAGE}, {}, "no label column; its columns are img", "Add a column with the class of each image"),
+        ({"img": IMAGE, "box": OTHER}, {}, r"img, box \(a box\)\.", "Add a column with the class of each image"),
+        ({"img": IMAGE, "box": OTHER}, {"label_column": "box"}, "does not hold classes but a box", "Add a column"),
+        ({"img": IMAGE, "box": OTHER, "mood": VALUE}, {}, "no label column", "--label-column mood."),
         (
             {"left": IMAGE, "right": IMAGE, "label": CLASS},
             {},
@@ -421,6 +428,10 @@ def test_columns_that_cannot_be_chosen(
     with pytest.raises(DataError, match=message) as caught:
         choose()
     assert hint in caught.value.hint
+    for kind, offered in re.findall(r"--(label|image)-column ((?:\w+ or )*\w+)\.", caught.value.hint):
+        for name in offered.split(" or "):  # what it offers does not lead back to an error
+            options = options | {f"{kind}_column": name}
+            choose()
 
 
 def test_fine_label_is_preferred_and_said_again_on_a_hit(tmp_path: Path) -> None:
