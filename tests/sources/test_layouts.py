@@ -428,6 +428,15 @@ def test_a_readme_that_says_where_the_data_is(tmp_path: Path) -> None:
     assert read(root)[:2] == ({"x": [3], "y": [4]}, {"x": [1], "y": [2]})
 
 
+def test_a_readme_that_names_the_classes(tmp_path: Path) -> None:
+    shard(tmp_path / "d" / "train.parquet", [(1, 0), (2, 1), (3, 0), (4, 1)])
+    names = {"class_label": {"names": {"0": "cat", "1": "dog"}}}
+    features = [{"name": "image", "dtype": "image"}, {"name": "label", "dtype": names}]
+    front = json.dumps({"dataset_info": {"features": features}})  # JSON is YAML
+    (tmp_path / "d" / "README.md").write_text(f"---\n{front}\n---\n")
+    assert together(tmp_path / "d") == {"cat": [1, 3], "dog": [2, 4]}
+
+
 def test_a_readme_beside_image_folders_is_said_not_to_count(tmp_path: Path) -> None:
     readme = "---\nconfigs:\n- config_name: default\n  data_files: 'test/**'\n---\n"
     learned, scored, ear = read(plant(tmp_path / "d", PETS | {"README.md": readme}))
