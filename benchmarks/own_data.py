@@ -2,12 +2,12 @@
 
     python benchmarks/own_data.py OUT.json --cifar10 DATASET --cifar100 DATASET [--cells colour-64 imbalanced-50 …]
 
-Their pictures are the two CIFARs', and nothing else is: larger ones are scaled up, so they hold no finer detail.
+Their pictures are the two CIFARs', and nothing else is: larger ones are scaled up (bicubic), so they hold no finer detail.
 
     imbalanced-50    50 classes of CIFAR-100 with 500 down to 10 training images, IPC 5
     classes-1000     1,000 classes: CIFAR-100's in ten tints each (a hue over the grey picture), 50 training images a class, IPC 1
-    colour-64        CIFAR-10 read at 64x64, 1,000 images of each class, IPC 5
-    colour-128       CIFAR-10 read at 128x128, 500 images of each class, IPC 1
+    colour-64        CIFAR-10 at 64x64, 500 images of each class to train on and 100 to score on, IPC 1
+    colour-128       the same at 128x128
 
 Every cell is a run with the settings that it names; then the refined set and as many random real images, used alike, are scored by
 quick, 3 networks each, on the whole test split. OUT.json is written after every cell, and a cell that is in it is not run again;
@@ -21,7 +21,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,13 @@ from PIL import Image
 from ddtool.runtime.engine import hardware
 from ddtool.sources import load as sources
 
-SIZES = {
-    "colour-64": "--ipc 5 --resolution 64 --max-per-class 1000 --steps 50 --refine-steps 150 --set fit.networks=8",
-    "colour-128": "--ipc 1 --resolution 128 --max-per-class 500 --steps 20 --refine-steps 80 --set fit.networks=8",
-}
-"""Cells of CIFAR-10 itself, with the options of their runs."""
-MADE = {
+CELLS = {
     "imbalanced-50": "--ipc 5 --steps 100 --refine-steps 400",
     "classes-1000": "--ipc 1 --steps 50 --refine-steps 150 --set fit.networks=8",
+    "colour-64": "--ipc 1 --steps 50 --refine-steps 150 --set fit.networks=8",
+    "colour-128": "--ipc 1 --steps 20 --refine-steps 60 --set fit.networks=8",
 }
-"""Cells of what is made of CIFAR-100, with the options of their runs."""
+"""What is made, with the options of its run."""
 SMALL = "--preset small"
 SCORED = "--stage refined --protocol quick --eval-seeds 3"
 TINTS = 10
@@ -66,19 +64,33 @@ def tinted(images: np.ndarray, labels: np.ndarray, test: bool) -> Rows:
             yield (grey[..., None] * colours[i % TINTS]).clip(0, 255).astype(np.uint8), c * TINTS + i % TINTS
 
 
-RECIPES = {"imbalanced-50": imbalanced, "classes-1000": tinted}
+def enlarged(images: np.ndarray, labels: np.ndarray, test: bool, side: int) -> Rows:
+    """The first images of each of ten classes, scaled up."""
+    for c in range(10):
+        for row in np.flatnonzero(labels == c)[: 100 if test else 500]:
+            picture = Image.fromarray(images[row].transpose(1, 2, 0))
+            yield np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)), c
+
+
+RECIPES: dict[str, tuple[str, int, Callable[[np.ndarray, np.ndarray, bool], Rows]]] = {
+    "imbalanced-50": ("cifar100", 50, imbalanced),
+    "classes-1000": ("cifar100", 100 * TINTS, tinted),
+    "colour-64": ("cifar10", 10, partial(enlarged, side=64)),
+    "colour-128": ("cifar10", 10, partial(enlarged, side=128)),
+}
+"""What each cell is made of, how many classes it has, and how its rows are made."""
 
 
 def make(cell: str, source: str, folder: Path) -> Path:
-    """A dataset of two parquet files, derived from CIFAR-100."""
+    """The dataset of a cell as two parquet files."""
     import datasets
 
     folder.mkdir(parents=True, exist_ok=True)
-    target, names = sources.load(source), 50 if cell == "imbalanced-50" else 100 * TINTS
-    classes = datasets.ClassLabel(names=[f"class {c}" for c in range(names)])
+    target, (_, number, recipe) = sources.load(source), RECIPES[cell]
+    classes = datasets.ClassLabel(names=[f"class {c}" for c in range(number)])
     features = datasets.Features({"image": datasets.Image(), "label": classes})
     for split, data in (("train", target.train), ("test", target.test())):
-        rows = RECIPES[cell](data.images.numpy(), data.labels.numpy(), split == "test")
+        rows = recipe(data.images.numpy(), data.labels.numpy(), split == "test")
         table = [{"image": {"bytes": png(image), "path": None}, "label": label} for image, label in rows]
         datasets.Dataset.from_list(table, features).to_parquet(folder / f"{split}-00000-of-00001.parquet")
     return folder
@@ -122,7 +134,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--cifar10", default="cifar10")
     parser.add_argument("--cifar100", default="cifar100")
-    parser.add_argument("--cells", nargs="+", choices=[*MADE, *SIZES], default=[*MADE, *SIZES])
+    parser.add_argument("--cells", nargs="+", choices=[*CELLS], default=[*CELLS])
     args = parser.parse_args()
     known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {"cells": {}}
     known |= {"hardware": hardware(torch.device("cpu")), "threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -130,8 +142,8 @@ def main() -> None:
         if cell in known["cells"]:
             continue
         work = args.out.with_suffix("") / cell
-        dataset = args.cifar10 if cell in SIZES else str(make(cell, args.cifar100, work / "data"))
-        known["cells"][cell] = run(dataset, f"{SMALL} {(SIZES | MADE)[cell]}", work)
+        data = make(cell, getattr(args, RECIPES[cell][0]), work / "data")
+        known["cells"][cell] = run(str(data), f"{SMALL} {CELLS[cell]}", work)
         args.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
         print(cell, json.dumps(known["cells"][cell]["scores"]), flush=True)
 
