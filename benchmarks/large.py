@@ -5,10 +5,11 @@
 Its pictures are drawn here (stripes of an angle, a width and two colours for each class), so accuracies would say nothing.
 
     files    200,000 PNGs of 16x16 in 1,000 folders: what hashing, listing, looking at and decoding them takes
-    steps    1,000 classes at IPC 10, 32x32, preset small: the labels of the pool, a step of adaptation and one of refinement, and the
-             labels of the finished set for 4 networks (of 32; the pool's take as many parts with either number)
+    steps    1,000 classes at IPC 10, 32x32, preset small: the labels of the pool, a step of adaptation and one of refinement, and
+             the labels of the finished set for 4 networks (of 32; the pool's take as many parts with either number)
 
-Processor seconds of this process and its threads, so that other work on the machine counts little.
+Processor seconds of this process and its threads, so that other work on the machine counts little. A part that is in OUT.json is
+not measured again.
 """
 
 import argparse
@@ -118,7 +119,7 @@ def main() -> None:
     args = parser.parse_args()
     known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     known |= {"hardware": hardware(torch.device("cpu")), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    for part in args.parts:
+    for part in [part for part in args.parts if part not in known]:
         with tempfile.TemporaryDirectory() as work:
             known[part] = {"files": files, "steps": steps}[part](Path(work)) | {"load": round(os.getloadavg()[0], 1)}
         args.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
