@@ -216,7 +216,7 @@ def refine(
         X_b, Y_b = with_flips(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.flip)
         loop.update(ridge_loss(f, X_t, Y_t, X_b, Y_b, config.ridge))
         with torch.no_grad():
-            X.copy_(real.inputs.bound(X))
+            real.inputs.bound_(X)
     return X.detach(), Y.detach()
 
 
