@@ -1,6 +1,7 @@
 """Text that comes from elsewhere, made safe to show: without control characters and without secrets."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
@@ -22,6 +23,12 @@ def one_line(text: str, limit: int = 300) -> str:
     """Printable text on one line, of at most `limit` characters."""
     line = " ".join(printable(text[: 10 * limit], " ").split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def listed(names: Iterable[str], most: int = 5, each: int = 60) -> str:
+    """The first `most` names in their order, each in quotation marks and of at most `each` characters."""
+    names = list(names)
+    return ", ".join(f"'{one_line(name, each)}'" for name in names[:most]) + (", …" if len(names) > most else "")
 
 
 def count(number: int, thing: str) -> str:

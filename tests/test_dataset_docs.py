@@ -6,7 +6,7 @@ from pathlib import Path
 import pages
 
 TEXT = (pages.DOCS / "datasets.md").read_text(encoding="utf-8")
-TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (Path(__file__).parent / "sources").glob("test_*.py"))
+TESTS = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
 
 
 def test_every_row_names_tests_that_exist() -> None:

@@ -41,6 +41,11 @@ class NetworkInput:
         are free there (docs/log.md); their pixels are cut once, by `inverse`."""
         return self.cut(seen) if self.whitening is None else seen
 
+    def bound_(self, seen: Tensor) -> None:
+        """`bound`, in place, for images that steps are taken on: no copy of all of them in each."""
+        if self.whitening is None:
+            seen.clamp_(self.low, self.high)
+
     def standardise(self, images: Tensor) -> Tensor:
         """uint8 or [0, 1] float images → standardised, channels last."""
         pixels = images.float().div(255) if images.dtype == torch.uint8 else images

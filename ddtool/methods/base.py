@@ -164,7 +164,7 @@ class Method(Registered, ABC):
     def project(self) -> None:
         """Pixels back into [0, 1] after each update, where images are not whitened. Ours where the paper does not clamp: a set has
         to be viewable."""
-        self.X.copy_(self.task.real.inputs.bound(self.X))
+        self.task.real.inputs.bound_(self.X)
 
     def after_step(self, step: int) -> None:
         """Work after the update of a step that is not the step: training of networks. Timed apart."""

@@ -95,25 +95,35 @@ def fitted_labels(
     AtY = X_s.new_zeros(m // size, size, C, dtype=torch.float64)
     for i, rows in enumerate(covering_parts(m, C, most, config.networks, rng), 1):
         X_t, Y_t = real.batch(max(config.real_batch, 2 * len(rows)), rng)
-        A = predictor(f.draw(rng), X_t, X_s[rows], config)
+        quadratic, linear = normal_equations(*predictor(f.draw(rng), X_t, X_s[rows], config), Y_t)
         if len(rows) == size:
             block = 0 if size == m else int(rows[0]) // size
-            AtA[block] += A.T @ A
-            AtY[block] += A.T @ Y_t
+            AtA[block] += quadratic
+            AtY[block] += linear
         else:
-            AtA[0][rows[:, None], rows] += (A.T @ A).double()
-            AtY[0][rows] += (A.T @ Y_t).double()
-        del A  # as large as the sums, where S is large
+            AtA[0][rows[:, None], rows] += quadratic.double()
+            AtY[0][rows] += linear.double()
+        del quadratic  # as large as the sums, where S is large
         if enough() and i * len(rows) >= m:  # the first parts cover all images once
             break
     solved = [solve_regularised(*sums, config.shrink, size) for sums in zip(AtA, AtY, strict=True)]
     return torch.cat(solved).float()
 
 
-def predictor(f: Callable, X_t: Tensor, X_s: Tensor, config: FitConfig) -> Tensor:
-    """A (n, m): what the best head on the features of S says of the real batch, per unit of each label."""
+def predictor(f: Callable, X_t: Tensor, X_s: Tensor, config: FitConfig) -> tuple[Tensor, Tensor]:
+    """A (n, m), what the best head on the features of S says of the real batch, per unit of each label: F_t (n, d) and W (d, m),
+    whose product it is."""
     X_b, unit = with_flips(X_s, torch.eye(len(X_s), device=X_s.device), config.flip)
-    return in_chunks(f, X_t) @ ridge_head(in_chunks(f, X_b), unit, config.ridge)
+    return in_chunks(f, X_t), ridge_head(in_chunks(f, X_b), unit, config.ridge)
+
+
+def normal_equations(F_t: Tensor, W: Tensor, Y_t: Tensor) -> tuple[Tensor, Tensor]:
+    """AᵀA (m, m) and AᵀY_t (m, C) for A = F_t W; with more images m than features d without A, which is the largest then."""
+    d, m = W.shape
+    if m > d:
+        return W.T @ ((F_t.T @ F_t) @ W), W.T @ (F_t.T @ Y_t)
+    A = F_t @ W
+    return A.T @ A, A.T @ Y_t
 
 
 # ------------------------------------------------------------------------------------------ adaptation and generation
@@ -206,7 +216,7 @@ def refine(
         X_b, Y_b = with_flips(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.flip)
         loop.update(ridge_loss(f, X_t, Y_t, X_b, Y_b, config.ridge))
         with torch.no_grad():
-            X.copy_(real.inputs.bound(X))
+            real.inputs.bound_(X)
     return X.detach(), Y.detach()
 
 

@@ -118,8 +118,8 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
         if ipc > most and not config.allow_repeat:
             name = train.class_names[int(train.class_counts().argmin())]
             raise UsageError(
-                f"--ipc {ipc} is more than class '{name}' holds ({most}).",
-                f"Use --ipc {most} or less, or let images begin several: --set allow_repeat=true.",
+                f"--ipc {ipc} is more than class '{name:.60}' holds ({most}).",
+                f"Use --ipc {most} or less, or let images begin several: --allow-repeat.",
             )
         if (size := ipc * train.num_classes * math.prod(train.shape)) > MOST_BYTES:
             message = f"The pixels of --ipc {ipc} are {size / 2**30:,.0f} GiB, more than a run can keep."

@@ -38,6 +38,7 @@ from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
 from ddtool.sources.load import Target
 from ddtool.sources.names import CONVERTED
+from ddtool.text import listed
 
 
 def load_target(config: RunConfig, report: Report) -> Target:
@@ -271,15 +272,10 @@ def check_classes(synthetic: SyntheticSet, train: ImageData) -> None:
     ours, theirs = list(synthetic.class_names), list(train.class_names)
     if ours != theirs:
         raise UsageError(
-            f"The synthetic set has {len(ours)} classes ({short_list(ours)}), the dataset {len(theirs)} "
-            f"({short_list(theirs)}): an accuracy would mean nothing.",
+            f"The synthetic set has {len(ours)} classes ({listed(ours, 3)}), the dataset {len(theirs)} "
+            f"({listed(theirs, 3)}): an accuracy would mean nothing.",
             "Test on a dataset with the same classes in the same order (--on).",
         )
-
-
-def short_list(names: list[str]) -> str:
-    """The first few names."""
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def check_stage(stage: str | None) -> None:

@@ -30,7 +30,7 @@ def _image(shape: object) -> object:
 class Description(Record):
     """What is said of any images: their classes, how to standardise and whiten them, where they came from."""
 
-    class_names: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(min_length=1)]
+    class_names: Annotated[tuple[str, ...], Field(min_length=1)]
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
     flip: bool

@@ -1,7 +1,7 @@
 """What a card shows: the facts of a repo, laid out for the templates in `hub_cards/`. Strings are still those of others."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from ddtool.sharing.pretraining import (
     size_of,
     without_revision,
 )
+from ddtool.text import one_line
 
 SAMPLE_OF, SAMPLE_NAME = "zalando-datasets/fashion_mnist", "Fashion-MNIST (a sample)"
 """The dataset that the bundled sample is drawn from, and what the sample is called on a card."""
@@ -62,7 +63,7 @@ def view(facts: RepoFacts) -> View:
         "headline": headline(facts),
         "weights": _weights_view(facts.generator_licence),
         "classes": len(names),
-        "class_names": ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else ""),
+        "class_names": _shown(names),
         "size": size_of(facts.shape),
         "parameters": number(facts.parameters, 0),
         "pool": counted(facts.pool or None),
@@ -178,6 +179,14 @@ def _preview_rows(facts: RepoFacts) -> str:
     rows.append("what the generator makes of them" if rows else "what the generator makes")
     refined = facts.sets and facts.sets[facts.ipcs[-1]].stage == "refined"
     return ", ".join([*rows, *(["the refined set"] if refined else [])])
+
+
+def _shown(names: Sequence[str]) -> list[str]:
+    """The first class names, each cut, the last of them with how many more there are."""
+    shown = [one_line(name, 40) for name in names[:20]]
+    if len(names) > 20:
+        shown[-1] += f" and {len(names) - 20} more"
+    return shown
 
 
 def _pool_ipc(facts: RepoFacts) -> int:

@@ -6,7 +6,6 @@ the decoding starts again with that settled. Nothing here imports torch.
 
 import hashlib
 import io
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -362,5 +361,3 @@ def _array_file(path: Path, shape: tuple[int, ...]) -> Iterator[io.BufferedWrite
         file.seek(0)
         np.lib.format.write_array_header_1_0(file, header | {"shape": (count, *shape)})
         assert file.tell() == start, "numpy leaves room in a header for the number of rows to grow"
-        file.flush()
-        os.fsync(file.fileno())

@@ -14,7 +14,7 @@ from ddtool.sources.files import Folder, kinds
 from ddtool.sources.options import DataOptions
 from ddtool.sources.readers import Found, ImageFile, ImageFiles
 from ddtool.sources.schema import TEST_NAMES, TRAIN_NAMES, train_split
-from ddtool.text import count, is_or_are
+from ddtool.text import count, is_or_are, listed
 
 _BATCH = re.compile(r"(batch|part|chunk|shard)(es)?[ _.-]?\d*|images?|imgs?|jpe?gs?|pngs?", re.IGNORECASE)
 """Names of folders that divide the images of a class and mean nothing more."""
@@ -120,26 +120,21 @@ def _other_split(
     known = set(names) & set(by_class)
     if not known and len(by_class) > 1:
         raise DataError(
-            f"The classes of split '{split}' ({_listed(by_class)}) are none of those to learn ({_listed(names)}).",
+            f"The classes of split '{split}' ({listed(sorted(by_class))}) are none of those to learn ({listed(names)}).",
             "Give the folders of both splits the same names, or leave this split out: --train-split, --test-split.",
         )
     if not known:
         return [ImageFile(path, None) for path in folder.all_images()]
     if missing := [name for name in names if not by_class.get(name)]:
         found.notes.append(
-            f"{len(missing)} of {len(names)} classes have no image in split '{split}': {_listed(missing)}."
+            f"{len(missing)} of {len(names)} classes have no image in split '{split}': {listed(missing)}."
         )
     if unknown := sorted(set(by_class) - known):
         lost = sum(len(by_class[name]) for name in unknown)
         found.notes.append(
-            f"{count(lost, 'image')} of split '{split}' {is_or_are(lost)} of classes that are not to learn: {_listed(unknown)}."
+            f"{count(lost, 'image')} of split '{split}' {is_or_are(lost)} of classes that are not to learn: {listed(unknown)}."
         )
     return [ImageFile(path, i) for i, name in enumerate(names) for path in by_class.get(name, [])]
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = sorted(names)
-    return ", ".join(f"'{name}'" for name in names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def _classes(base: Folder, level: int | None, found: Found) -> _Classes:
@@ -155,7 +150,7 @@ def _classes(base: Folder, level: int | None, found: Found) -> _Classes:
         parents.setdefault(name, set()).add(folder.inside)
     if several := [name for name, places in parents.items() if len(places) > 1]:
         found.notes.append(
-            f"Folders in several places are taken together for {count(len(several), 'class')}: {_listed(several)}."
+            f"Folders in several places are taken together for {count(len(several), 'class')}: {listed(sorted(several))}."
         )
     return classes
 
@@ -191,7 +186,7 @@ def _check_classes(classes: _Classes, base: Folder) -> None:
         number = "1 class folder has" if len(empty) == 1 else f"{len(empty)} class folders have"
         hint = "Add images, or remove the folder."
         hint = "Install it: pip install pillow-heif. Or remove the folder." if "pillow-heif" in what else hint
-        raise DataError(f"{number} no image in {where}: {_listed(empty)}.{what}", hint)
+        raise DataError(f"{number} no image in {where}: {listed(sorted(empty))}.{what}", hint)
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------

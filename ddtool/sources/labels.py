@@ -10,6 +10,7 @@ import numpy as np
 
 from ddtool.errors import DataError
 from ddtool.sources.schema import Column
+from ddtool.text import listed
 
 MAX_CLASSES = 100_000
 """More classes than this are taken for a mistake (a free-text column, for example)."""
@@ -38,7 +39,8 @@ def plain(values: Sequence[Any], column: str, split: str, multi_label: str | Non
         shown = ", ".join(text[:40] for text in list(dict.fromkeys(map(repr, strange)))[:3])
         message = f"Column '{column}' of split '{split}' has values that are no classes: {shown}"
         kind = type(strange[0]).__name__
-        raise DataError(f"{message} ({kind}).", "Name the column of the classes with --label-column.")
+        hint = "Make whole numbers or names of them, or name another column with --label-column."
+        raise DataError(f"{message} ({kind}).", hint)
     return [_plain(value) for value in values]
 
 
@@ -131,7 +133,7 @@ def class_names(names: Sequence[object]) -> tuple[str, ...]:
     if len(names) < 2:
         raise DataError(
             f"The dataset has {len(names)} class; distillation needs two.",
-            "Check where its classes are: --label-column.",
+            "Check where its classes are: --label-column of a table, --class-level of a folder.",
         )
     clean = ["".join(filter(_is_writing, _decoded(str(name)))).strip() or f"class {i}" for i, name in enumerate(names)]
     seen: dict[str, None] = {}
@@ -175,8 +177,7 @@ def check_every_class(labels: np.ndarray, names: Sequence[str], split: str) -> N
     """Raises DataError when a class has no image to distil."""
     empty = np.flatnonzero(np.bincount(labels[labels >= 0], minlength=len(names)) == 0)
     if len(empty):
-        listed = ", ".join(f"'{names[i]}'" for i in empty[:5]) + (", …" if len(empty) > 5 else "")
-        message = f"{len(empty)} of {len(names)} classes have no image in split '{split}': {listed}."
+        message = f"{len(empty)} of {len(names)} classes have no image in split '{split}': {listed(names[int(i)] for i in empty)}."
         raise DataError(message, "Add images of every class, or remove the class from the dataset's names.")
 
 

@@ -20,7 +20,7 @@ from ddtool.sources.folders import split_folders
 from ddtool.sources.names import TABLES
 from ddtool.sources.options import DataOptions
 from ddtool.sources.readers import Found, ImageFile, ImageFiles
-from ddtool.sources.schema import TEST_NAMES, TRAIN_NAMES
+from ddtool.sources.schema import TEST_NAMES, TRAIN_NAMES, label_hint
 
 _LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed", "diagnosis")
 _SPLITS = ("split", "set", "subset", "partition", "data set", "dataset")
@@ -270,7 +270,7 @@ class _Listing:
             listed = ", ".join(tables[0].columns)
             raise DataError(
                 f"The table {tables[0].inside} names images, but which of its columns is the label is not clear: {listed}.",
-                "Name it with --label-column NAME.",
+                label_hint([name for name in tables[0].columns if name != tables[0].file]),
             )
         named = {file.inside for files in splits.values() for file in files}
         if unnamed := sum(path not in named for path in self.index.paths):

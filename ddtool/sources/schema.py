@@ -19,6 +19,7 @@ Say = Callable[[str], None]
 """Receives one sentence about a choice that was made for the user."""
 
 _LABEL_NAMES = ("label", "labels", "fine_label")  # preferred in this order
+_CLASSES = ("class", "label", "value")  # kinds of columns that may hold classes
 _VALUE_NAMES = ("label", "labels", "class", "target", "cls", "label.txt")  # taken where the column holds plain values
 
 
@@ -45,13 +46,16 @@ def image_column(columns: Columns, asked: str | None = None) -> str:
         _must_exist(asked, columns)
         if columns[asked].kind not in ("image", "bytes"):
             message = f"Column '{asked}' does not hold images{_typed(columns[asked])}."
-            raise DataError(message, did_you_mean(asked, images))
+            raise DataError(message, did_you_mean(asked, images) or _NO_IMAGES)
         return asked
     if len(images) != 1:
         found = f"several image columns ({', '.join(images)})" if images else "no image column"
-        hint = "Choose one with --image-column NAME." if images else "Name it with --image-column, or convert the data."
+        hint = f"Choose one: --image-column {' or '.join(images)}." if images else _NO_IMAGES
         raise DataError(f"The dataset has {found}; its columns are {', '.join(columns)}.", hint)
     return images[0]
+
+
+_NO_IMAGES = "Save the images as files, or as a column of the type Image (encoded as PNG, JPEG or the like)."
 
 
 def _typed(column: Column) -> str:
@@ -69,10 +73,10 @@ def label_column(
     classes = [name for name, column in columns.items() if column.kind in ("class", "label")]
     if asked is not None:
         _must_exist(asked, columns)
-        if columns[asked].kind not in ("class", "label", "value", "bytes"):
+        if columns[asked].kind not in (*_CLASSES, "bytes"):
             shown = ", ".join(f"{value!r:.40}" for value in examples(asked))
             message = f"Column '{asked}' does not hold classes{_typed(columns[asked])}{shown and ': ' + shown}."
-            raise DataError(message, f"Name another with --label-column. {did_you_mean(asked, classes)}".rstrip())
+            raise DataError(message, _other_label(columns, asked))
         return asked
     values = [name for name in _VALUE_NAMES if name in columns and columns[name].kind == "value"]
     candidates = classes or values
@@ -83,8 +87,24 @@ def label_column(
             say(f"Of the label columns {', '.join(classes)}, '{name}' is used (--label-column chooses another).")
             return name
     found = f"several label columns ({', '.join(candidates)})" if candidates else "no label column"
-    listed = ", ".join(columns)
-    raise DataError(f"The dataset has {found}; its columns are {listed}.", "Name it with --label-column NAME.")
+    listed = ", ".join(name + _in_brackets(column) for name, column in columns.items())
+    raise DataError(f"The dataset has {found}; its columns are {listed}.", _other_label(columns))
+
+
+def _other_label(columns: Columns, refused: str = "") -> str:
+    """What to do where no column, or not the one that was asked for, is known to hold the classes."""
+    return label_hint([name for name, column in columns.items() if column.kind in _CLASSES and name != refused])
+
+
+def label_hint(possible: Sequence[str]) -> str:
+    """What to do where none of the columns that may hold the classes is clearly the one."""
+    if not possible:
+        return "Add a column with the class of each image: a number or a name."
+    return f"Name the one with the classes: --label-column {' or '.join(possible[:5])}."
+
+
+def _in_brackets(column: Column) -> str:
+    return f" ({column.type})" if column.kind == "other" else ""
 
 
 def _must_exist(asked: str, columns: Columns) -> None:

@@ -82,7 +82,10 @@ def test_bound_cuts_pixels_to_the_unit_interval(toy: ImageData) -> None:
     pixels = torch.randn(5, 3, 4, 4, generator=rng()) + 0.5
     assert pixels.min() < 0
     assert pixels.max() > 1
-    assert torch.allclose(inputs.bound(inputs(pixels)), inputs(pixels.clamp(0, 1)), atol=1e-5)
+    bounded = inputs.bound(inputs(pixels))
+    assert torch.allclose(bounded, inputs(pixels.clamp(0, 1)), atol=1e-5)
+    inputs.bound_(seen := inputs(pixels))
+    assert torch.equal(seen, bounded)
 
 
 # ------------------------------------------------------------------------------------------------------ balanced batches

@@ -270,13 +270,21 @@ FIT = FitConfig(networks=3, real_batch=40, ridge=1e-2, shrink=1e-2, flip=False)
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(
     ("rows", "n", "most"),
-    [(12, 40, None), (32, 64, None), (32, 64, 99), (32, 40, 19)],  # two real images for each that a network judges
+    [
+        (12, 40, None),
+        (32, 64, None),
+        (32, 64, 99),
+        (32, 40, 19),
+        (80, 160, None),
+    ],  # two real images for each that a network judges
 )
+@pytest.mark.parametrize("widths", [(8, 16), (4, 4)], ids=["features", "fewer features than images"])
 def test_fitted_labels_are_least_squares_over_all_networks(
-    rows: int, n: int, most: int | None, flip: bool, real: Real, f: RandomFeatures
+    rows: int, n: int, most: int | None, flip: bool, widths: tuple[int, int], real: Real, engine: Engine
 ) -> None:
     """One float64 system of the stacked predictions, each in its kernel form, solved by SVD; images that a network does not
     see are columns of zeros."""
+    f = RandomFeatures((3, 16, 16), widths, "none", engine, rng(11))
     X = real.at(torch.arange(rows))[0]
     stream, predictions, targets = rng(5), [], []
     parts = [torch.arange(rows)] * 3

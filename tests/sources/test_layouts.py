@@ -175,6 +175,9 @@ def test_a_table_whose_label_is_not_clear(tmp_path: Path) -> None:
     root = plant(tmp_path / "d", FOUR | {"train.csv": lines("id,animal,paw", *rows)})
     error = refused(root)
     assert "which of its columns is the label is not clear: id, animal, paw" in error.message
+    assert error.hint == "Name the one with the classes: --label-column animal or paw."
+    alone = refused(plant(tmp_path / "e", FOUR | {"train.csv": lines("id", *(row[:2] for row in rows))}))
+    assert alone.hint == "Add a column with the class of each image: a number or a name."
     assert together(root, label_column="animal") == {"cat": [1, 3], "dog": [2, 4]}
     assert "no column 'animl'" in refused(root, label_column="animl").message
 
@@ -355,7 +358,7 @@ def test_labels_that_cannot_be_classes(tmp_path: Path, labels: list[Any], label_
     path = shard(tmp_path / "d.parquet", list(zip((1, 2, 3, 4), labels, strict=True)), label_type=label_type)
     error = refused(path, label_column="label") if label_type == pa.binary() else refused(path)
     assert said in error.message
-    assert "--label-column" in error.hint
+    assert error.hint.startswith(("Make whole numbers or names of them", "Add a column with the class of each image"))
 
 
 def test_a_label_column_of_another_type_is_refused_with_its_values(tmp_path: Path) -> None:
@@ -423,6 +426,15 @@ def test_a_readme_that_says_where_the_data_is(tmp_path: Path) -> None:
     front = json.dumps({"configs": [{"config_name": "default", "data_files": files}]})  # JSON is YAML
     (root / "README.md").write_text(f"---\n{front}\n---\n")
     assert read(root)[:2] == ({"x": [3], "y": [4]}, {"x": [1], "y": [2]})
+
+
+def test_a_readme_that_names_the_classes(tmp_path: Path) -> None:
+    shard(tmp_path / "d" / "train.parquet", [(1, 0), (2, 1), (3, 0), (4, 1)])
+    names = {"class_label": {"names": {"0": "cat", "1": "dog"}}}
+    features = [{"name": "image", "dtype": "image"}, {"name": "label", "dtype": names}]
+    front = json.dumps({"dataset_info": {"features": features}})  # JSON is YAML
+    (tmp_path / "d" / "README.md").write_text(f"---\n{front}\n---\n")
+    assert together(tmp_path / "d") == {"cat": [1, 3], "dog": [2, 4]}
 
 
 def test_a_readme_beside_image_folders_is_said_not_to_count(tmp_path: Path) -> None:
