@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -22,6 +23,9 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "bf16", "fp32")
 PASS_SHARE, BYTES_A_VALUE = 4, 16
 """A pass may take a quarter of the memory; a value is there four times, in float32: before and after a layer, in two layouts."""
+LARGEST_ON_CPU = 5 * 2**20
+"""Values of the largest tensor of a training step on a CPU: the memory of larger ones goes back to the system after each step and
+has to be fetched again, which took a third of a step."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,14 @@ class Engine:
     def at_once(self, values: int, most: int) -> int:
         """How many images, up to `most`, a pass without gradients may take of which each has so many values at its widest."""
         return max(1, min(most, self.memory // PASS_SHARE // (BYTES_A_VALUE * max(1, values))))
+
+    def at_once_in_training(self, values: int, most: int) -> int:
+        """How many images, up to `most`, a pass with gradients should take of which each has so many values at its widest: the
+        parts of a batch of `most` are about equal."""
+        fitting = self.at_once(values, most)
+        if self.device.type == "cpu":
+            fitting = max(1, min(fitting, LARGEST_ON_CPU // max(1, values)))
+        return math.ceil(most / math.ceil(most / fitting))
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """bf16 for convolutions and matrix products inside, when the precision asks for it."""

@@ -1,4 +1,4 @@
-"""Which precision a machine gets: what its CPU says that it has, where that is no slower."""
+"""Which precision a machine gets, and in how large parts a batch is trained on."""
 
 from collections.abc import Iterator
 
@@ -52,3 +52,18 @@ def test_the_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_conv_seconds", timed)
     assert Engine.choose("cpu") == Engine.choose("cpu")
     assert len(kinds) == 8
+
+
+@pytest.mark.parametrize(
+    ("device", "memory", "values", "most", "expected"),
+    [
+        ("cpu", 2**34, 2**16, 100, 50),  # two equal parts, not 80 and 20
+        ("cpu", 2**34, 2**10, 100, 100),
+        ("cpu", 2**34, 2**30, 100, 1),
+        ("cpu", 64 * 2**16 * 30, 2**16, 100, 25),  # four times 16 bytes a value
+        ("cuda", 2**34, 2**16, 100, 100),
+    ],
+)
+def test_a_batch_is_trained_on_in_equal_parts(device: str, memory: int, values: int, most: int, expected: int) -> None:
+    at_work = Engine(torch.device(device), bf16=False, memory=memory)
+    assert at_work.at_once_in_training(values, most) == expected
