@@ -47,7 +47,9 @@ def test_a_run_says_what_it_is_about_to_do(tmp_path: Path) -> None:
 def test_every_size_is_named(tmp_path: Path) -> None:
     config = RunConfig(dataset="toy", ipc=(1, 5), adapt=AdaptConfig(steps=1))
     lines = said(config, tmp_path)
-    assert lines["To make"] == "1 image per class, 4 in all and 5 images per class, 20 in all (--ipc; the default is 10)"
+    assert (
+        lines["To make"] == "1 image per class, 4 in all and 5 images per class, 20 in all (--ipc; the default is 10)"
+    )
     assert "adaptation (1 step), refinement (1,000 steps for each set)" in lines["Stages"]
 
 
