@@ -155,7 +155,7 @@ def training(
     loss_of = F.mse_loss if p.loss == "mse" else F.cross_entropy
     augment, forward = augmentation(p.family, synthetic.flip, host_rng, rng), engine.wrap(net)
     batch = min(len(X), p.batch)
-    most = batch if kind.norm == "batch" else engine.at_once_in_training(widest_of(synthetic.shape), batch)
+    most = batch if kind.norm == "batch" else engine.at_once(widest_of(synthetic.shape), batch)
     batches = epoch_batches(len(X), batch, rng)
     optimiser = make_optimiser(p, net)
     yield net, torch.zeros(())

@@ -1,4 +1,4 @@
-"""Which precision a machine gets, and in how large parts a batch is trained on."""
+"""Which precision a machine gets, and what becomes of memory that is freed."""
 
 from collections.abc import Iterator
 
@@ -54,16 +54,26 @@ def test_the_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(kinds) == 8
 
 
-@pytest.mark.parametrize(
-    ("device", "memory", "values", "most", "expected"),
-    [
-        ("cpu", 2**34, 2**16, 100, 50),  # two equal parts, not 80 and 20
-        ("cpu", 2**34, 2**10, 100, 100),
-        ("cpu", 2**34, 2**30, 100, 1),
-        ("cpu", 64 * 2**16 * 30, 2**16, 100, 25),  # four times 16 bytes a value
-        ("cuda", 2**34, 2**16, 100, 100),
-    ],
-)
-def test_a_batch_is_trained_on_in_equal_parts(device: str, memory: int, values: int, most: int, expected: int) -> None:
-    at_work = Engine(torch.device(device), bf16=False, memory=memory)
-    assert at_work.at_once_in_training(values, most) == expected
+class Library:
+    """A C library that notes what it is told; one without mallopt where `found` is None."""
+
+    def __init__(self, found: list[tuple[int, int]] | None) -> None:
+        if found is not None:
+            self.mallopt = lambda name, value: found.append((name, value))
+
+
+@pytest.mark.parametrize(("platform", "told"), [("linux", [(-3, 2**25), (-1, 2**29)]), ("win32", []), ("darwin", [])])
+def test_freed_memory_is_kept_for_the_next_step(
+    platform: str, told: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[int, int]] = []
+    monkeypatch.setattr(engines.ctypes, "CDLL", lambda name: Library(found))
+    monkeypatch.setattr(engines.sys, "platform", platform)
+    engines.keep_freed_memory.__wrapped__()
+    assert found == told
+
+
+def test_a_c_library_without_the_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines.ctypes, "CDLL", lambda name: Library(None))
+    monkeypatch.setattr(engines.sys, "platform", "linux")
+    engines.keep_freed_memory.__wrapped__()
