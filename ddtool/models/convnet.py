@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ddtool.errors import UsageError, did_you_mean
@@ -55,7 +56,7 @@ class ConvNet(nn.Module):
     """The field's ConvNet (Gidaris and Komodakis 2018): blocks of 3x3 conv → norm → ReLU → 2x2 average pool, then a linear head.
 
     `widths` gives the channels of each block; (128, 128, 128) with instance norm is ConvNet-3 with 320,010 parameters
-    for 3x32x32 and 10 classes. 28x28 grey images are padded to 32x32 by the first convolution. With `norm_first` the norm layers
+    for 3x32x32 and 10 classes. 28x28 grey images are padded to 32x32 first. With `norm_first` the norm layers
     stand before every convolution but the first (FRePo).
     """
 
@@ -70,9 +71,8 @@ class ConvNet(nn.Module):
         super().__init__()
         known_norm(norm)
         channels, height, width = shape
-        self.widths, self.first_padding = tuple(widths), 1 + extra_padding(shape)
-        grown = 2 * extra_padding(shape)
-        height, width = (height + grown) >> len(widths), (width + grown) >> len(widths)
+        self.widths, self.edge = tuple(widths), extra_padding(shape)
+        height, width = (height + 2 * self.edge) >> len(widths), (width + 2 * self.edge) >> len(widths)
         if min(height, width) < 1:
             raise UsageError(
                 f"{len(widths)} blocks are too many for {shape[1]}x{shape[2]} images.",
@@ -80,7 +80,7 @@ class ConvNet(nn.Module):
             )
         blocks: list[nn.Module] = []
         for i, out in enumerate(widths):
-            conv = nn.Conv2d(channels, out, 3, padding=self.first_padding if i == 0 else 1)
+            conv = nn.Conv2d(channels, out, 3, padding=1)
             normed = [conv, NORMS[norm](out)] if not norm_first else [NORMS[norm](channels), conv] if i else [conv]
             blocks += [*normed, nn.ReLU(inplace=True), nn.AvgPool2d(2)]
             channels = out
@@ -90,7 +90,8 @@ class ConvNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(n, c, h, w) → (n, d), flattened channel-major."""
-        return self.body(images).flatten(1)
+        # Images are padded beforehand: a convolution of 3x3 that pads by 3 finds the gradient of its bias seven times as slowly.
+        return self.body(F.pad(images, (self.edge,) * 4) if self.edge else images).flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) → class scores (n, C)."""
@@ -98,7 +99,7 @@ class ConvNet(nn.Module):
 
 
 def extra_padding(shape: tuple[int, int, int]) -> int:
-    """What a first convolution pads beyond its usual padding: 28x28 images become 32x32, as the field has it."""
+    """How many zeros a network puts beyond each edge of an image: 28x28 images become 32x32, as the field has it."""
     return 2 if shape[1:] == (28, 28) else 0
 
 

@@ -35,7 +35,8 @@ def data_words(target: Target) -> str:
 def sets_words(config: RunConfig, target: Target) -> str:
     """The sets that are asked for, and how to ask for others."""
     C = target.train.num_classes
-    return " and ".join(f"{count(ipc, 'image')} per class, {ipc * C:,} in all" for ipc in config.ipc) + " (--ipc)"
+    sets = " and ".join(f"{count(ipc, 'image')} per class, {ipc * C:,} in all" for ipc in config.ipc)
+    return f"{sets} (--ipc; the default is 10)"
 
 
 def budget_words(config: RunConfig) -> str:

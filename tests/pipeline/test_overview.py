@@ -36,7 +36,7 @@ def test_a_run_says_what_it_is_about_to_do(tmp_path: Path) -> None:
     lines = said(RunConfig(dataset="toy"), tmp_path)
     assert list(lines) == ["Data", "To make", "Device", "Stages", "Folder"]
     assert lines["Data"] == "toy, 20 training images and 1 test image of 4 classes, 16x16 pixels"
-    assert lines["To make"] == "10 images per class, 40 in all (--ipc)"
+    assert lines["To make"] == "10 images per class, 40 in all (--ipc; the default is 10)"
     assert lines["Stages"] == (
         "labels of the initial samples, adaptation (1,000 steps), refinement (1,000 steps), "
         "scores by quick (1 network for each)"
@@ -47,7 +47,9 @@ def test_a_run_says_what_it_is_about_to_do(tmp_path: Path) -> None:
 def test_every_size_is_named(tmp_path: Path) -> None:
     config = RunConfig(dataset="toy", ipc=(1, 5), adapt=AdaptConfig(steps=1))
     lines = said(config, tmp_path)
-    assert lines["To make"] == "1 image per class, 4 in all and 5 images per class, 20 in all (--ipc)"
+    assert (
+        lines["To make"] == "1 image per class, 4 in all and 5 images per class, 20 in all (--ipc; the default is 10)"
+    )
     assert "adaptation (1 step), refinement (1,000 steps for each set)" in lines["Stages"]
 
 

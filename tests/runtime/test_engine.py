@@ -1,4 +1,4 @@
-"""Which precision a machine gets: what its CPU says that it has, where that is no slower."""
+"""Which precision a machine gets, and what becomes of memory that is freed."""
 
 from collections.abc import Iterator
 
@@ -52,3 +52,28 @@ def test_the_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_conv_seconds", timed)
     assert Engine.choose("cpu") == Engine.choose("cpu")
     assert len(kinds) == 8
+
+
+class Library:
+    """A C library that notes what it is told; one without mallopt where `found` is None."""
+
+    def __init__(self, found: list[tuple[int, int]] | None) -> None:
+        if found is not None:
+            self.mallopt = lambda name, value: found.append((name, value))
+
+
+@pytest.mark.parametrize(("platform", "told"), [("linux", [(-3, 2**25), (-1, 2**29)]), ("win32", []), ("darwin", [])])
+def test_freed_memory_is_kept_for_the_next_step(
+    platform: str, told: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[int, int]] = []
+    monkeypatch.setattr(engines.ctypes, "CDLL", lambda name: Library(found))
+    monkeypatch.setattr(engines.sys, "platform", platform)
+    engines.keep_freed_memory.__wrapped__()
+    assert found == told
+
+
+def test_a_c_library_without_the_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines.ctypes, "CDLL", lambda name: Library(None))
+    monkeypatch.setattr(engines.sys, "platform", "linux")
+    engines.keep_freed_memory.__wrapped__()
