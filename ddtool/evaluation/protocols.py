@@ -35,6 +35,8 @@ class Protocol:
     """Width of `convnet`; the other networks have their own."""
     cutmix: float = 0.0
     """How often a batch is mixed by CutMix."""
+    version: int = 1
+    """Raised with every change after which its figures are other ones."""
 
 
 def quick_steps(m: int) -> int:
@@ -71,15 +73,18 @@ def in_thirds(done: float, steps: int) -> float:
 
 
 PROTOCOLS = {
-    "quick": Protocol(quick_steps, 1e-3, "adam", warmup_cosine(50, 0.01), 100, "mse", "frepo", "none", "lecun", 64),
-    "frepo-mse": Protocol(frepo_steps, 3e-4, "adam", warmup_cosine(500, 0.01), 500, "mse", "frepo", "none", "lecun"),
+    "quick": Protocol(quick_steps, 1e-3, "adam", warmup_cosine(50, 0.01), 100, "mse", "quick", "none", "lecun", 64),
+    "frepo-mse": Protocol(
+        frepo_steps, 3e-4, "adam", warmup_cosine(500, 0.01), 500, "mse", "frepo", "none", "lecun", version=2
+    ),
     "dsa-ce": Protocol(lambda m: 1000 * math.ceil(m / 256), 1e-2, "sgd", halved, 256, "ce", "dsa", "instance", "torch"),
     "idc-ce": Protocol(
         lambda m: 1000 * math.ceil(m / 64), 1e-2, "sgd", in_thirds, 64, "ce", "idc", "instance", "torch", cutmix=0.5
     ),
 }
-"""quick: ours, a first look. frepo-mse: Zhou et al. 2022. dsa-ce: Zhao and Bilen 2021 (DC, DSA, DM, MTT), 1000 epochs. idc-ce: Kim
-et al. 2022, whose code trains on sets of other methods by it as well, 1000 epochs with CutMix."""
+"""quick: ours, a first look. frepo-mse: Zhou et al. 2022; version 1 had the augmentation of quick. dsa-ce: Zhao and Bilen 2021
+(DC, DSA, DM, MTT), 1000 epochs. idc-ce: Kim et al. 2022, whose code trains on sets of other methods by it as well, 1000 epochs
+with CutMix."""
 
 
 CE, LEARNED_LR = "dsa-ce", "dsa-ce-lr"
@@ -110,12 +115,13 @@ class ScoreKey:
     seeds: int
     pixels: str
     inputs: str
+    protocol_version: int
 
     @classmethod
     def of(cls, score: Mapping[str, object]) -> "ScoreKey":
         """The key of a score as a file holds it; those of version 0.1 do not say what pixels and inputs were, and one that somebody
         wrote by hand may miss more."""
-        known = {"pixels": NOT_STATED, "inputs": AS_STATED} | dict(score)
+        known = {"pixels": NOT_STATED, "inputs": AS_STATED, "protocol_version": 1} | dict(score)
         values: Any = {f.name: known.get(f.name) for f in fields(cls)}
         return cls(**values)
 
@@ -131,6 +137,7 @@ class Score:
 
     pixels: of the set that was trained on: '8-bit', as its PNGs hold them, or 'exact', before rounding;
     inputs: 'as stated', what the set says that networks see, or 'not whitened', where that was left out;
+    protocol_version: `Protocol.version`, by which figures of a protocol before and after a change are told apart;
     confusion: counts of test images, summed over networks; None of many classes, and in files of earlier versions.
     """
 
@@ -146,6 +153,7 @@ class Score:
     seconds: float
     pixels: str = NOT_STATED
     inputs: str = AS_STATED
+    protocol_version: int = 1
     confusion: Confusion | None = field(default=None, hash=False, repr=False)
 
     @property
@@ -153,9 +161,16 @@ class Score:
         """What was measured."""
         return ScoreKey.of(vars(self))
 
+    @property
+    def protocol_text(self) -> str:
+        """The protocol for people: with its version where that is an earlier one than today's."""
+        now = version_of(self.protocol)
+        return self.protocol + ("" if self.protocol_version == now else f" (version {self.protocol_version})")
+
     def to_dict(self) -> Values:
         """The score as a file holds it: one of version 0.1, which does not say what was trained on, stays as it was."""
         unstated = {"pixels", "inputs"} if (self.pixels, self.inputs) == (NOT_STATED, AS_STATED) else set()
+        unstated |= {"protocol_version"} if self.protocol_version == 1 else set()
         unstated |= {"confusion"} if self.confusion is None else set()
         return {name: value for name, value in asdict(self).items() if name not in unstated}
 
@@ -167,6 +182,11 @@ def protocol_of(name: str, learned_lr: float | None = None) -> Protocol:
     if learned_lr is None:
         raise UsageError(f"The set carries no learned learning rate, which {LEARNED_LR} takes.", f"Use {CE}.")
     return replace(PROTOCOLS[CE], lr=learned_lr)
+
+
+def version_of(name: str) -> int:
+    """The version of a protocol today; 1 for those beside `PROTOCOLS`."""
+    return PROTOCOLS[name].version if name in PROTOCOLS else 1
 
 
 def protocols_in(text: str) -> list[str]:

@@ -25,6 +25,7 @@ from ddtool.evaluation.protocols import (
     check_protocol,
     protocol_of,
     protocols_in,
+    version_of,
 )
 from ddtool.events import Report, silent
 from ddtool.methods import own_protocol
@@ -80,7 +81,8 @@ class Measurement:
     def done(self, scores: Sequence[Score], synthetic: SyntheticSet, dataset: str) -> bool:
         """Whether the scores of a run hold this one already."""
         wanted = {"stage": synthetic.stage, "ipc": synthetic.ipc, "dataset": dataset} | asdict(self)
-        wanted["arch"] = arch_text(self.arch, self.protocol, synthetic.shape)
+        wanted |= {"arch": arch_text(self.arch, self.protocol, synthetic.shape)}
+        wanted |= {"protocol_version": version_of(self.protocol)}
         return any(wanted.items() <= asdict(score.key).items() for score in scores)
 
 

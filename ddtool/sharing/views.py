@@ -211,7 +211,7 @@ def _unwhitened(ipc: int, made: SetFacts) -> str:
     for without in (score for score in final if score.inputs == NOT_WHITENED):
         alike = [s for s in final if s.key.usual and replace(s.key, inputs=NOT_WHITENED) == without.key]
         if alike:
-            return f"{number(without.mean)} % instead of {number(alike[0].mean)} % ({without.protocol})"
+            return f"{number(without.mean)} % instead of {number(alike[0].mean)} % ({without.protocol_text})"
     return ""
 
 
@@ -264,7 +264,7 @@ def ranked_scores(facts: RepoFacts) -> Iterator[tuple[int, Score]]:
 def _table(score: Score) -> tuple[int, str, str]:
     """Where a score belongs: protocol and network, in the order in which they are shown."""
     late = LAST_PROTOCOLS.index(score.protocol) + 1 if score.protocol in LAST_PROTOCOLS else 0
-    return late, score.protocol, score.arch
+    return late, score.protocol_text, score.arch
 
 
 def is_tested_here(score: Score, facts: RepoFacts) -> bool:
