@@ -88,5 +88,10 @@ def images_of(score: "Score") -> str:
     """What images a score is of, in words short enough for a terminal."""
     from ddtool.runs.words import unusual
 
-    names = {"random": "random real", "generated": "generator alone", "distilled": score.method}
+    names = {
+        "random": "random real",
+        "generated": "generator alone",
+        "full": "whole training set",
+        "distilled": score.method,
+    }
     return names.get(score.stage, score.stage) + unusual(score)

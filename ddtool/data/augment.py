@@ -208,9 +208,11 @@ def augmentation(
 ) -> Callable[[Tensor], Tensor]:
     """A function that applies one random operation of the family to a batch (the flip only if `flip`).
 
-    Those of `ALWAYS` come before it. The operation is drawn from `host_rng` (on the CPU, so that no device is asked), its
-    parameters from `rng`.
+    Those of `ALWAYS` come before it; an empty name is of no family, and nothing happens. The operation is drawn from `host_rng` (on
+    the CPU, so that no device is asked), its parameters from `rng`.
     """
+    if not family:
+        return lambda images: images.contiguous(memory_format=torch.channels_last)
     usable = {name: op for name, op in FAMILIES[family].items() if flip or name != "flip"}
     first = [usable.pop(name) for name in ALWAYS.get(family, ()) if name in usable]
     operations = list(usable.values())

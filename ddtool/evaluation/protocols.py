@@ -26,7 +26,7 @@ class Protocol:
     loss: str
     """'mse' on centred labels, or 'ce' on label distributions."""
     family: str
-    """Augmentation family."""
+    """Augmentation family; empty: none."""
     norm: str
     """Norm layer of networks that have it with each (the ConvNets); others keep their own."""
     init: str
@@ -39,6 +39,10 @@ class Protocol:
     """Raised with every change after which its figures are other ones."""
 
 
+MANY = 10_240
+"""Images of a set from which on training by epochs grows no longer: 1,000 epochs of these are 205 of CIFAR-10's 50,000."""
+
+
 def quick_steps(m: int) -> int:
     """500 steps, and with more images as many as there are, up to 5,000: 1,000 of CIFAR-100 have learned little in 500."""
     return min(max(500, m), 5_000)
@@ -48,6 +52,11 @@ def frepo_steps(m: int) -> int:
     """Training length by set size, FRePo's table: the entry of the first size that is not smaller."""
     table = {10: 1_000, 100: 2_000, 500: 5_000, 1_000: 10_000, 5_000: 40_000}
     return next((steps for size, steps in table.items() if m <= size), 40_000)
+
+
+def thousand_epochs(batch: int) -> Callable[[int], int]:
+    """1,000 epochs; of more images than `MANY`, such as a whole training set, as many steps as those take."""
+    return lambda m: 1000 * math.ceil(min(m, MANY) / batch)
 
 
 def warmup_cosine(warmup: int, lowest: float) -> Callable[[float, int], float]:
@@ -77,10 +86,8 @@ PROTOCOLS = {
     "frepo-mse": Protocol(
         frepo_steps, 3e-4, "adam", warmup_cosine(500, 0.01), 500, "mse", "frepo", "none", "lecun", version=2
     ),
-    "dsa-ce": Protocol(lambda m: 1000 * math.ceil(m / 256), 1e-2, "sgd", halved, 256, "ce", "dsa", "instance", "torch"),
-    "idc-ce": Protocol(
-        lambda m: 1000 * math.ceil(m / 64), 1e-2, "sgd", in_thirds, 64, "ce", "idc", "instance", "torch", cutmix=0.5
-    ),
+    "dsa-ce": Protocol(thousand_epochs(256), 1e-2, "sgd", halved, 256, "ce", "dsa", "instance", "torch"),
+    "idc-ce": Protocol(thousand_epochs(64), 1e-2, "sgd", in_thirds, 64, "ce", "idc", "instance", "torch", cutmix=0.5),
 }
 """quick: ours, a first look. frepo-mse: Zhou et al. 2022; version 1 had the augmentation of quick. dsa-ce: Zhao and Bilen 2021
 (DC, DSA, DM, MTT), 1000 epochs. idc-ce: Kim et al. 2022, whose code trains on sets of other methods by it as well, 1000 epochs
@@ -90,6 +97,8 @@ with CutMix."""
 CE, LEARNED_LR = "dsa-ce", "dsa-ce-lr"
 """The protocol of the field, and the same with the learning rate that a set carries (MTT): a row beside the first, not in its
 place, and nothing that a run or a comparison can be asked for."""
+PLAIN = "-plain"
+"""Behind the name of a protocol: without its augmentation."""
 KERNEL_RIDGE = "kernel-ridge"
 """The cheap guide beside the protocols: a linear head on random features (`measure.kernel_ridge`)."""
 ROUNDED, EXACT, NOT_STATED = "8-bit", "exact", "not stated"
@@ -186,6 +195,7 @@ def protocol_of(name: str, learned_lr: float | None = None) -> Protocol:
 
 def version_of(name: str) -> int:
     """The version of a protocol today; 1 for those beside `PROTOCOLS`."""
+    name = name.removesuffix(PLAIN)
     return PROTOCOLS[name].version if name in PROTOCOLS else 1
 
 
@@ -198,7 +208,9 @@ def protocols_in(text: str) -> list[str]:
 
 
 def check_protocol(name: str) -> Protocol:
-    """The protocol of that name, or UsageError."""
-    if name not in PROTOCOLS:
+    """The protocol of that name, with `PLAIN` behind it the same without augmentation; UsageError for one that there is not."""
+    augmented = name.removesuffix(PLAIN)
+    if augmented not in PROTOCOLS:
         raise UsageError(f"Unknown evaluation protocol '{name}'.", did_you_mean(name, PROTOCOLS))
-    return PROTOCOLS[name]
+    usual = PROTOCOLS[augmented]
+    return usual if name == augmented else replace(usual, family="", cutmix=0.0)

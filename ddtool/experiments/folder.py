@@ -4,6 +4,7 @@ compare.json             the request that all jobs share, and the jobs
 jobs/NAME/               a job's run directory
 jobs/NAME.log            the last lines that it said
 jobs/NAME.failed         why it failed; gone when it is tried again
+whole.json               scores of the whole training set, where they were asked for (`whole`)
 report.html, results.json, results.csv, results.md, accuracy-over-seconds.svg and .png
                          the report, a pure function of what is above (`report`)
 """

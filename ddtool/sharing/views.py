@@ -26,7 +26,12 @@ from ddtool.sharing.pretraining import (
 SAMPLE_OF, SAMPLE_NAME = "zalando-datasets/fashion_mnist", "Fashion-MNIST (a sample)"
 """The dataset that the bundled sample is drawn from, and what the sample is called on a card."""
 
-STAGES = {"random": "random real images", "initial": "initial samples", "generated": "generator alone"}
+STAGES = {
+    "full": "whole training set, hard labels",
+    "random": "random real images",
+    "initial": "initial samples",
+    "generated": "generator alone",
+}
 """What a stage is called in a table; other stages keep their names."""
 
 OTHERS = {True: "distilled set", False: "chosen images"}
