@@ -4,19 +4,26 @@
 
 A cell is method:dataset:ipc:steps[:name=value,...], its settings those for minutes (`ddtool compare`) with the named ones in
 their place; nothing is whitened. A version is measured by having it first in PYTHONPATH; `--version` says in the file which one it
-was. Cells that OUT.json holds already are not repeated.
+was. Cells that OUT.json holds already are not repeated. What an augmentation is worth in scoring alone is of a set that is there:
+
+    OMP_NUM_THREADS=1 python benchmarks/deviations.py OUT.json --set EXACT.safetensors --networks 3 --cells frepo-mse:quick
+
+with a protocol and the family of augmentation that takes the place of its own; quick+crop is quick with FRePo's crop.
 """
 
 import argparse
 import json
 import statistics
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import ddtool
+from ddtool.data.augment import FAMILIES
+from ddtool.evaluation.protocols import PROTOCOLS
 from ddtool.methods import find
 
 SMALL = {"doubling_widths": True}
@@ -57,6 +64,22 @@ def scores_of(cell: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     return {s["protocol"]: s["mean"] for s in usual} | facts | {"seconds": spent["step_seconds"]}
 
 
+def rescored(cell: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """The accuracy of networks trained on a set by a protocol with another augmentation, on the dataset that it was made from."""
+    protocol, _, family = cell.partition(":")
+    FAMILIES["quick+crop"] = FAMILIES["quick"] | {"crop": FAMILIES["frepo"]["crop"]}
+    usual = PROTOCOLS[protocol]
+    PROTOCOLS[protocol] = replace(usual, family=family)
+    try:
+        (score,) = ddtool.evaluate(
+            args.set, protocol=protocol, seeds=args.networks, seed=seed, baseline=False,
+            engine=ddtool.Engine.choose("cpu", args.precision),
+        )  # fmt: skip
+    finally:
+        PROTOCOLS[protocol] = usual
+    return {protocol: score.mean, "over networks": score.std, "seconds": score.seconds}
+
+
 def summary(runs: list[dict[str, Any]]) -> dict[str, str]:
     """Mean and standard deviation over seeds, by protocol."""
     out = {}
@@ -71,7 +94,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--set", type=Path, help="exact.safetensors of a set to score")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--protocol", default="quick")
     parser.add_argument("--networks", type=int, default=1)
@@ -81,10 +106,10 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = json.loads(args.out.read_text())["rows"] if args.out.is_file() else []
     for cell in args.cells:
-        key = {"cell": cell, "version": args.version, "protocol": args.protocol}
+        key = {"cell": cell, "version": args.version, "protocol": cell.partition(":")[0] if args.set else args.protocol}
         if any(key.items() <= row.items() for row in rows):
             continue
-        runs = [scores_of(cell, seed, args) for seed in args.seeds]
+        runs = [(rescored if args.set else scores_of)(cell, seed, args) for seed in args.seeds]
         rows.append(key | {"networks": args.networks, "seeds": args.seeds, "runs": runs, "summary": summary(runs)})
         print(key, rows[-1]["summary"], flush=True)
         hardware = ddtool.Engine.choose("cpu", "fp32").describe()

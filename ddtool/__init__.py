@@ -26,6 +26,7 @@ _PUBLIC = {  # loaded on first use, so that `ddtool -h` does not wait for torch
     "pull": "ddtool.api",
     "push": "ddtool.api",
     "resume": "ddtool.api",
+    "robustness": "ddtool.api",
     "sweep": "ddtool.api",
 }
 __all__ = [
@@ -46,11 +47,24 @@ __all__ = [
     "pull",
     "push",
     "resume",
+    "robustness",
     "sweep",
 ]
 
 if TYPE_CHECKING:
-    from ddtool.api import adapt, evaluate, export, generate, import_sets, load_set, pull, push, resume, sweep
+    from ddtool.api import (
+        adapt,
+        evaluate,
+        export,
+        generate,
+        import_sets,
+        load_set,
+        pull,
+        push,
+        resume,
+        robustness,
+        sweep,
+    )
     from ddtool.config import RunConfig
     from ddtool.data.images import ImageData, SyntheticSet
     from ddtool.errors import DDToolError

@@ -25,7 +25,10 @@ from ddtool.pipeline.adapt import adapt as adapt_and_make
 from ddtool.pipeline.distil import distil
 from ddtool.pipeline.generate import generate as generate_set
 from ddtool.pipeline.moved import follow
+from ddtool.pipeline.robustness import Robustness
+from ddtool.pipeline.robustness import robustness as robust_scores
 from ddtool.pipeline.session import Session
+from ddtool.pipeline.whole import whole_scores
 from ddtool.reports.progress import shown
 from ddtool.reports.run_page import write_page
 from ddtool.runs import tracking
@@ -185,6 +188,7 @@ def evaluate(
     seeds: int = 3,
     seed: int = 0,
     baseline: bool = True,
+    whole: bool = False,
     exact: bool = False,
     whiten: bool = True,
     data: Mapping[str, JsonValue] | None = None,
@@ -201,7 +205,9 @@ def evaluate(
     unless it is the same data);  stage: initial, generated or refined (default: the final one);
     protocol: one of `ddtool.evaluation.protocols.PROTOCOLS`, or kernel-ridge;  arch: one of `ddtool.models.registry.NETWORKS`,
     with its usual norm layer or one that is named (vgg11-batch). Of both several can be asked for, and each pair is scored;
-    baseline: score as many random real images too;  exact: train on the pixels before they were rounded to 8 bits;
+    baseline: score as many random real images too;
+    whole: score one network trained on the whole training set, too (once for a dataset and protocol, then it is kept below the
+    cache; by the field's protocols 40,000 steps);  exact: train on the pixels before they were rounded to 8 bits;
     whiten: train and test as the set says, or (False) without its whitening, as those do who overlook it;
     data: reading options of that dataset, fields of `sources.DataOptions`, on top of those that the set was made with;
     report, progress: as in `adapt`. Scores of a run are recorded in its results.json.
@@ -217,7 +223,47 @@ def evaluate(
         if found.run and not on:
             follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", listener)
             moved = None
-        return scoring.evaluate(found, wanted, judge, on=on, moved=moved, baseline=baseline, data=data or {})
+        scores = scoring.evaluate(found, wanted, judge, on=on, moved=moved, baseline=baseline, data=data or {})
+        if whole:
+            scores += whole_scores(
+                found, wanted, judge, scoring.target_of(found, listener, on=on, moved=moved, data=data or {})
+            )
+        return scores
+
+
+def robustness(
+    run_or_set: str | Path | Run,
+    *,
+    ipc: int | None = None,
+    stage: str | None = None,
+    on: str | None = None,
+    moved: str | Path | None = None,
+    protocol: str | Sequence[str] = "dsa-ce",
+    arch: str | Sequence[str] = "convnet",
+    seeds: int = 3,
+    seed: int = 0,
+    whole_accuracy: float | None = None,
+    data: Mapping[str, JsonValue] | None = None,
+    engine: Engine | None = None,
+    report: Report | None = None,
+    progress: bool | None = None,
+) -> list[Robustness]:
+    """DD-Ranking's label-robust and augmentation-robust scores of the sets of a run, or of one set, on a whole test split.
+
+    seeds: networks for each of the five sets that are trained on, each time beside another draw of random real images;
+    whole_accuracy: in percent, that of the whole training set with hard labels, where it is known; by default a network is trained
+    on it, once for a dataset and protocol. The rest is as in `evaluate`. Scores of a run are recorded in its results.json.
+    """
+    scoring.check_stage(stage)
+    wanted = scoring.requested(several(protocol), several(arch), seeds, ROUNDED, AS_STATED)
+    with shown(report, progress) as listener:
+        judge = scoring.Judge(seed, engine or Engine.choose(), listener)
+        found = _sets_to_score(run_or_set, ipc, stage, on, data or {}, listener)
+        if found.run and not on:
+            follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", listener)
+            moved = None
+        target = scoring.target_of(found, listener, on=on, moved=moved, data=data or {})
+        return robust_scores(found, wanted, judge, target, whole_accuracy)
 
 
 def _sets_to_score(

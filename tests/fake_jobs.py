@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddtool.evaluation.protocols import version_of
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.grid import Job, Request, entry_of
 
@@ -83,7 +84,8 @@ def results(
     }  # fmt: skip
     spent = {"steps": job.steps or 0, "step_seconds": step_seconds, "overhead_seconds": overhead}
     known = {"finished": True, "spent": {f"ipc{job.ipc}": spent}, "peak_memory_mib": 100}
-    return {"scores": [score | {"protocol": name} for name in protocols], "timings": {}, "facts": known | facts}
+    scores = [score | {"protocol": name, "protocol_version": version_of(name)} for name in protocols]
+    return {"scores": scores, "timings": {}, "facts": known | facts}
 
 
 def finish(folder: Folder, job: Job, accuracy: float, *seconds: float, device: str = "cpu (toy)", **facts: Any) -> None:

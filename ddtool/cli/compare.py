@@ -99,6 +99,13 @@ def command(
             help="Of each job with slurm or ray: gpus, cpus, memory (GiB), minutes, partition, account, qos, constraint, address.",
         ),
     ] = "",
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            help="A row of the whole training set: a network for each protocol, once for a dataset, here at the end.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs; run none.")] = False,
     *,
     data: o.Given,
@@ -168,7 +175,8 @@ def command(
                 return
             folder.add(request, jobs, shared)
             runner = executors.opened(executor, given, folder.path / executor)
-            work(output, folder, request, jobs, places, ranks, runner)
+            control = engine_for(device, precision, compile_, threads, output) if whole and ranks.main else None
+            work(output, folder, request, jobs, places, ranks, runner, control)
 
 
 def settings_of_methods(pairs: list[str]) -> "dict[str, Values]":
@@ -207,10 +215,13 @@ def machine_options(device: str, threads: int | None) -> list[str]:
 
 def work(
     output: Output, folder: "Folder", request: "Request", jobs: "list[Job]", places: list[list[str]], ranks: "Ranks",
-    executor: "Executor",
+    executor: "Executor", control: "Engine | None" = None,
 ) -> None:  # fmt: skip
-    """Run the jobs (this process's share of them) and show what came out; an interruption says how to go on."""
+    """Run the jobs (this process's share of them) and show what came out; an interruption says how to go on.
+
+    control: what the whole training set is scored on when all jobs are done; None: it is not."""
     from ddtool.experiments import jobs as one_job
+    from ddtool.experiments import whole
     from ddtool.experiments.report import PAGE, render
     from ddtool.experiments.workers import Workers
 
@@ -231,6 +242,8 @@ def work(
         raise
     finally:
         executor.close()
+    if control and folder.finished():
+        whole.measure(folder, control, output.listener)
     found = render(folder)
     states = [folder.outcome(job, request).state for job in jobs]
     if set(states) <= {"finished", "failed"}:
@@ -257,7 +270,9 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
         output.say(
             f"{count(failed, 'job')} failed; the last lines are in {folder.path / 'jobs'}. The same command tries again."
         )
-    best = max((r for r in found.rows if r.accuracy is not None), key=lambda r: r.accuracy or 0.0, default=None)
+    best = max(
+        (r for r in found.rows if r.accuracy is not None and r.jobs), key=lambda r: r.accuracy or 0.0, default=None
+    )
     other = next_protocol([one.request.protocol for one in found.by_protocol])  # the job's own score stays
     if best and other:
         done = next(name for name in best.jobs if name in folder.finished())

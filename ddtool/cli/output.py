@@ -70,16 +70,16 @@ class Output:
 
 def score_table(scores: "Sequence[Score]") -> Table:
     """Scores as a table, in percent of the test split. Networks stand below it, or in a column where a protocol has several."""
-    pairs = sorted({(s.protocol, s.arch) for s in scores})
+    pairs = sorted({(s.protocol_text, s.arch) for s in scores})
     several = len(pairs) > len({protocol for protocol, _ in pairs})
     networks = "" if several else harmless("; ".join(f"{protocol}: {arch}" for protocol, arch in pairs))
     table = Table(title="test accuracy", title_justify="left", caption=escape(networks) or None, caption_justify="left")
     for name in ("IPC", "images", "protocol", *["network"] * several, "accuracy", "seeds", "seconds"):
         words = name in ("images", "protocol", "network")
         table.add_column(name, justify="left" if words else "right", no_wrap=name not in ("network", "seconds"))
-    for s in sorted(scores, key=lambda s: (s.ipc, s.protocol, s.arch, s.mean)):
+    for s in sorted(scores, key=lambda s: (s.ipc, s.protocol_text, s.arch, s.mean)):
         spread = f" ± {s.std:.1f}" if s.seeds > 1 else ""
-        row = (str(s.ipc), images_of(s), s.protocol, *[s.arch] * several, f"{s.mean:.1f}{spread}")
+        row = (str(s.ipc), images_of(s), s.protocol_text, *[s.arch] * several, f"{s.mean:.1f}{spread}")
         table.add_row(*(escape(harmless(cell)) for cell in row), str(s.seeds), f"{s.seconds:.0f}")
     return table
 
@@ -88,5 +88,10 @@ def images_of(score: "Score") -> str:
     """What images a score is of, in words short enough for a terminal."""
     from ddtool.runs.words import unusual
 
-    names = {"random": "random real", "generated": "generator alone", "distilled": score.method}
+    names = {
+        "random": "random real",
+        "generated": "generator alone",
+        "full": "whole training set",
+        "distilled": score.method,
+    }
     return names.get(score.stage, score.stage) + unusual(score)

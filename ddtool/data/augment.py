@@ -2,7 +2,8 @@
 
 Each batch gets one operation of the family, with parameters of its own for every image, or, siamese, the same for all; with IDC's
 family two more.
-Images are normalised (n, c, h, w); what is moved in from beyond the edge is zero, the mean colour.
+Images are normalised (n, c, h, w); what is moved in from beyond the edge is zero, the mean colour, in FRePo's family the edge
+again.
 """
 
 import math
@@ -71,6 +72,59 @@ def crop(ratio: float) -> Operation:
     return apply
 
 
+def jitter(brightness: float, factors: float) -> Operation:
+    """FRePo's colour: add U(±brightness), then scale the distance to the mean, and to grey, by exp(U(±factors)) each."""
+
+    def apply(images: Tensor, draw: Draw) -> Tensor:
+        x = images + draw.uniform(images, -brightness, brightness)
+        mean = x.mean((1, 2, 3), keepdim=True)
+        x = (x - mean) * draw.uniform(images, -factors, factors).exp() + mean
+        grey = x.mean(1, keepdim=True)
+        return (x - grey) * draw.uniform(images, -factors, factors).exp() + grey
+
+    return apply
+
+
+def zoomed_crop(low: float, high: float) -> Operation:
+    """FRePo's crop: zoom both axes by z, log-uniform in [low, high], and take a window of the image's size anywhere inside; where
+    the zoomed image is the smaller one, anywhere around it."""
+
+    def apply(images: Tensor, draw: Draw) -> Tensor:
+        z = draw.uniform(images, math.log(low), math.log(high)).exp().flatten()
+        x, y = (draw.uniform(images, -1, 1).flatten() * (z - 1) / z for _ in range(2))
+        zero = torch.zeros_like(z)
+        return warp(images, torch.stack([1 / z, zero, x, zero, 1 / z, y], 1).view(-1, 2, 3), repeat_edge=True)
+
+    return apply
+
+
+def translate(ratio: float) -> Operation:
+    """FRePo's shift: by any distance up to `ratio` of the side each way."""
+
+    def apply(images: Tensor, draw: Draw) -> Tensor:
+        x, y = (draw.uniform(images, -2 * ratio, 2 * ratio).flatten() for _ in range(2))  # a side is 2 long
+        zero, one = torch.zeros_like(x), torch.ones_like(x)
+        return warp(images, torch.stack([one, zero, x, zero, one, y], 1).view(-1, 2, 3), repeat_edge=True)
+
+    return apply
+
+
+def hole(ratio: float) -> Operation:
+    """FRePo's cutout: zero a square of `ratio` times the side, the whole of it inside the image."""
+
+    def apply(images: Tensor, draw: Draw) -> Tensor:
+        inside = []
+        for axis in (2, 3):
+            side = images.shape[axis]
+            size = int(side * ratio)
+            begin = draw.uniform(images, 0, side - size + 1).floor().clamp_max(side - size)
+            place = torch.arange(side, device=images.device).view([-1 if k == axis else 1 for k in range(4)])
+            inside.append((begin <= place) & (place < begin + size))
+        return images.masked_fill(inside[0] & inside[1], 0.0)
+
+    return apply
+
+
 def cutout(ratio: float) -> Operation:
     """Zero a square of `ratio` times the side, centred anywhere in the image."""
 
@@ -95,21 +149,26 @@ def scale(ratio: float) -> Operation:
     return apply
 
 
-def rotate(degrees: float) -> Operation:
+def rotate(degrees: float, repeat_edge: bool = False) -> Operation:
     """Turn by U(±degrees)."""
 
     def apply(images: Tensor, draw: Draw) -> Tensor:
         angle = draw.uniform(images, -math.radians(degrees), math.radians(degrees)).flatten()
         cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-        return warp(images, torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3))
+        return warp(images, torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3), repeat_edge)
 
     return apply
 
 
-def warp(images: Tensor, theta: Tensor) -> Tensor:
-    """Bilinear affine resampling by (n, 2, 3) output-to-input maps; align_corners is stated, since torch versions differ."""
-    grid = F.affine_grid(theta, list(images.shape), align_corners=True)
-    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=True)
+def warp(images: Tensor, theta: Tensor, repeat_edge: bool = False) -> Tensor:
+    """Bilinear affine resampling by (n, 2, 3) output-to-input maps; align_corners is stated, since torch versions differ.
+
+    An axis runs from -1 to 1 between the centres of the outermost pixels, and zeros come in; with `repeat_edge` between the edges
+    of the image, and the outermost pixels come in again.
+    """
+    corners, padding = (False, "border") if repeat_edge else (True, "zeros")
+    grid = F.affine_grid(theta, list(images.shape), align_corners=corners)
+    return F.grid_sample(images, grid, padding_mode=padding, align_corners=corners)
 
 
 FAMILIES: dict[str, dict[str, Operation]] = {
@@ -123,6 +182,14 @@ FAMILIES: dict[str, dict[str, Operation]] = {
     },
     "frepo": {
         "flip": flip,
+        "colour": jitter(0.25, 0.25),
+        "crop": zoomed_crop(0.8, 1.25),
+        "rotate": rotate(15, repeat_edge=True),
+        "translate": translate(0.125),
+        "cutout": hole(0.25),
+    },
+    "quick": {
+        "flip": flip,
         "colour": colour(0.25, 0.5, 0.25),
         "crop": crop(0.125),
         "rotate": rotate(15),
@@ -131,6 +198,7 @@ FAMILIES: dict[str, dict[str, Operation]] = {
     },
 }
 FAMILIES["idc"] = {name: FAMILIES["dsa"][name] for name in ("flip", "colour", "crop", "scale", "rotate")}
+"""dsa, frepo and idc as in their authors' code. quick: ours, which version 1 of the protocol frepo-mse had as well."""
 ALWAYS = {"idc": ("flip", "colour")}
 """Operations of a family that every batch gets, before one of the others."""
 
@@ -140,9 +208,11 @@ def augmentation(
 ) -> Callable[[Tensor], Tensor]:
     """A function that applies one random operation of the family to a batch (the flip only if `flip`).
 
-    Those of `ALWAYS` come before it. The operation is drawn from `host_rng` (on the CPU, so that no device is asked), its
-    parameters from `rng`.
+    Those of `ALWAYS` come before it; an empty name is of no family, and nothing happens. The operation is drawn from `host_rng` (on
+    the CPU, so that no device is asked), its parameters from `rng`.
     """
+    if not family:
+        return lambda images: images.contiguous(memory_format=torch.channels_last)
     usable = {name: op for name, op in FAMILIES[family].items() if flip or name != "flip"}
     first = [usable.pop(name) for name in ALWAYS.get(family, ()) if name in usable]
     operations = list(usable.values())

@@ -24,6 +24,7 @@ from ddtool.evaluation.protocols import (
     Score,
     check_protocol,
     protocol_of,
+    version_of,
 )
 from ddtool.events import Done, Report, Step, silent
 from ddtool.models import registry
@@ -246,6 +247,7 @@ def _score(
         ipc=synthetic.ipc,
         arch=arch,
         protocol=protocol,
+        protocol_version=version_of(protocol),
         dataset=str(synthetic.source.get("name", "")),
         mean=round(statistics.fmean(accuracies), 3),
         std=round(statistics.stdev(accuracies), 3) if len(accuracies) > 1 else 0.0,

@@ -4,6 +4,7 @@ compare.json             the request that all jobs share, and the jobs
 jobs/NAME/               a job's run directory
 jobs/NAME.log            the last lines that it said
 jobs/NAME.failed         why it failed; gone when it is tried again
+whole.json               scores of the whole training set, where they were asked for (`whole`)
 report.html, results.json, results.csv, results.md, accuracy-over-seconds.svg and .png
                          the report, a pure function of what is above (`report`)
 """
@@ -20,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from ddtool.config import RunConfig, Values
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.measure import arch_text
-from ddtool.evaluation.protocols import Score
+from ddtool.evaluation.protocols import Score, version_of
 from ddtool.experiments.grid import Grid, Job, Request, entry_of
 from ddtool.pipeline.session import final_stage
 from ddtool.runs.facts import RunFacts
@@ -195,8 +196,10 @@ def final_score(scores: Sequence[Score], job: Job, request: Request, config: Run
     method = entry_of(job.method).method
     wanted = (final_stage(method, config), method.name, job.ipc, request.protocol, config.dataset, request.networks)
     fitting = [
-        s for s in scores if s.key.usual and (s.stage, s.method, s.ipc, s.protocol, s.dataset, s.seeds) == wanted
-    ]
+        s for s in scores
+        if s.key.usual and s.protocol_version == version_of(s.protocol)
+        and (s.stage, s.method, s.ipc, s.protocol, s.dataset, s.seeds) == wanted
+    ]  # fmt: skip
     if not fitting:
         raise ValueError(
             f"its set has no score by {request.protocol} with {count(request.networks, 'network')} on {config.dataset}; "

@@ -16,7 +16,7 @@ from ddtool.config import Values
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.measure import arch_text
-from ddtool.evaluation.protocols import KERNEL_RIDGE, Score
+from ddtool.evaluation.protocols import KERNEL_RIDGE, Score, version_of
 from ddtool.events import Note
 from ddtool.experiments.plot import Line, Panel, Point, Style, draw
 from ddtool.pipeline.generate import generate
@@ -115,7 +115,7 @@ def gathered(run: Run, target: Target, sizes: Sequence[int], wanted: Sequence[Me
     scores = tuple(
         s for s in run.noted().scores
         if s.ipc in sizes and s.stage in stages and s.key.usual and s.dataset == target.name
-        and (s.protocol, s.arch, s.seeds) in keys
+        and (s.protocol, s.arch, s.seeds) in keys and s.protocol_version == version_of(s.protocol)
     )  # fmt: skip
     return Swept(target.name, scores, config.adapt.seen_ipcs or config.ipc)
 

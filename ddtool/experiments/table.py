@@ -5,9 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from ddtool.evaluation.protocols import Score
+from ddtool.experiments import whole
 from ddtool.experiments.folder import Folder, Outcome
 from ddtool.experiments.grid import Grid, MaybeBudget, Request, entries, entry_of
 
+CONTROL, WHOLE = "whole", "whole training set"
+"""The control row that is trained on all real images, in the place of a method, and its title."""
 PLAIN, OURS = "plain pixels", "MGDD"
 """The groups of a table beside those of methods that store several images in the place of one."""
 
@@ -120,6 +124,7 @@ def by_one_protocol(folder: Folder, grid: Grid) -> Comparison:
 
     outcomes.sort(key=lambda outcome: (*cell(outcome), outcome.job.seed))
     rows = tuple(row_of(list(members), key[2], adapting) for key, members in groupby(outcomes, cell))
+    rows = with_whole(rows, [score for score in whole.read(folder) if score.protocol == grid.request.protocol])
     failures = tuple((o.job.words, o.reason) for o in outcomes if o.state == "failed")
     devices = tuple(sorted({outcome.device for outcome in done}))
     return Comparison(
@@ -132,9 +137,24 @@ def by_one_protocol(folder: Folder, grid: Grid) -> Comparison:
     )
 
 
+def with_whole(rows: Sequence[Row], scores: Sequence[Score]) -> tuple[Row, ...]:
+    """The rows with one of the whole training set before those of each IPC, where it was scored."""
+    out: list[Row] = []
+    for ipc, members in groupby(rows, lambda row: row.ipc):
+        for score in scores:
+            out.append(
+                Row(
+                    method=CONTROL, title=WHOLE, group=PLAIN, ipc=ipc, budget=None, seeds=1, failed=0, waiting=0,
+                    accuracy=score.mean, std=0.0, steps=0, step_seconds=0.0, overhead_seconds=0.0, total_seconds=0.0,
+                )
+            )  # fmt: skip
+        out += members
+    return tuple(out)
+
+
 def order(method: str) -> tuple[int, str]:
     """Where a method stands in a table; one of another version stands last."""
-    known = list(entries())
+    known = [CONTROL, *entries()]
     return (known.index(method) if method in known else len(known), method)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ddtool.experiments.grid import Request, entry_of
-from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, Speedup, order
+from ddtool.experiments.table import OURS, PLAIN, WHOLE, Comparison, Row, Speedup, order
 from ddtool.text import count, dataset_name
 
 HEADERS = (
@@ -158,6 +158,11 @@ def of_columns(found: Comparison) -> Iterator[str]:
             "Pre-training: the whole of it, once for all targets, and in brackets its share, divided by the MGDD jobs of "
             "this table. It is neither in the plot's seconds nor in the speed-ups; results.json has the speed-ups with the "
             "whole of it."
+        )
+    if any(row.title == WHOLE for row in found.rows):
+        yield (
+            "Whole training set: one network trained on all of it with hard labels, by the same protocol (at most 5,000 steps of "
+            "quick, 40,000 of frepo-mse and dsa-ce). It is no job, and the same at every size."
         )
     if found.speedups:
         yield (

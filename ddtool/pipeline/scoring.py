@@ -25,6 +25,7 @@ from ddtool.evaluation.protocols import (
     check_protocol,
     protocol_of,
     protocols_in,
+    version_of,
 )
 from ddtool.events import Report, silent
 from ddtool.methods import own_protocol
@@ -81,7 +82,8 @@ class Measurement:
     def done(self, scores: Sequence[Score], synthetic: SyntheticSet, dataset: str) -> bool:
         """Whether the scores of a run hold this one already."""
         wanted = {"stage": synthetic.stage, "ipc": synthetic.ipc, "dataset": dataset} | asdict(self)
-        wanted["arch"] = arch_text(self.arch, self.protocol, synthetic.shape)
+        wanted |= {"arch": arch_text(self.arch, self.protocol, synthetic.shape)}
+        wanted |= {"protocol_version": version_of(self.protocol)}
         return any(wanted.items() <= asdict(score.key).items() for score in scores)
 
 
@@ -162,11 +164,7 @@ def evaluate(
     the set was made with. Scores of a run are recorded in it.
     """
     run, sets = found.run, found.sets
-    first = sets[0] if moved is None else moved_set(sets[0], moved, judge.report)
-    config = run.config() if run and not on else tested_on(first, on)
-    config = replace(config, data=config.data | dict(data))
-    target = load_target(config, judge.report)
-    check_classes(sets[0], target.train)
+    target = target_of(found, judge.report, on=on, moved=moved, data=data)
     for one in wanted:
         find(one.arch).check(sets[0].shape)
     if not any(by_its_own_rate(wanted, synthetic) for synthetic in sets):
@@ -181,6 +179,18 @@ def evaluate(
             if run:
                 run.record_score(scores[-1])
     return scores
+
+
+def target_of(
+    found: Found, report: Report, *, on: str | None, moved: str | Path | None = None, data: Mapping[str, JsonValue]
+) -> Target:
+    """The dataset that sets are tested on, as in `evaluate`; UsageError for one of other classes."""
+    first = found.sets[0] if moved is None else moved_set(found.sets[0], moved, report)
+    config = found.run.config() if found.run and not on else tested_on(first, on)
+    config = replace(config, data=config.data | dict(data))
+    target = load_target(config, report)
+    check_classes(found.sets[0], target.train)
+    return target
 
 
 def requested(

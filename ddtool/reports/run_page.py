@@ -125,9 +125,9 @@ class Shown:
     def headline(self) -> Score | None:
         """The score of the set that says most: by a protocol of the field, of most networks, before the guides."""
 
-        def merit(score: Score) -> tuple[int, bool, int]:
+        def merit(score: Score) -> tuple[int, bool, int, int]:
             place = GUIDES.index(score.protocol) if score.protocol in GUIDES else len(GUIDES)
-            return place, score.arch.startswith("convnet"), score.seeds
+            return place, score.arch.startswith("convnet"), score.seeds, score.protocol_version
 
         return max(self.scores_of(self.made.stage), key=merit, default=None)
 
@@ -159,7 +159,7 @@ class Shown:
             return ""
         tested = sum(map(sum, score.confusion)) // score.seeds if score.confusion and score.seeds > 0 else 0
         on = f" on {count(tested, 'test image')}" if tested else ""
-        return f"Test accuracy, %{on}: protocol {score.protocol}, {count(score.seeds, 'network')} ({score.arch})."
+        return f"Test accuracy, %{on}: protocol {score.protocol_text}, {count(score.seeds, 'network')} ({score.arch})."
 
     def classes(self) -> dict[str, object] | None:
         """The plots by class and what is mistaken most; None where no score keeps its confusion."""
@@ -281,19 +281,19 @@ def accuracy(score: Score) -> str:
 
 def alike(score: Score) -> tuple[str, str, str, int]:
     """What two scores have in common that compare."""
-    return score.protocol, score.arch, score.dataset, score.seeds
+    return score.protocol_text, score.arch, score.dataset, score.seeds
 
 
 def ordered(scores: Sequence[Score]) -> list[Score]:
     """By size, protocol and network, the best last."""
-    return sorted(scores, key=lambda s: (s.ipc, s.protocol, s.arch, s.dataset, s.mean))
+    return sorted(scores, key=lambda s: (s.ipc, s.protocol_text, s.arch, s.dataset, s.mean))
 
 
 def score_cells(score: Score) -> Cells:
     """A score by `SCORE_HEADERS`."""
     what = in_words(score.method if score.stage == "distilled" else score.stage) + words.unusual(score)
     return (
-        what, str(score.ipc), score.protocol, score.arch, accuracy(score), str(score.seeds), seconds(score.seconds),
+        what, str(score.ipc), score.protocol_text, score.arch, accuracy(score), str(score.seeds), seconds(score.seconds),
     )  # fmt: skip
 
 

@@ -314,7 +314,7 @@ def figures(results: RunFacts) -> dict[str, float]:
 def score_name(score: Score) -> str:
     """What a score is of and how it was measured, as one part of a figure's name."""
     unusual = [score.pixels] * (score.pixels == EXACT) + [score.inputs] * (score.inputs != AS_STATED)
-    return group(" ".join([score.stage, f"ipc{score.ipc}", score.protocol, score.arch, *unusual]))
+    return group(" ".join([score.stage, f"ipc{score.ipc}", score.protocol_text, score.arch, *unusual]))
 
 
 def shareable(settings: Values) -> Values:

@@ -45,15 +45,16 @@ PHASES = {
 """Kinds of phases; {images} are those of the set that a phase is of. Phases of scores have words of their own."""
 TRANSFERS = {"download": "downloading", "upload": "uploading"}
 """Kinds of phases that end with the name of a repo."""
-SCORED = {"random": "random real", "initial": "initial"}
+SCORED = {"random": "random real", "initial": "initial", "full": "real"}
 """What the images of a set that is scored are called, where that is not the name of its stage."""
 STAGES = {
     "initial": "random real images (initial samples)",
     "random": "random real images",
     "generated": "generator",
     "refined": "refined",
+    "full": "whole training set",
 }
-"""The stages of MGDD."""
+"""The stages of MGDD, and of what stands beside them."""
 
 
 def fact(name: str) -> str:

@@ -227,7 +227,7 @@ def metric_name(score: "Score", ipc: int) -> str:
     """A sentence that keeps the generator's own score apart from a refined set's."""
     what = "generator alone" if score.stage == "generated" else "refined set"
     networks = f"mean of {score.seeds} networks, std {number(score.std)}" if score.seeds > 1 else "1 network"
-    return f"Test accuracy in %, {what}, {ipc} per class ({score.protocol}, {score.arch}, {networks})"
+    return f"Test accuracy in %, {what}, {ipc} per class ({score.protocol_text}, {score.arch}, {networks})"
 
 
 # ----------------------------------------------------------------------------------------------------------- rendering

@@ -27,7 +27,12 @@ from ddtool.text import one_line
 SAMPLE_OF, SAMPLE_NAME = "zalando-datasets/fashion_mnist", "Fashion-MNIST (a sample)"
 """The dataset that the bundled sample is drawn from, and what the sample is called on a card."""
 
-STAGES = {"random": "random real images", "initial": "initial samples", "generated": "generator alone"}
+STAGES = {
+    "full": "whole training set, hard labels",
+    "random": "random real images",
+    "initial": "initial samples",
+    "generated": "generator alone",
+}
 """What a stage is called in a table; other stages keep their names."""
 
 OTHERS = {True: "distilled set", False: "chosen images"}
@@ -220,7 +225,7 @@ def _unwhitened(ipc: int, made: SetFacts) -> str:
     for without in (score for score in final if score.inputs == NOT_WHITENED):
         alike = [s for s in final if s.key.usual and replace(s.key, inputs=NOT_WHITENED) == without.key]
         if alike:
-            return f"{number(without.mean)} % instead of {number(alike[0].mean)} % ({without.protocol})"
+            return f"{number(without.mean)} % instead of {number(alike[0].mean)} % ({without.protocol_text})"
     return ""
 
 
@@ -273,7 +278,7 @@ def ranked_scores(facts: RepoFacts) -> Iterator[tuple[int, Score]]:
 def _table(score: Score) -> tuple[int, str, str]:
     """Where a score belongs: protocol and network, in the order in which they are shown."""
     late = LAST_PROTOCOLS.index(score.protocol) + 1 if score.protocol in LAST_PROTOCOLS else 0
-    return late, score.protocol, score.arch
+    return late, score.protocol_text, score.arch
 
 
 def is_tested_here(score: Score, facts: RepoFacts) -> bool:

@@ -2,13 +2,29 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from ddtool.data import augment
-from ddtool.data.augment import FAMILIES, Draw, augmentation, colour, crop, cutout, flip, rotate, scale, warp
+from ddtool.data.augment import (
+    FAMILIES,
+    Draw,
+    augmentation,
+    colour,
+    crop,
+    cutout,
+    flip,
+    jitter,
+    rotate,
+    scale,
+    translate,
+    warp,
+    zoomed_crop,
+)
 
 ALL = [(family, name) for family, operations in FAMILIES.items() for name in operations]
 
@@ -157,7 +173,13 @@ def test_scale_zooms_each_axis_by_itself() -> None:
     assert (out[zx < 0.99][:, 2, middle, 0] > 0.99).all()
 
 
-@pytest.mark.parametrize("operation", [rotate(0), scale(1.0), crop(0.0), cutout(0.0), colour(0.0, 0.0, 0.0)])
+NEUTRAL = [
+    rotate(0), scale(1.0), crop(0.0), cutout(0.0), colour(0.0, 0.0, 0.0),
+    rotate(0, repeat_edge=True), zoomed_crop(1.0, 1.0), translate(0.0), jitter(0.0, 0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", NEUTRAL)
 def test_nothing_happens_at_zero(operation: Callable) -> None:
     x = noise(4, 3, 9, 14)
     assert torch.allclose(operation(x, Draw(rng())), x, atol=2e-5)
@@ -204,12 +226,123 @@ def test_contrast_scales_the_distance_to_the_mean() -> None:
     assert spread(factor, 0.5, 1.5)
 
 
+# ---------------------------------------------------------------------------- FRePo's, against its authors' formulas
+
+SIDES = [(16, 16), (9, 14)]
+
+
+@dataclass(frozen=True)
+class Told(Draw):
+    """A draw that keeps the numbers that it gave."""
+
+    numbers: list[np.ndarray] = field(default_factory=list)
+
+    def uniform(self, images: Tensor, low: float, high: float) -> Tensor:
+        drawn = super().uniform(images, low, high)
+        self.numbers.append(drawn.flatten().double().numpy())
+        return drawn
+
+
+def resampled(image: Tensor, back: np.ndarray) -> np.ndarray:
+    """An image pixel by pixel in float64: `back` (2, 3) takes a place (y, x) from the middle, in pixels, to the one that is shown
+    there; between pixels linearly, beyond the edge its pixels again."""
+    values = image.double().numpy()
+    c, height, width = values.shape
+    middle, out = np.array([height / 2 - 0.5, width / 2 - 0.5]), np.zeros((c, height, width))
+    for i in range(height):
+        for j in range(width):
+            place = back @ np.array([i - middle[0], j - middle[1], 1.0]) + middle
+            low, part = np.floor(place).astype(int), place - np.floor(place)
+            for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                y, x = np.clip(low + np.array([dy, dx]), 0, (height - 1, width - 1))
+                out[:, i, j] += values[:, y, x] * abs(1 - dy - part[0]) * abs(1 - dx - part[1])
+    return out
+
+
+def check_resampled(operation: Callable, back: Callable[..., list], sides: tuple[int, int]) -> None:
+    """That every image is resampled by the map that `back` makes of its numbers."""
+    x, draw = noise(4, 2, *sides), Told(rng())
+    out = operation(x, draw)
+    for image, shown, *numbers in zip(x, out, *draw.numbers, strict=True):
+        assert np.allclose(shown.double().numpy(), resampled(image, np.array(back(*numbers))), atol=2e-5)
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_frepos_crop_zooms_and_takes_a_window(sides: tuple[int, int]) -> None:
+    height, width = sides
+
+    def back(log_zoom: float, right: float, down: float) -> list:
+        z = math.exp(log_zoom)
+        dy, dx = down * (z - 1) * height / 2, right * (z - 1) * width / 2  # up to where the window meets the edge
+        return [[1 / z, 0, dy / z], [0, 1 / z, dx / z]]
+
+    check_resampled(zoomed_crop(0.8, 1.25), back, sides)
+    draw = Told(rng())
+    zoomed_crop(0.8, 1.25)(noise(500, 1, 4, 4), draw)
+    log_zoom, *places = map(torch.from_numpy, draw.numbers)
+    assert spread(log_zoom, math.log(0.8), math.log(1.25))
+    assert all(spread(place, -1, 1) for place in places)
+    assert abs(torch.corrcoef(torch.stack(places))[0, 1].item()) < 0.25
+
+
+def test_a_crop_that_zooms_in_shows_nothing_from_outside() -> None:
+    """With zoom above 1 the window is inside: no pixel of a ramp comes twice, but for half a one at the very edge."""
+    x, draw = torch.arange(32.0).expand(300, 1, 32, 32), Told(rng())
+    out = zoomed_crop(0.8, 1.25)(x, draw)[:, 0, 0]
+    zoom = torch.from_numpy(draw.numbers[0]).exp()
+    repeated = ((out[:, 0] == out[:, 1]) | (out[:, -1] == out[:, -2])).double()
+    assert repeated[zoom > 1.05].sum() == 0
+    assert repeated[zoom < 0.95].mean() > 0.95
+    inner = out[zoom > 1.05].diff(dim=1)[:, 1:-1]
+    assert torch.allclose(inner, (1 / zoom[zoom > 1.05, None]).float(), atol=1e-4)
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_frepos_shift_is_by_any_distance(sides: tuple[int, int]) -> None:
+    height, width = sides
+    check_resampled(translate(0.125), lambda x, y: [[1, 0, y * height / 2], [0, 1, x * width / 2]], sides)
+    draw = Told(rng())
+    translate(0.125)(noise(500, 1, 4, 4), draw)
+    assert all(spread(torch.from_numpy(numbers), -0.25, 0.25) for numbers in draw.numbers)  # of half a side
+
+
+def test_frepos_rotation_repeats_the_edge() -> None:
+    def back(angle: float) -> list:
+        return [[math.cos(angle), math.sin(angle), 0], [-math.sin(angle), math.cos(angle), 0]]
+
+    check_resampled(FAMILIES["frepo"]["rotate"], back, (16, 16))
+
+
+def test_frepos_colour_is_brightness_contrast_and_saturation_in_turn() -> None:
+    x, draw = noise(400, 3, 4, 4), Told(rng())
+    out = FAMILIES["frepo"]["colour"](x, draw)
+    for image, shown, bright, contrast, saturation in zip(x.double().numpy(), out, *draw.numbers, strict=True):
+        expected = image + bright
+        expected = (expected - expected.mean()) * math.exp(contrast) + expected.mean()
+        grey = expected.mean(0)
+        assert np.allclose(shown.double().numpy(), (expected - grey) * math.exp(saturation) + grey, atol=1e-5)
+    assert all(spread(torch.from_numpy(numbers), -0.25, 0.25) for numbers in draw.numbers)
+
+
+def test_frepos_hole_is_always_whole() -> None:
+    out = FAMILIES["frepo"]["cutout"](torch.ones(2000, 2, 32, 32), Draw(rng()))
+    assert torch.equal(out[:, 0], out[:, 1])
+    places = []
+    for hole in out[:, 0] == 0:
+        rows, columns = hole.any(1).nonzero().flatten(), hole.any(0).nonzero().flatten()
+        assert (len(rows), len(columns), int(hole.sum())) == (8, 8, 64)
+        places.append((int(rows[0]), int(columns[0])))
+    for begins in zip(*places, strict=True):
+        assert set(begins) == set(range(25))
+
+
 # --------------------------------------------------------------------------------------------------------- the family
 
 
 def test_families_are_the_published_ones() -> None:
     assert set(FAMILIES["dsa"]) == {"flip", "colour", "crop", "cutout", "scale", "rotate"}
     assert set(FAMILIES["frepo"]) == {"flip", "colour", "crop", "rotate", "translate", "cutout"}
+    assert set(FAMILIES["quick"]) == set(FAMILIES["frepo"])
     assert set(FAMILIES["idc"]) == {"flip", "colour", "crop", "scale", "rotate"}  # without cutout, for CutMix
 
 
@@ -217,14 +350,14 @@ def test_families_are_the_published_ones() -> None:
 def test_families_use_the_published_strengths(family: str) -> None:
     x = noise(400, 3, 16, 16)
     bright = (FAMILIES[family]["colour"](x, Draw(rng())) - x).mean((1, 2, 3))  # the mean moves by the brightness alone
-    reach = 0.125 if family == "frepo" else 0.5
+    reach = {"frepo": 0.25, "quick": 0.125}.get(family, 0.5)
     assert spread(bright, -reach, reach)
     flat = torch.ones(400, 1, 16, 16)
     rows_lost = (FAMILIES[family]["crop"](flat, Draw(rng()))[:, 0, :, 8] == 0).sum(1)
-    assert int(rows_lost.max()) == 2
+    assert int(rows_lost.max()) == (0 if family == "frepo" else 2)
     if family != "idc":
         holes = (FAMILIES[family]["cutout"](flat, Draw(rng())) == 0).flatten(1).sum(1)
-        assert int(holes.max()) == {"dsa": 64, "frepo": 16}[family]
+        assert int(holes.max()) == {"dsa": 64, "frepo": 16, "quick": 16}[family]
 
 
 class Spies:
@@ -254,7 +387,7 @@ def test_idcs_batches_get_flip_and_colour_and_one_more(flip: bool, monkeypatch: 
     assert set(chosen) == set(rest)
 
 
-@pytest.mark.parametrize("family", ["dsa", "frepo"])
+@pytest.mark.parametrize("family", ["dsa", "frepo", "quick"])
 @pytest.mark.parametrize("flip", [True, False])
 def test_one_operation_a_batch_and_no_flip_unless_allowed(
     family: str, flip: bool, monkeypatch: pytest.MonkeyPatch

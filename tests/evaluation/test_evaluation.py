@@ -134,6 +134,33 @@ def test_frepo_protocol_is_the_fields() -> None:
     assert optimiser.param_groups[0]["weight_decay"] == 0
 
 
+def test_only_frepo_mse_augments_as_its_authors() -> None:
+    assert [PROTOCOLS[name].family for name in ("quick", "frepo-mse", "dsa-ce", "idc-ce")] == [
+        "quick",
+        "frepo",
+        "dsa",
+        "idc",
+    ]
+    versions = {name: protocol.version for name, protocol in PROTOCOLS.items() if not name.startswith("tiny")}
+    assert versions == {"quick": 1, "frepo-mse": 2, "dsa-ce": 1, "idc-ce": 1}
+
+
+def test_scores_of_another_version_of_a_protocol_are_told_apart(
+    subset: SyntheticSet, toy_test: ImageData, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A score says by which version it was measured; one of an earlier version is no answer to today's question."""
+    monkeypatch.setitem(PROTOCOLS, "tiny-mse", replace(PROTOCOLS["tiny-mse"], version=2))
+    now = replace(train_and_test(subset, toy_test, "tiny-mse", engine, seeds=1), pixels="8-bit")
+    before = replace(now, protocol_version=1)
+    assert (now.protocol_version, now.protocol_text, before.protocol_text) == (2, "tiny-mse", "tiny-mse (version 1)")
+    assert now.to_dict()["protocol_version"] == 2
+    assert "protocol_version" not in before.to_dict()  # as files have it from before there were versions
+    assert ScoreKey.of(before.to_dict()) == before.key != now.key == ScoreKey.of(now.to_dict())
+    wanted = scoring.Measurement("tiny-mse", 1)
+    assert wanted.done([now], subset, now.dataset)
+    assert not wanted.done([before], subset, now.dataset)
+
+
 def test_unknown_protocol_is_refused(subset: SyntheticSet, toy_test: ImageData, engine: Engine) -> None:
     assert check_protocol("quick") is PROTOCOLS["quick"]
     for ask in (check_protocol, lambda name: train_and_test(subset, toy_test, name, engine)):

@@ -133,6 +133,7 @@ def test_the_score_is_that_of_the_final_set() -> None:
     def pick(wanted: Job, *stages: str) -> str:
         scores = [results(wanted, 50.0)["scores"][0] | {"stage": stage} for stage in stages]
         others = {"protocol": "kernel-ridge", "ipc": 99, "seeds": 3, "dataset": "other", "method": "another"}
+        others |= {"protocol_version": 7}
         scores += [score | {name: other} for score in scores for name, other in others.items()]
         run_config = from_dict(RunConfig, json.loads(config(wanted)))
         found = RunFacts.of({"scores": scores, "timings": {}, "facts": {}}).scores

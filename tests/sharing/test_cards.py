@@ -27,7 +27,7 @@ from ddtool import api
 from ddtool.cli.app import app
 from ddtool.config import RunConfig, to_dict
 from ddtool.data.images import SyntheticSet
-from ddtool.evaluation.protocols import PROTOCOLS
+from ddtool.evaluation.protocols import PROTOCOLS, version_of
 from ddtool.runs.formats import write_parquet, write_set
 from ddtool.sharing import cards, views
 from ddtool.sharing.facts import RepoFacts
@@ -50,6 +50,7 @@ def score(stage: str, protocol: str, mean: float, std: float, seeds: int, ipc: i
     return {
         "stage": stage, "method": method, "ipc": ipc, "arch": arch, "protocol": protocol, "dataset": "cifar10",
         "mean": mean, "std": std, "seeds": seeds, "seconds": 1409.2,
+        "protocol_version": version_of(protocol),
     }  # fmt: skip
 
 
@@ -176,6 +177,14 @@ def test_the_hub_reads_the_metadata_of_a_generator() -> None:
     assert data.datasets == ["uoft-cs/cifar10"]
     assert {"ddtool", "dataset-distillation", "mgdd"} <= set(data.tags)
     assert data.model_name == "c10"
+
+
+def test_scores_of_an_earlier_protocol_stand_in_a_table_of_their_own() -> None:
+    told = copy.deepcopy(synthetic())
+    told["sets"]["10"]["scores"].append(score("refined", "frepo-mse", 11.1, 0.2, 3) | {"protocol_version": 1})
+    card = card_of(told)
+    now, before = card.index("**frepo-mse**:"), card.index("**frepo-mse (version 1)**:")
+    assert card.index("49.7 ± 0.2", now) < before < card.index("11.1 ± 0.2", before)
 
 
 def test_the_model_index_keeps_the_generator_apart_from_the_refined_set() -> None:
