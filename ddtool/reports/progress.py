@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,8 +22,8 @@ APART = 2.0
 class Progress:
     """A listener that shows events: `with Progress(console) as progress: work(report=progress.listener)`.
 
-    On a terminal each phase has a bar with its rate and the time left. Elsewhere a line is written for every tenth of
-    a phase that takes long. Phases are called by the words in `runs.words`.
+    On a terminal, and in a notebook with ipywidgets, each phase has a bar with its rate and the time left. Elsewhere a line is
+    written for every tenth of a phase that takes long. Phases are called by the words in `runs.words`.
     """
 
     def __init__(self, console: Console) -> None:
@@ -35,7 +36,7 @@ class Progress:
         self._classes: int | None = None
 
     def __enter__(self) -> "Progress":
-        if self.console.is_terminal or self.console.is_jupyter:
+        if self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets")):
             columns = (
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),

@@ -1,12 +1,14 @@
 """The scripts of examples/ at small size."""
 
 import importlib.util
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pages
 import pytest
 import tiny
 import torch
@@ -99,3 +101,26 @@ def test_images_that_hold_several_are_not_trained_on_as_they_are(tmp_path: Path,
     else:
         with pytest.raises(SystemExit, match=says):
             script.read_set(str(file))
+
+
+def test_the_notebook_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    pages.shorten(monkeypatch)
+    cells = json.loads((EXAMPLES / "first_set.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, Any] = {}
+    before = torch.get_rng_state()
+    try:
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                text = re.sub(r'"steps": \d+', '"steps": 2', "".join(cell["source"]))
+                exec(compile(text, "first_set.ipynb", "exec"), names)
+    finally:
+        torch.set_rng_state(before)
+    assert len(names["small"]) == 10
+    assert [len(axis.images) for axis in names["axes"].flat] == [1] * 10
+    assert (
+        len(re.findall(r"^10 (synthetic|random real) images +\d+\.\d %$", capsys.readouterr().out, re.MULTILINE)) == 2
+    )

@@ -3,11 +3,13 @@
 import io
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from ddtool.events import Done, Note, Report, Step
+from ddtool.reports import progress as progress_module
 from ddtool.reports.progress import Progress, shown
 
 SCORING = "Network 1 of 3 trained on 10 refined images per class (frepo-mse)"
@@ -106,3 +108,16 @@ def test_a_bar_has_its_words_at_any_width(width: int, words: str) -> None:
     lines = [line for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines() if line.strip()]
     assert lines[-1].lstrip("\r").startswith(words)
     assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_has_bars_where_it_has_widgets(widgets: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[object] = []
+    monkeypatch.setattr(progress_module, "find_spec", lambda name: object() if widgets else None)
+    monkeypatch.setattr(progress_module, "Bars", lambda *columns, **options: SimpleNamespace(
+        start=lambda: begun.append(columns), stop=lambda: None
+    ))  # fmt: skip
+    console = Console(file=io.StringIO())
+    console.is_jupyter = True
+    with Progress(console):
+        assert bool(begun) is widgets
