@@ -22,6 +22,7 @@ from ddtool.evaluation import measure
 from ddtool.evaluation.protocols import PROTOCOLS
 from ddtool.events import Report, silent
 from ddtool.pipeline import target
+from ddtool.reports import run_page
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 
@@ -79,6 +80,14 @@ def shorten_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, protocol in PROTOCOLS.items():
         short = dataclasses.replace(protocol, steps=lambda m: 4, width=8)
         monkeypatch.setitem(PROTOCOLS, name, short)
+
+
+def start() -> None:
+    """`ddtool`, as a process that a test starts runs it: short protocols, and no plots on the page of a run."""
+    patch = pytest.MonkeyPatch()
+    shorten_protocols(patch)
+    patch.setattr(run_page, "drawn", lambda figure: b'<svg xmlns="http://www.w3.org/2000/svg"/>')
+    app()
 
 
 def adapt(dataset: Path, out: Path, report: Report = silent, seed: int = 0, **changes: Any) -> Run:

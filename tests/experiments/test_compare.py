@@ -133,7 +133,7 @@ def test_every_command_of_the_page_parses() -> None:
 
 def test_jobs_are_runs_of_adapt(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = jobs.command
-    briefly = "import tiny, pytest; tiny.shorten_protocols(pytest.MonkeyPatch()); tiny.app()"
+    briefly = "import tiny; tiny.start()"
     monkeypatch.setattr(jobs, "command", lambda *what: [*real(*what)[:1], "-c", briefly, *real(*what)[3:]])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     settings = [part for word in OPTIONS if "=" in word for part in ("--set", word)]

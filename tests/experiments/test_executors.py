@@ -164,7 +164,7 @@ def test_the_table_is_the_same(tmp_path: Path, data: Path, faked: dict[str, dict
 def test_real_jobs_have_the_same_accuracy(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit")
     real = jobs.command
-    briefly = "import tiny, pytest; tiny.shorten_protocols(pytest.MonkeyPatch()); tiny.app()"
+    briefly = "import tiny; tiny.start()"
     monkeypatch.setattr(jobs, "command", lambda *what: [*real(*what)[:1], "-c", briefly, *real(*what)[3:]])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     settings = [part for word in OPTIONS if "=" in word for part in ("--set", word)]

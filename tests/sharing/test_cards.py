@@ -870,6 +870,11 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield path
 
 
+def places(facts: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Where the values are that a card may show: of two sets, which have the same fields, those of the one with scores."""
+    return [path for path in leaves(facts) if path[:2] != ("sets", "5")]
+
+
 def with_value(facts: dict[str, Any], path: tuple[Any, ...], new: Any) -> dict[str, Any]:
     *above, last = path
     inner: Any = facts
@@ -883,7 +888,7 @@ def with_value(facts: dict[str, Any], path: tuple[Any, ...], new: Any) -> dict[s
 def test_no_text_breaks_out_of_its_place(name: str) -> None:
     render, facts = CARDS[name]
     sound, shown = render(facts()), 0
-    for path in leaves(facts()):
+    for path in places(facts()):
         if path == ("kind",):
             continue
         try:
@@ -910,7 +915,7 @@ def test_no_text_breaks_out_of_its_place(name: str) -> None:
 def test_values_of_another_kind_do_no_harm(name: str, value: Any) -> None:
     render, facts = CARDS[name]
     shown = 0
-    for path in leaves(facts()):
+    for path in places(facts()):
         if path[0] in ("kind", "repo"):
             continue
         try:

@@ -15,6 +15,7 @@ from tiny import ENGINE, done
 from ddtool import api, load_set
 from ddtool.data.batches import with_flips
 from ddtool.data.images import accuracy
+from ddtool.evaluation import measure
 from ddtool.events import silent
 from ddtool.models.convnet import RandomFeatures, depth_for, doubling_widths
 from ddtool.models.ridge import ridge_head
@@ -41,7 +42,7 @@ def score_of(inputs: Any, run: Run, see: Any) -> float:
     """Kernel-ridge accuracy, as `ddtool evaluate` measures it, on inputs and a map from pixels that somebody else made."""
     small, test = run.load_set(2), load_target(run.config(), silent).test()
     rng = ENGINE.rng(0, "kernel-ridge")
-    f = RandomFeatures(test.shape, doubling_widths(128, depth_for(test.shape)), "none", ENGINE, rng)
+    f = RandomFeatures(test.shape, doubling_widths(measure.GUIDE_WIDTH, depth_for(test.shape)), "none", ENGINE, rng)
     X, Y = with_flips(inputs, small.labels, small.flip)
     found = []
     for _ in range(3):
