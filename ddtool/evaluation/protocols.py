@@ -173,12 +173,13 @@ def protocols_in(text: str) -> list[str]:
     """The protocols of a text with commas between them, once each; UsageError for one that there is not, or for none."""
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for name in names or [text]:
-        check_protocol(name)
+        if name != KERNEL_RIDGE:
+            check_protocol(name)
     return names
 
 
 def check_protocol(name: str) -> Protocol:
     """The protocol of that name, or UsageError."""
     if name not in PROTOCOLS:
-        raise UsageError(f"Unknown evaluation protocol '{name}'.", did_you_mean(name, PROTOCOLS))
+        raise UsageError(f"Unknown evaluation protocol '{name}'.", did_you_mean(name, (*PROTOCOLS, KERNEL_RIDGE)))
     return PROTOCOLS[name]
