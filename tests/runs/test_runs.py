@@ -392,6 +392,18 @@ def test_ctrl_c_saves_first(phase: str, dataset: Path, made: Path, tmp_path: Pat
     assert tiny.all_bytes(tmp_path / "run") == tiny.all_bytes(made)
 
 
+def test_labels_of_the_pool_are_fitted_once(dataset: Path, made: Path, tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        tiny.adapt(dataset, tmp_path / "run", kill_at("adapt", 1))
+    heard: list[Event] = []
+    api.resume(tmp_path / "run", engine=tiny.ENGINE, report=heard.append)
+    phases = {event.phase for event in heard if isinstance(event, Done)}
+    assert "adapt" in phases
+    assert "pool labels" not in phases
+    assert "pool labels" in Run(tmp_path / "run").results()["timings"]
+    assert tiny.all_bytes(tmp_path / "run") == tiny.all_bytes(made)
+
+
 def test_the_seed_decides_everything(dataset: Path, made: Path, tmp_path: Path) -> None:
     torch.manual_seed(123)  # of no importance
     same, other = tiny.adapt(dataset, tmp_path / "same"), tiny.adapt(dataset, tmp_path / "other", seed=1)
