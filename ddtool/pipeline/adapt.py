@@ -160,6 +160,7 @@ def adapt_generator(session: Session, problem: JudgedProblem) -> None:
         seconds=None if left is None else left * share,
     )
     run.save_generator(generator)
+    session.saver(POOL_LABELS).drop()
 
 
 def feasible(settings: AdaptConfig, ipcs: Sequence[int], data: ImageData, report: Report) -> AdaptConfig:
