@@ -31,7 +31,7 @@ def command(
         ),
     ] = None,
     ipc: Annotated[
-        list[int] | None, typer.Option(help="Images per class; repeat for several sets. Default 10.")
+        list[int] | None, typer.Option(help="Images per class; several with commas or repeated. Default 10.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default runs/NAME-ipcN-TIME.")] = None,
     generator: Annotated[
@@ -65,7 +65,11 @@ def command(
     ] = None,
     whiten: o.Whiten = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Score by quick, frepo-mse or dsa-ce.", rich_help_panel=STAGES)
+        list[str] | None,
+        typer.Option(
+            help="Score by quick, frepo-mse, dsa-ce or kernel-ridge; several with commas or repeated. Default quick.",
+            rich_help_panel=STAGES,
+        ),
     ] = None,
     eval_seeds: Annotated[int | None, typer.Option(min=1, help="Networks per score.", rich_help_panel=STAGES)] = None,
     allow_repeat: Annotated[
@@ -135,7 +139,7 @@ def command(
             "adapt": o.given(steps=steps),
             "refine": o.given(steps=refine_steps),
             "whitening": o.given(kind=whiten),
-            "evaluate": o.given(enabled=evaluate, protocol=protocol, seeds=eval_seeds),
+            "evaluate": o.given(enabled=evaluate, protocol=o.together(protocol), seeds=eval_seeds),
         }
         goal = goal_of(push_to, private, pool)
         tracking.check(track)

@@ -53,10 +53,16 @@ def command(
         typer.Option(help="Wall clock of every method instead; several with commas or repeated.", rich_help_panel=GRID),
     ] = None,
     methods: Annotated[
-        list[str] | None, typer.Option(help="Names with commas between. Default: all.", rich_help_panel=GRID)
+        list[str] | None,
+        typer.Option(help="Names; several with commas or repeated. Default: all.", rich_help_panel=GRID),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, … of everything.", rich_help_panel=GRID)] = 3,
-    protocol: Annotated[str, typer.Option(help="Score by quick, frepo-mse or dsa-ce; several with commas.")] = "quick",
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Score by quick, frepo-mse, dsa-ce or kernel-ridge; several with commas or repeated. Default quick."
+        ),
+    ] = None,
     eval_seeds: Annotated[int, typer.Option(min=1, help="Fresh networks for each job's score.")] = 1,
     generator: Annotated[
         str, typer.Option(help="Meta generator: bundled, scratch, a folder, or a Hub REPO[@revision].")
@@ -150,8 +156,9 @@ def command(
         jobs = jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
         settings = merged(o.read_config_file(config), o.parse_settings(set_ or []))
         request = Request(
-            dataset=dataset, protocol=protocol, networks=eval_seeds, published=published, generator=generator, preset=preset,
-            precision=precision, compiled=compile_, data={**data}, settings=settings, own=settings_of_methods(set_for or []),
+            dataset=dataset, protocol=o.together(protocol) or "quick", networks=eval_seeds, published=published,
+            generator=generator, preset=preset, precision=precision, compiled=compile_,
+            data={**data}, settings=settings, own=settings_of_methods(set_for or []),
         )  # fmt: skip
         folder = Folder(out or default_folder(dataset))
         begun = folder.continued(request)

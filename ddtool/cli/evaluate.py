@@ -39,14 +39,14 @@ def command(
         list[str] | None,
         typer.Option(
             help="frepo-mse, dsa-ce (full length; of a set with a learned learning rate dsa-ce-lr, too), quick or kernel-ridge; "
-            "several with commas. Default: frepo-mse."
+            "several with commas or repeated. Default: frepo-mse."
         ),
     ] = None,
     arch: Annotated[
         list[str] | None,
         typer.Option(
             help="Network: convnet, convnet-wide, alexnet, vgg11, resnet18, mlp, lenet or vit, or one with another norm "
-            "(vgg11-batch); several with commas. Default: convnet."
+            "(vgg11-batch); several with commas or repeated. Default: convnet."
         ),
     ] = None,
     eval_seeds: Annotated[int, typer.Option(min=1, help="Fresh networks per score.")] = 3,

@@ -12,7 +12,7 @@ from ddtool.cli.output import Output
 @handled
 def command(
     run: o.RunName,
-    ipc: Annotated[list[int], typer.Option(help="Images per class; repeat for several sets.")],
+    ipc: Annotated[list[int], typer.Option(help="Images per class; several with commas or repeated.")],
     labels: Annotated[
         str | None,
         typer.Option(

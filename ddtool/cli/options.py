@@ -189,6 +189,11 @@ def given(**values: Any) -> "Values":
     return {name: value for name, value in values.items() if value is not None and value != []}
 
 
+def together(names: list[str] | None) -> str | None:
+    """Names of an option that was given once or several times, with commas between them; None where it was not given."""
+    return ",".join(names) if names else None
+
+
 def read_config_file(path: Path | None) -> "Values":
     """Settings from a YAML, JSON or TOML file; UsageError when it cannot be read as a mapping."""
     if path is None:

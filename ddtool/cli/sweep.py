@@ -7,14 +7,19 @@ import typer
 from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output
-from ddtool.errors import UsageError
 
 
 @handled
 def command(
     run: o.RunName,
-    ipc: Annotated[str, typer.Option(help="Images per class, with commas.")] = "1,2,5,10,20,30,50,100",
-    protocol: Annotated[str, typer.Option(help="Protocols, with commas.")] = "kernel-ridge,quick",
+    ipc: Annotated[
+        list[int] | None,
+        typer.Option(help="Images per class; several with commas or repeated. Default 1,2,5,10,20,30,50,100."),
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(help="Protocols; several with commas or repeated. Default kernel-ridge,quick."),
+    ] = None,
     eval_seeds: Annotated[int, typer.Option(min=1, help="Fresh networks per score; kernel-ridge takes 3.")] = 1,
     baseline: Annotated[bool, typer.Option(help="Score as many random real images beside each size.")] = True,
     device: o.Device = "auto",
@@ -35,25 +40,17 @@ def command(
     from ddtool import api
     from ddtool.cli.compare import table
     from ddtool.cli.machine import engine_for
-    from ddtool.experiments.sweep import FILE, HEADERS, cells
+    from ddtool.experiments.sweep import FILE, HEADERS, SIZES, USUAL, cells
 
     with Output(json_, quiet) as output:
-        sizes = whole_numbers(ipc)
         engine = engine_for(device, precision, compile_, threads, output)
         opened = api.open_run(run, output.listener)
         found = api.sweep(
-            opened, sizes, protocol=protocol, seeds=eval_seeds, baseline=baseline, engine=engine, report=output.listener
+            opened, ipc or SIZES, protocol=protocol or USUAL, seeds=eval_seeds, baseline=baseline,
+            engine=engine, report=output.listener,
         )  # fmt: skip
         page = opened.folder / f"{FILE}.svg"
         data = {"run": str(opened.folder), "plot": str(page), "rows": found.rows()}
         shown = [(cells(row), None, False) for row in found.rows()]
         output.result(data, str(page), [table("test accuracy by size", HEADERS, shown)])
         output.say(f"Curve: {page}; the table as JSON, CSV and Markdown beside it.")
-
-
-def whole_numbers(text: str) -> list[int]:
-    """Whole numbers with commas between them; UsageError for anything else."""
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise UsageError(f"'{text}' is no list of whole numbers.", "For example --ipc 1,2,5,10.") from error

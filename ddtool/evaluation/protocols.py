@@ -203,7 +203,8 @@ def protocols_in(text: str) -> list[str]:
     """The protocols of a text with commas between them, once each; UsageError for one that there is not, or for none."""
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for name in names or [text]:
-        check_protocol(name)
+        if name != KERNEL_RIDGE:
+            check_protocol(name)
     return names
 
 
@@ -211,6 +212,6 @@ def check_protocol(name: str) -> Protocol:
     """The protocol of that name, with `PLAIN` behind it the same without augmentation; UsageError for one that there is not."""
     augmented = name.removesuffix(PLAIN)
     if augmented not in PROTOCOLS:
-        raise UsageError(f"Unknown evaluation protocol '{name}'.", did_you_mean(name, PROTOCOLS))
+        raise UsageError(f"Unknown evaluation protocol '{name}'.", did_you_mean(name, (*PROTOCOLS, KERNEL_RIDGE)))
     usual = PROTOCOLS[augmented]
     return usual if name == augmented else replace(usual, family="", cutmix=0.0)

@@ -7,15 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddtool.events import Note, Report
+from ddtool.events import Note, Report, Step
 from ddtool.experiments.executors import LOST, Ended, Executor, Handed, Local
 from ddtool.experiments.folder import Folder, Outcome
 from ddtool.experiments.grid import Job, Request
+from ddtool.runs import files
 from ddtool.runtime.signals import Asked, StoppedError, deferred_interrupt
 from ddtool.text import count, duration
 
 POLL = 0.1
 """Seconds between two looks at the processes."""
+FOLLOW = 1.0
+"""Seconds between two looks at how far their runs are."""
 LAST_LINES, LAST_BYTES = 40, 2**16
 """What is kept of what a job said."""
 Command = Callable[[Job, int], list[str]]
@@ -50,6 +53,7 @@ class Workers:
         self.working: dict[int, Working] = {}
         self.total, self.begun = 0, 0
         self.took: list[float] = []
+        self.looked = 0.0
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Run those of the jobs that are not finished.
@@ -77,6 +81,7 @@ class Workers:
                 self.start(left.popleft())
             time.sleep(POLL)
             self.collect(asked.is_set(), len(left))
+            self.follow()
             if asked.is_set() and not passed_on:
                 passed_on = self.pass_on()
 
@@ -86,6 +91,19 @@ class Workers:
             if end := working.handed.ended():
                 del self.working[place]
                 self.conclude(working, end, stopping, left + len(self.working))
+
+    def follow(self) -> None:
+        """Say now and then how far each job is in the phase that it is at, by what its run has noted."""
+        if time.perf_counter() - self.looked < FOLLOW:
+            return
+        self.looked = time.perf_counter()
+        for place, working in self.working.items():
+            noted = files.events(self.folder.run(working.job) / files.METRICS)
+            steps = [(event.get("step"), event.get("total")) for event in noted if "step" in event]
+            step, total = steps[-1] if steps else (None, None)
+            if isinstance(step, int) and isinstance(total, int):
+                name = "job" if self.places == 1 else f"job in place {place + 1}"
+                self.report(Step(name, step, total, {}))
 
     def pass_on(self) -> bool:
         """Press Ctrl-C for every job that runs."""

@@ -160,6 +160,7 @@ def adapt_generator(session: Session, problem: JudgedProblem) -> None:
         seconds=None if left is None else left * share,
     )
     run.save_generator(generator)
+    session.saver(POOL_LABELS).drop()
 
 
 def feasible(settings: AdaptConfig, ipcs: Sequence[int], data: ImageData, report: Report) -> AdaptConfig:
@@ -175,14 +176,20 @@ def feasible(settings: AdaptConfig, ipcs: Sequence[int], data: ImageData, report
 
 
 def pool_of(session: Session, problem: JudgedProblem, settings: AdaptConfig) -> Pool:
-    """Z as adaptation sees it: as many initial samples as it needs, with labels where there are steps to take."""
+    """Z as adaptation sees it: as many initial samples as it needs, with labels where there are steps to take. The labels are kept
+    for a resumption of the run."""
     f, head = load_labels(session.run, session.engine)
     images, _ = session.run.load_pool(head.class_names)
     seen = images[: max(settings.seen_ipcs) * problem.real.data.num_classes].to(session.engine.device)
     if not settings.steps and session.config.seconds is None:
         return Pool(problem.real.inputs(seen), {})
+    X, saver = problem.real.inputs(seen), session.saver(POOL_LABELS)
+    if (kept := saver.load()) is not None:
+        return Pool(X, {ipc: kept[str(ipc)].to(X.device) for ipc in settings.seen_ipcs})
     with session.timed(POOL_LABELS):
-        return labelled_pool(session, problem, settings, problem.real.inputs(seen), (f, head.W))
+        pool = labelled_pool(session, problem, settings, X, (f, head.W))
+    saver.save({str(ipc): labels.cpu() for ipc, labels in pool.Y_s.items()})
+    return pool
 
 
 def labelled_pool(

@@ -122,8 +122,9 @@ def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement
     """What a run measures of a set: the protocols, the cheap guide, and for a set that is learned what rounding costs by that
     guide and, where it is to be whitened, what it is worth to those who do not."""
     chosen, guide = config.evaluate, Measurement(KERNEL_RIDGE, 3)
-    main = [Measurement(protocol, chosen.seeds, arch=chosen.arch) for protocol in protocols_in(chosen.protocol)]
-    wanted = [guide, *main] if chosen.kernel_ridge else main
+    named = protocols_in(chosen.protocol)
+    main = [Measurement(name, chosen.seeds, arch=DEFAULT if name == KERNEL_RIDGE else chosen.arch) for name in named]
+    wanted = [guide, *main] if chosen.kernel_ridge and KERNEL_RIDGE not in named else main
     if synthetic.stage in ("refined", "distilled"):
         wanted = [*wanted, *([replace(guide, pixels=EXACT)] if chosen.kernel_ridge else [])]
         unseen = synthetic.whitening and chosen.without_whitening

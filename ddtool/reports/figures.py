@@ -1,6 +1,7 @@
 """What matplotlib draws for the page of a run: losses over steps, accuracy by class, and which class is taken for which."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from ddtool.reports.canvas import LIGHT
@@ -20,13 +21,15 @@ MOST_NAMED, MOST_COUNTED = 40, 12
 """The most classes of a confusion matrix with names beside it, and with figures in it."""
 
 
-def curves(losses: Mapping[str, Mapping[int, float]]) -> "Figure":
-    """The loss of each phase over its steps with its moving mean, a panel for each of the first ones."""
+def curves(losses: Mapping[str, Mapping[int, float]], accuracies: Mapping[str, Mapping[float, float]]) -> "Figure":
+    """The loss of each phase over its steps with its moving mean, a panel for each of the first ones; then, where there are any,
+    the accuracies in percent over seconds, a line for each name."""
     from matplotlib.figure import Figure
 
     shown = dict(list(losses.items())[:MOST_PANELS])
-    columns = min(len(shown), COLUMNS)
-    rows = -(-len(shown) // columns)
+    panels = len(shown) + bool(accuracies)
+    columns = min(panels, COLUMNS)
+    rows = -(-panels // columns)
     figure = Figure(figsize=(9.2, 2.7 * rows), layout="constrained")
     for place, (name, values) in enumerate(shown.items(), 1):
         axes = figure.add_subplot(rows, columns, place)
@@ -36,7 +39,19 @@ def curves(losses: Mapping[str, Mapping[int, float]]) -> "Figure":
         axes.set_title(name, loc="left")
         axes.set_xlabel("step")
         axes.set_ylabel("loss" if place % columns == 1 or columns == 1 else "")
+    if accuracies:
+        stage_by_stage(figure.add_subplot(rows, columns, panels), accuracies)
     return figure
+
+
+def stage_by_stage(axes: "Axes", accuracies: Mapping[str, Mapping[float, float]]) -> None:
+    """A line for each name through its accuracies in percent, over seconds."""
+    for (name, points), marker in zip(accuracies.items(), cycle("oDs^"), strict=False):
+        axes.plot(list(points), list(points.values()), f"{marker}-", linewidth=2.0, markersize=6, label=name)
+    axes.set_title("after each stage", loc="left")
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("test accuracy, %")
+    axes.legend(loc="lower right")
 
 
 def thinned(values: Mapping[int, float]) -> tuple[list[int], list[float]]:

@@ -32,6 +32,7 @@ class Progress:
         self._tasks: dict[str, TaskID] = {}
         self._written: dict[str, tuple[int, float]] = {}
         self._began: dict[str, tuple[int, float]] = {}
+        self._last: dict[str, int] = {}
         self._noted: set[str] = set()
         self._classes: int | None = None
 
@@ -102,7 +103,10 @@ class Progress:
         self.say(f"{self._words(event.phase)}  {event.step}/{event.total}  {pace}  {_in_words(event.values)}".rstrip())
 
     def _rate(self, event: Step) -> float:
-        """Steps a second since the phase was first heard of; 0 while that cannot be told."""
+        """Steps a second since the phase was first heard of, or began anew; 0 while that cannot be told."""
+        if event.step < self._last.get(event.phase, event.step):
+            self._began.pop(event.phase, None)
+        self._last[event.phase] = event.step
         first, since = self._began.setdefault(event.phase, (event.step, time.perf_counter()))
         elapsed = time.perf_counter() - since
         return (event.step - first) / elapsed if event.step > first and elapsed > 0 else 0.0

@@ -14,6 +14,7 @@ from ddtool.data.images import SyntheticSet
 from ddtool.errors import RunError
 from ddtool.evaluation.protocols import KERNEL_RIDGE, Confusion, Score
 from ddtool.events import Phase
+from ddtool.pipeline.adapt import phases
 from ddtool.pipeline.plan import owners_of_foreign_settings
 from ddtool.reports import figures
 from ddtool.reports.canvas import Drawing, drawn
@@ -222,14 +223,34 @@ class Shown:
         )
 
     def curves(self) -> dict[str, str] | None:
-        """The losses of the phases that made the sets; None where none was kept."""
+        """The losses of the phases that made the sets, and the accuracy after each stage; None where no loss was kept."""
         losses = {
             words.phase(name): values
             for name, values in self.run.losses().items()
             if Phase.parse(name).kind in MAKING and len(values) > 1
         }
         ends = [f"{name} from {next(iter(v.values())):.3g} to {[*v.values()][-1]:.3g}" for name, v in losses.items()]
-        return plot(partial(figures.curves, losses), f"Loss over steps: {'; '.join(ends)}.") if losses else None
+        reached = self.accuracies()
+        ends += [
+            f"accuracy by {name} {' then '.join(map(number, points.values()))} %" for name, points in reached.items()
+        ]
+        return (
+            plot(partial(figures.curves, losses, reached), f"Loss over steps: {'; '.join(ends)}.") if losses else None
+        )
+
+    def accuracies(self) -> dict[str, dict[float, float]]:
+        """Test accuracy by the seconds after which each stage was there, random real images at none; a line for each protocol.
+        Empty for a method without a generator, which has one stage."""
+        if not methods.find(self.made.method).has_generator:
+            return {}
+        timings, refining = self.results.timings, Phase("refine", self.made.ipc)
+        before = sum(timings.get(str(phase), 0.0) for phase in phases(self.made.ipc) if phase != refining)
+        ends = {"random": 0.0, "generated": before, "refined": before + timings.get(str(refining), 0.0)}
+        lines: dict[tuple[str, str, str, int], dict[float, float]] = {}
+        for stage, end in ends.items():
+            for score in self.scores_of(stage):
+                lines.setdefault(alike(score), {})[end] = score.mean
+        return {protocol: line for (protocol, *_), line in lines.items() if len(line) > 1}
 
     def animation(self) -> str:
         """The address of the animation of the refinement; empty where there is none, or one that is too large for a page."""

@@ -254,6 +254,10 @@ class FileSaver:
     def save(self, checkpoint: Checkpoint) -> None:
         write_tensors(self.path, checkpoint, {})
 
+    def drop(self) -> None:
+        """Keep nothing any more."""
+        self.path.unlink(missing_ok=True)
+
 
 ROW_GROUP = 100
 """Pictures in a row group of a parquet file, as `datasets` has them: a viewer reads one at a time."""

@@ -39,6 +39,7 @@ PHASES = {
     "distil": "distilling {images}",
     "experts": "training the experts",
     "pretrain": "pre-training the generator",
+    "job": "the job, in its present phase",
     "validate": "validating on held-out classes",
     "adapt command, until the sets were written": "all until the sets were written",
 }

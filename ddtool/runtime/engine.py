@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.runtime.compiling import Compilation, check_compiler
+from ddtool.text import count
 
 M = TypeVar("M", bound=nn.Module)
 DEVICES = ("auto", "cpu", "cuda")
@@ -200,7 +201,7 @@ def hardware(device: torch.device) -> str:
     """The name of the device and, for a CPU, its thread count."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    return f"{_cpu_name()}, {count(torch.get_num_threads(), 'thread')}"
 
 
 @contextlib.contextmanager

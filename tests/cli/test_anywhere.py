@@ -176,7 +176,7 @@ for code, *words in json.loads(sys.argv[2]):
 """
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_terminal_of_another_encoding_gets_replacements(encoding: str, tmp_path: Path) -> None:
     names = ("靴", "пальто", "naïve—robe")
     data, run = tiny.image_folder(tmp_path / "клас", names=names), tmp_path / "прогон"
@@ -366,7 +366,7 @@ def test_a_polite_kill_ends_as_ctrl_c_does_wherever_it_comes(
         assert not Path("run").exists()
         return
     assert "Everything so far is kept. Go on: ddtool adapt --resume run" in hint
-    assert Path("run/checkpoints").exists() == (phase in ("adapt", "refine"))
+    assert Path("run/checkpoints/adapt.safetensors").exists() == (phase == "adapt")
     done("adapt", "--resume", "run", "--precision", "fp32", "-q")
     whole = tiny.all_bytes(finished / "run")
     ours = tiny.all_bytes(Path("run"))

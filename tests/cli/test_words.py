@@ -52,3 +52,29 @@ def test_commas_and_earlier_names_as_a_user_types_them() -> None:
     assert (config["ipc"], config["flip"]) == ([1, 2, 5], False)
     assert "--no-mirror is now called --no-flip." in result.stderr
     assert "'--ipc'" in refused(2, "adapt", "sample", "--ipc", "1,x")
+
+
+@pytest.mark.parametrize(
+    "given", [("--protocol", "quick,frepo-mse"), ("--protocol", "quick", "--protocol", "frepo-mse")]
+)
+def test_names_are_taken_with_commas_and_repeated(given: tuple[str, ...]) -> None:
+    adapting = done("adapt", "sample", "--preset", "small", *given, "--dry-run", "--json")
+    assert json.loads(adapting.stdout)["config"]["evaluate"]["protocol"] == "quick,frepo-mse"
+    comparing = done("compare", "sample", "--methods", "random", *given, "--seeds", 1, "--dry-run", "-q")
+    assert "--protocol quick,frepo-mse" in comparing.stdout
+
+
+def test_every_list_says_that_it_takes_commas_and_repeats() -> None:
+    many = {"--set", "--set-for"}
+    for command in get_command(app).commands.values():
+        for option in command.params:
+            if (
+                getattr(option, "multiple", False)
+                and option.param_type_name == "option"
+                and not many & set(option.opts)
+            ):
+                assert "several with commas or repeated" in option.help, (command.name, option.opts)
+            assert "with commas" not in (getattr(option, "help", "") or "") or option.multiple, (
+                command.name,
+                option.opts,
+            )

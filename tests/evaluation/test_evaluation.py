@@ -652,6 +652,15 @@ def test_a_run_is_scored_by_each_of_its_protocols(toy: ImageData) -> None:
         scoring.measurements(plain, RunConfig(evaluate=EvalConfig(protocol="tiny-ce,tinny")))
 
 
+def test_the_cheap_guide_is_a_protocol_like_others(toy: ImageData) -> None:
+    plain = real_images(toy, draw_per_class(toy, 1, rng()), True)
+    config = RunConfig(evaluate=EvalConfig(protocol="kernel-ridge,tiny-ce", seeds=2, arch="mlp"))
+    assert scoring.measurements(plain, config) == [
+        scoring.Measurement("kernel-ridge", 2),
+        scoring.Measurement("tiny-ce", 2, arch="mlp"),
+    ]
+
+
 @pytest.mark.parametrize("protocol", ["tiny-mse", "tiny-ce"])
 def test_batches_that_do_not_fit_the_memory_are_trained_on_in_parts(
     protocol: str, subset: SyntheticSet, monkeypatch: pytest.MonkeyPatch

@@ -90,12 +90,12 @@ def test_scores_by_other_networks_are_no_rows(run: Run) -> None:
 
 
 def test_the_command_shows_the_table(run: Run) -> None:
-    words = ("sweep", run.folder, "--ipc", "1,3", "--protocol", "kernel-ridge", "--no-baseline")
+    words = ("sweep", run.folder, "--ipc", 1, "--ipc", 3, "--protocol", "kernel-ridge", "--no-baseline")
     shown = json.loads(done(*words, "--json").stdout)
     assert [(row["ipc"], row["images"]) for row in shown["rows"]] == [(1, "generator alone"), (3, "generator alone")]
     assert "generator alone" in done(*words).stdout
     assert "smallest class holds (8)" in refused(2, "sweep", run.folder, "--ipc", "1,9")
-    assert "whole numbers" in refused(2, "sweep", run.folder, "--ipc", "1,x")
+    assert "'--ipc'" in refused(2, "sweep", run.folder, "--ipc", "1,x")
     assert "Unknown evaluation protocol" in refused(2, "sweep", run.folder, "--protocol", "quik")
 
 

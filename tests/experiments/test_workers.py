@@ -1,5 +1,6 @@
 """The jobs of a comparison as processes: side by side, failing, interrupted."""
 
+import json
 import os
 import signal
 import sys
@@ -21,7 +22,11 @@ from ddtool.runtime.signals import exit_code
 
 
 def workers(
-    folder: Folder, then: dict[Job, dict[str, Any]], places: int = 1, changed: Callable[[], object] = lambda: None
+    folder: Folder,
+    then: dict[Job, dict[str, Any]],
+    places: int = 1,
+    changed: Callable[[], object] = lambda: None,
+    heard: Callable[[str], object] = lambda text: None,
 ) -> tuple[Workers, list[tuple[Job, int]], list[str]]:
     """Workers over fake jobs, with what they start and what they say."""
     started: list[tuple[Job, int]] = []
@@ -32,8 +37,8 @@ def workers(
         return process(folder.run(wanted), wanted, **then.get(wanted, {}))
 
     def report(event: Event) -> None:
-        assert isinstance(event, Note)
-        said.append(event.text)
+        said.append(event.text if isinstance(event, Note) else f"{event.phase}: {event.step} of {event.total}")
+        heard(said[-1])
 
     return Workers(folder, REQUEST, command, places, report, changed), started, said
 
@@ -67,6 +72,24 @@ def test_a_failed_job_leaves_the_rest_alone_and_is_tried_again(folder: Folder) -
     assert said[0] == "Finished already: 2 of 4 jobs."
     assert {folder.outcome(one, REQUEST).state for one in jobs} == {"finished"}
     assert not folder.failed(A).exists()
+
+
+@pytest.mark.parametrize(("places", "name"), [(1, "job"), (2, "job in place 1")])
+def test_how_far_a_job_is_is_said(places: int, name: str, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ddtool.experiments.workers.FOLLOW", 0.0)
+    folder.add(REQUEST, [A], False)
+
+    def listener(text: str) -> None:
+        if text.startswith(name + ": "):
+            (folder.path / "heard").touch()
+
+    team, _, said = workers(folder, {A: {"wait_for": str(folder.path / "heard")}}, places, heard=listener)
+    folder.run(A).mkdir(parents=True)
+    lines = [{"phase": "refine ipc1", "step": 30, "total": 400}, {"note": "x"}]
+    (folder.run(A) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"ste')
+    team.run([A])
+    assert f"{name}: 30 of 400" in said
+    assert folder.outcome(A, REQUEST).state == "finished"
 
 
 def test_jobs_run_beside_each_other(folder: Folder) -> None:

@@ -70,6 +70,18 @@ def test_lines_say_how_much_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lines) == 11
 
 
+def test_the_rate_of_a_phase_that_begins_anew_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of a comparison follow each other under one name."""
+    screen, now = Screen(terminal=False), [0.0]
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr("ddtool.reports.progress.time.perf_counter", lambda: now[0])
+    with shown(None, True) as listener:
+        for at, step in ((0, 0), (10, 100), (100, 10), (110, 30)):
+            now[0] = at
+            listener(Step("job", step, 100, {}))
+    assert screen.getvalue().splitlines()[-1] == "The job, in its present phase  30/100  2.0/s  35 s left"
+
+
 def test_a_phase_that_is_soon_over_has_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     screen, now = Screen(terminal=False), [0.0]
     monkeypatch.setattr(sys, "stderr", screen)

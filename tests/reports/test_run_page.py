@@ -21,7 +21,7 @@ from ddtool.evaluation.protocols import Score
 from ddtool.reports import figures
 from ddtool.reports.layout import data_uri
 from ddtool.reports.pictures import MOST_CLASSES, MOST_VALUES, images_shown, pictures
-from ddtool.reports.run_page import write_page
+from ddtool.reports.run_page import Shown, write_page
 from ddtool.runs.run import Run
 from ddtool.sharing.describe import describe_run
 
@@ -67,7 +67,7 @@ def test_an_adaptation_leaves_its_page(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "<h1>clothes: 6 synthetic images</h1>" in page
     assert "3 classes, 2 images per class, 16 x 16 pixels, grey; distilled by MGDD" in page
-    for heading in ("The images", "Class by class", "Loss over steps", "All scores", "How it was made"):
+    for heading in ("The images", "Class by class", "Loss and accuracy", "All scores", "How it was made"):
         assert f"<h2>{heading}</h2>" in page
     assert "ddtool adapt ./clothes --ipc 2" in page.replace(" \\\n  ", " ")
     assert "peak memory, MiB" in page
@@ -122,7 +122,7 @@ def test_every_image_is_there_with_its_label(run: Run) -> None:
 
 
 def test_a_damaged_or_earlier_run_shows_what_it_has(run: Run) -> None:
-    parts = ("Class by class", "Loss over steps", "All scores", "random real images (initial samples)")
+    parts = ("Class by class", "Loss and accuracy", "All scores", "random real images (initial samples)")
     assert [part for part in parts if part not in shown(run)] == []
     edit(run, "results.json", lambda r: r | {"scores": [s | {"confusion": [[1], [2]]} for s in r["scores"]]})
     assert "Class by class" not in shown(run)
@@ -170,7 +170,18 @@ def test_losses_are_read_once_for_each_step(run: Run) -> None:
     text = "\n".join(map(json.dumps, lines)) + '\n{"phase": "ad'
     (run.folder / "metrics.jsonl").write_text(text, encoding="utf-8")
     assert run.losses() == {"adapt": {1: 4.0, 2: 5.0}}
-    assert "Loss over steps: adapting the generator from 4 to 5." in shown(run)
+    assert "Loss over steps: adapting the generator from 4 to 5; " in shown(run)
+
+
+def test_accuracy_after_each_stage_is_a_curve_over_seconds(run: Run) -> None:
+    seconds = {"labels": 3.0, "adapt": 4.0, "fit labels ipc2": 1.0, "refine ipc2": 10.0, "refine ipc9": 99.0}
+    run.write_json("results.json", run.read_json("results.json") | {"timings": seconds})
+    by_stage = {score.stage: score.mean for score in run.noted().scores if score.protocol == "quick"}
+    lines = Shown.of(run).accuracies()
+    assert list(lines) == ["kernel-ridge", "quick"]
+    assert lines["quick"] == {0.0: by_stage["random"], 8.0: by_stage["generated"], 18.0: by_stage["refined"]}
+    words = " then ".join(f"{by_stage[stage]:.1f}" for stage in ("random", "generated", "refined"))
+    assert f"accuracy by quick {words} %" in shown(run)
 
 
 def test_long_curves_are_thinned() -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ from ddtool.pipeline import generate as deployment
 from ddtool.pipeline import networks, plan, scoring, target
 from ddtool.pipeline.adapt import seconds_left
 from ddtool.pipeline.session import Session
-from ddtool.pipeline.target import flip_keeps_classes
+from ddtool.pipeline.target import flip_keeps_classes, measured_flip
 from ddtool.runs import files, formats
 from ddtool.runs import run as runs
 from ddtool.runs.run import Run
@@ -389,6 +390,18 @@ def test_ctrl_c_saves_first(phase: str, dataset: Path, made: Path, tmp_path: Pat
     kept = load_file(tmp_path / "run" / "checkpoints" / f"{phase.replace(' ', '-')}.safetensors")
     assert int(kept["step"]) == 2
     resume(tmp_path / "run")
+    assert tiny.all_bytes(tmp_path / "run") == tiny.all_bytes(made)
+
+
+def test_labels_of_the_pool_are_fitted_once(dataset: Path, made: Path, tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        tiny.adapt(dataset, tmp_path / "run", kill_at("adapt", 1))
+    heard: list[Event] = []
+    api.resume(tmp_path / "run", engine=tiny.ENGINE, report=heard.append)
+    phases = {event.phase for event in heard if isinstance(event, Done)}
+    assert "adapt" in phases
+    assert "pool labels" not in phases
+    assert "pool labels" in Run(tmp_path / "run").results()["timings"]
     assert tiny.all_bytes(tmp_path / "run") == tiny.all_bytes(made)
 
 
@@ -899,6 +912,13 @@ def test_what_takes_a_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: p
     tiny.adapt(tiny.image_folder(tmp_path / "data"), tmp_path / "run")
 
 
+SAYS_OF_FLIPS = {
+    True: r"Images flipped left-right show the same here \(\d+% of accuracy left on them\), so they are used too\.$",
+    False: r"Flipping images left-right changes what they show here \(\d+% of accuracy left\), so it is off\.$",
+    None: r"There are too few images to tell whether flipping them left-right keeps their class, so it is off",
+}
+
+
 @pytest.mark.parametrize(
     ("where", "count", "flip"),
     [
@@ -919,7 +939,12 @@ def test_whether_flips_keep_their_class_is_measured(where: Any, count: int, flip
         bright[where] = 100
         images += torch.where(labels[:, None, None, None] == 0, bright, 100 - bright)
     data = ImageData(images.to(torch.uint8), labels, ("a", "b"), (0.4,), (0.2,))
-    session = Session(RunConfig(), Run(Path("nowhere")), tiny.ENGINE)
+    heard: list[Event] = []
+    session = Session(RunConfig(), Run(Path("nowhere")), tiny.ENGINE, heard.append)
+    assert measured_flip(session, Real.of(data, tiny.ENGINE)) is bool(flip)
+    (note,) = heard
+    assert isinstance(note, Note)
+    assert re.match(SAYS_OF_FLIPS[flip], note.text)
     keeps, kept = flip_keeps_classes(session, Real.of(data, tiny.ENGINE))
     assert keeps is (flip or False)
     assert math.isnan(kept) if flip is None else kept == pytest.approx(1.0 if flip else 0.0, abs=0.1)

@@ -77,3 +77,9 @@ def test_a_c_library_without_the_setting_is_left_alone(monkeypatch: pytest.Monke
     monkeypatch.setattr(engines.ctypes, "CDLL", lambda name: Library(None))
     monkeypatch.setattr(engines.sys, "platform", "linux")
     engines.keep_freed_memory.__wrapped__()
+
+
+@pytest.mark.parametrize(("threads", "words"), [(1, ", 1 thread"), (2, ", 2 threads")])
+def test_a_device_counts_its_threads(threads: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert engines.hardware(torch.device("cpu")).endswith(words)
