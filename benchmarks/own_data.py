@@ -35,11 +35,11 @@ from ddtool.sources import load as sources
 
 CELLS = {
     "imbalanced-50": "--ipc 5 --steps 100 --refine-steps 400",
-    "colour-128": "--ipc 1 --steps 5 --refine-steps 15 --set fit.networks=4",
-    "classes-1000": "--ipc 1 --steps 5 --refine-steps 20 --set fit.networks=4",
-    "colour-64": "--ipc 1 --steps 20 --refine-steps 60 --set fit.networks=8",
+    "colour-64": "--ipc 1 --steps 5 --refine-steps 20 --whiten none --set fit.networks=4 --set labels.images=2000",
+    "classes-1000": "--ipc 1 --steps 2 --refine-steps 8 --whiten none --set fit.networks=4 --set labels.images=5000",
+    "colour-128": "--ipc 1 --steps 2 --refine-steps 8 --whiten none --set fit.networks=2 --set labels.images=500",
 }
-"""What is made, with the options of its run beside the preset: few steps, so that a cell is minutes of one core."""
+"""What is made, with the options of its run beside the preset: few steps, so that a cell is a minute or two of one core."""
 NETWORKS = 3
 TINTS = 10
 
