@@ -21,6 +21,12 @@ A, B, C = (Job("random", 1, None, None, seed) for seed in range(3))
 WORDS = ("--ipc", 1, "--methods", "random,mgdd", "--steps", 5, "--seeds", 2, "--device", "cpu")
 """A comparison of four jobs on the command line."""
 
+BRIEFLY = (
+    "import tiny, pytest; from ddtool.reports import run_page; tiny.shorten_protocols(pytest.MonkeyPatch()); "
+    "run_page.drawn = lambda *what, **how: b'<svg/>'; tiny.app()"
+)
+"""`ddtool` as a job of a comparison that is real: with short protocols, and no plots on the page of its run."""
+
 SCRIPT = """
 import json, os, pathlib, signal, sys, time
 folder, config, results, then = pathlib.Path(sys.argv[1]), *sys.argv[2:]

@@ -8,7 +8,7 @@ import pytest
 from fake_jobs import REQUEST, finish, job, process
 from tiny import image_folder
 
-from ddtool.experiments import jobs
+from ddtool.experiments import jobs, report
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.grid import Job, Request, entry_of
 from ddtool.methods import METHODS
@@ -29,6 +29,12 @@ def _methods(monkeypatch: pytest.MonkeyPatch) -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of three classes with eight images each."""
     return image_folder(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with a stand-in for their plots, which take most of the time; test_report and test_plot draw them."""
+    monkeypatch.setattr(report, "draw", lambda *what, kind="svg", **how: b"\x89PNG" if kind == "png" else b"<svg/>")
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def test_a_damaged_file_is_no_row(full: Folder, content: str) -> None:
     assert gather(full).rows[0].method != CONTROL
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_scores_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With jobs that run for real: a network is trained on all images; a second command takes the row as it is."""
     monkeypatch.setenv("DDTOOL_CACHE", str(tmp_path / "cache"))
