@@ -117,15 +117,17 @@ def read(out: Path) -> dict[str, Any]:
 
 
 def tables(document: dict[str, Any]) -> Iterator[str]:
-    """A table for each set, in Markdown: a row for each network, a column for each protocol."""
-    names = list(dict.fromkeys([*SETS, *(key.split()[0] for key in document["cells"])]))
-    for made in names:
+    """A table for each set with a cell, in Markdown: a row for each network, a column for each protocol; then what has none."""
+    begun = {key.split()[0] for key in document["cells"]}
+    for made in [name for name in dict.fromkeys([*SETS, *sorted(begun)]) if name in begun]:
         yield f"| {made.replace(':', ', IPC ')} | {' | '.join(JUDGES)} |"
         yield "|:--" + "|--:" * len(JUDGES) + "|"
         for arch in NETWORKS:
             there = [document["cells"].get(Cell(made, arch, protocol).key) for protocol in JUDGES]
             yield f"| {arch} | {' | '.join(map(text, there))} |"
         yield ""
+    if missing := [name.replace(":", ", IPC ") for name in SETS if name not in begun]:
+        yield f"Nothing is measured yet of {'; '.join(missing)}."
 
 
 def text(cell: dict[str, Any] | None) -> str:

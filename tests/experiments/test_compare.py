@@ -17,6 +17,8 @@ from ddtool.experiments import jobs
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.table import gather
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_compare_runs_what_is_left_and_shows_the_table(
     tmp_path: Path, data: Path, faked: dict[str, dict[str, Any]]
@@ -136,7 +138,7 @@ def test_jobs_are_runs_of_adapt(tmp_path: Path, data: Path, monkeypatch: pytest.
     briefly = "import tiny; tiny.start()"
     monkeypatch.setattr(jobs, "command", lambda *what: [*real(*what)[:1], "-c", briefly, *real(*what)[3:]])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
-    settings = [part for word in OPTIONS if "=" in word for part in ("--set", word)]
+    settings = [part for word in (*OPTIONS, "whitening.kind=none") if "=" in word for part in ("--set", word)]
     shown = done(
         "compare", data, "--ipc", 1, "--methods", "random,mgdd", "--steps", 5, "--seeds", 1, "--generator", "scratch",
         "--device", "cpu", "--precision", "fp32", "--threads", 1, "--out", tmp_path / "out", "--json", *settings,

@@ -115,7 +115,7 @@ def test_a_run_without_a_generator_has_no_sizes(data: Path, tmp_path: Path, monk
         tmp_path / "random",
         method="random",
         generator="bundled",
-        settings={"evaluate": {"protocol": "quick", "seeds": 1}},
+        settings={"evaluate": {"enabled": False}},
     )
     with pytest.raises(RunError, match="no adapted generator"):
         api.sweep(run, [1], engine=tiny.ENGINE)

@@ -66,7 +66,7 @@ def test_one_seed_has_the_spread_of_its_networks(folder: Folder) -> None:
 def test_a_row_states_the_bytes_of_a_set(data: Path, tmp_path: Path) -> None:
     """Of hard labels, of fitted ones, and of whitened images: 8 bits a pixel, and what has to be kept beside them."""
     base: dict[str, Any] = {"ipc": 2, "generator": "bundled", "method": "random"}
-    quiet = {"evaluate": {"baseline": False, "kernel_ridge": False, "seeds": 1}}
+    quiet = {"evaluate": {"enabled": False}}
     found = {}
     for name, more in (("hard", {}), ("fitted", {"baseline": {"labels": "fitted", "fit_networks": 2, "width": 8}})):
         run = tiny.adapt(data, tmp_path / name, settings=quiet | {"whitening": {"kind": "dct"}} | more, **base)
@@ -79,7 +79,7 @@ def test_the_bytes_of_a_set_are_in_the_table(folder: Folder, data: Path, tmp_pat
     folder.add(REQUEST, [A], False)
     finish(folder, A, 40)
     assert "set, KiB" not in columns(gather(folder))
-    quiet = {"evaluate": {"baseline": False, "kernel_ridge": False}, "whitening": {"kind": "none"}}
+    quiet = {"evaluate": {"enabled": False}, "whitening": {"kind": "none"}}
     made = tiny.adapt(data, tmp_path / "run", settings=quiet, generator="bundled", method="random", ipc=1).load_set(1)
     write_set(Run(folder.run(A)).set_path(A.ipc), made)
     found = gather(folder)
