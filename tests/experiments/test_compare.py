@@ -17,8 +17,6 @@ from ddtool.experiments import jobs
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.table import gather
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 
 def test_compare_runs_what_is_left_and_shows_the_table(
     tmp_path: Path, data: Path, faked: dict[str, dict[str, Any]]
