@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -67,8 +68,12 @@ class Progress:
             self._line(event)
 
     def say(self, text: str) -> None:
-        """A line for people."""
-        self.console.print(escape(printable(text, keep="\n\t")), soft_wrap=True)
+        """A line for people; a terminal breaks it between words, and keeps a long path whole."""
+        lines = printable(text, keep="\n\t").split("\n")
+        if self.console.is_terminal:
+            wrap = textwrap.TextWrapper(self.console.width, break_long_words=False, break_on_hyphens=False)
+            lines = [wrap.fill(line) for line in lines]
+        self.console.print(escape("\n".join(lines)), soft_wrap=True)
 
     def _note(self, event: Note) -> None:
         """Each note once, though a dataset is opened several times."""

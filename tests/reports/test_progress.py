@@ -133,3 +133,14 @@ def test_a_notebook_has_bars_where_it_has_widgets(widgets: bool, monkeypatch: py
     console.is_jupyter = True
     with Progress(console):
         assert bool(begun) is widgets
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_breaks_lines_between_words(terminal: bool) -> None:
+    out, path = io.StringIO(), "/a/long/path" * 5
+    text = f"Whitening is off: too few images of a class to tell whether it helps, of {path} at least."
+    Progress(Console(file=out, force_terminal=terminal, width=40, color_system=None)).say(text)
+    lines = out.getvalue().splitlines()
+    assert " ".join(line.strip() for line in lines) == text
+    assert (len(lines) > 1) is terminal
+    assert any(path in line for line in lines)
