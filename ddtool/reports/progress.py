@@ -85,6 +85,7 @@ class Progress:
     def _advance(self, event: Step) -> None:
         assert self._bars is not None
         if event.phase not in self._tasks:
+            self._clear()
             self._tasks[event.phase] = self._bars.add_task(
                 self._words(event.phase), total=event.total, rate="", values=""
             )
@@ -96,6 +97,13 @@ class Progress:
             values=_in_words(event.values),
             rate=f"{rate:.1f}/s" if rate else "",
         )
+
+    def _clear(self) -> None:
+        """Take away the bars of phases that are through and of whose end nobody has told, such as decoding."""
+        assert self._bars is not None
+        through = {task.id for task in self._bars.tasks if task.finished}
+        for phase in [phase for phase, task in self._tasks.items() if task in through]:
+            self._bars.remove_task(self._tasks.pop(phase))
 
     def _line(self, event: Step) -> None:
         now, tenth = time.perf_counter(), event.step * 10 // max(1, event.total)

@@ -27,6 +27,7 @@ from ddtool.cli import output as output_module
 from ddtool.cli.app import app
 from ddtool.cli.commands import REGISTRY, function
 from ddtool.cli.output import Output
+from ddtool.cli.words import one_by_one, repeated
 from ddtool.config import RunConfig, from_dict
 from ddtool.evaluation.protocols import Score
 from ddtool.events import Done, Event, Note, Step
@@ -458,6 +459,7 @@ def test_resume_of_a_damaged_run(name: str, run: Path) -> None:
 KILL_OR_INTERRUPT = """
 import os, sys
 from ddtool.cli.output import Output
+from ddtool.cli.words import one_by_one, repeated
 from ddtool.runtime.loop import Loop
 phase, step, number = sys.argv.pop(1), int(sys.argv.pop(1)), int(sys.argv.pop(1))
 Loop.__init__.__kwdefaults__["checkpoint_seconds"] = -1.0 if number == 9 else 1e9
@@ -611,8 +613,8 @@ def test_evaluate_a_set_alone(name: str, run: Path) -> None:
 def test_evaluate_on_other_classes(run: Path, tmp_path: Path) -> None:
     tiny.image_folder(tmp_path / "other", names=("cat", "dog", "emu"), train=2, test=1)
     said = refused(2, "evaluate", run, "--on", "./other")
-    assert "3 classes (boot, coat, dress)" in said
-    assert "(cat, dog, emu)" in said
+    assert "3 classes ('boot', 'coat', 'dress')" in said
+    assert "('cat', 'dog', 'emu')" in said
 
 
 @pytest.mark.parametrize(
@@ -716,7 +718,8 @@ def test_examples_in_the_help_are_commands_that_exist() -> None:
         for line in (command.help or "").splitlines():
             if line.strip().startswith("ddtool "):
                 _, name, *words = shlex.split(line)
-                parser.commands[name].make_context(name, words)  # type: ignore[attr-defined]
+                example = parser.commands[name]  # type: ignore[attr-defined]
+                example.make_context(name, one_by_one(words, repeated(example)))
                 examples += 1
     assert examples >= 5
 

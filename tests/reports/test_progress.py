@@ -144,3 +144,14 @@ def test_a_terminal_breaks_lines_between_words(terminal: bool) -> None:
     assert " ".join(line.strip() for line in lines) == text
     assert (len(lines) > 1) is terminal
     assert any(path in line for line in lines)
+
+
+def test_the_bar_of_a_phase_that_is_through_goes_when_the_next_begins() -> None:
+    shown = Progress(Console(file=io.StringIO(), force_terminal=True, width=100))
+    with shown:
+        for step in (1, 4):
+            shown.listener(Step("decode", step, 4, {}))
+        shown.listener(Step("adapt", 1, 9, {}))
+        shown.listener(Step("refine", 1, 9, {}))
+        assert shown._bars is not None
+        assert [task.total for task in shown._bars.tasks] == [9, 9]
