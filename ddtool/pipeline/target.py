@@ -24,8 +24,9 @@ FLIP_KEEPS = 0.9
 TRIAL_IMAGES, TRIAL_HELD_OUT, TRIAL_NETWORKS, TRIAL_WIDTH = 100, 2000, 4, 128
 """What the trial that decides about whitening takes: images whose labels are fitted (at least one a class), held-out images that
 are classified, networks that classify, and how wide these are at most."""
-GAIN = 1.0
-"""Percentage points that whitening has to gain in the trial: less is not worth asking users of a set to whiten."""
+GAIN, GAIN_SHARE = 1.0, 0.03
+"""What whitening has to gain in the trial: percentage points, or this share of the accuracy where that is less, as of many classes.
+Less is not worth asking users of a set to whiten."""
 
 
 def measured_problem(session: Session, train: ImageData) -> Problem:
@@ -91,12 +92,17 @@ def chosen_whitening(session: Session, plain: Problem) -> Whitening | None:
         said = "Whitening is off: too few images of a class to tell whether it helps (--whiten dct has it)."
         session.report(Note(said))
         return None
-    helps = with_it - without >= GAIN
+    helps = is_worth_it(without, with_it)
     said = (
         f"{with_it:.1f} % against {without:.1f} % of held-out training images, by random real images with fitted labels"
     )
     session.report(Note(f"Whitening (dct) is {'on' if helps else 'off'}: {said}."))
     return fitted if helps else None
+
+
+def is_worth_it(without: float, with_it: float) -> bool:
+    """Whether the trial's accuracies, in percent, without and with whitening are far enough apart."""
+    return with_it - without >= min(GAIN, GAIN_SHARE * without)
 
 
 def fitted_whitening(session: Session, plain: Real, kind: str) -> Whitening:

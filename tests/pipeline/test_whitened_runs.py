@@ -203,6 +203,21 @@ def test_whitening_is_chosen_where_it_helps(hidden: bool, monkeypatch: pytest.Mo
     assert said[0].startswith(f"Whitening (dct) is {'on' if hidden else 'off'}: ")
 
 
+@pytest.mark.parametrize(
+    ("without", "with_it", "worth"),
+    [
+        (42.3, 45.2, True),
+        (42.3, 43.2, False),
+        (14.8, 15.7, True),
+        (14.8, 15.1, False),
+        (81.8, 81.5, False),
+        (95, 95.9, False),
+    ],
+)
+def test_a_small_gain_is_worth_more_where_there_are_many_classes(without: float, with_it: float, worth: bool) -> None:
+    assert target.is_worth_it(without, with_it) is worth
+
+
 def test_too_few_images_to_tell_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     real = Real.of(waves(1, (1, 16, 16), True).head(3), tiny.ENGINE)
