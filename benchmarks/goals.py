@@ -142,7 +142,8 @@ def scored(folder: Path, ipc: str, row: Row, arch: str, args: argparse.Namespace
     ]
     said = json.loads(ddtool(*words, "--no-baseline", "--device", row.device, "--json"))
     found = said["scores"][-1]
-    return {key: found[key] for key in ("arch", "mean", "std", "seeds", "pixels", "seconds")}
+    kept = {key: found[key] for key in ("arch", "mean", "std", "seeds", "pixels", "seconds")}
+    return kept | {"protocol_version": found.get("protocol_version", 1)}
 
 
 def ddtool(*words: str) -> str:

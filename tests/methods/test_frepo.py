@@ -164,7 +164,7 @@ def test_weights_are_lecuns_and_a_step_on_images_leaves_the_networks_alone(toy: 
 
 def test_batch_norm_stands_before_the_convolutions_but_the_first(toy: ImageData) -> None:
     names = [type(module).__name__ for module in frepo(toy, width=8).pool[0].net.body]
-    block = ["Conv2d", "ReLU", "AvgPool2d"]
+    block = ["Conv2d", "ReLU", "Halved"]
     assert names == [*block, "BatchNorm2d", *block]
     assert [m.num_features for m in frepo(toy, width=8).pool[0].net.modules() if isinstance(m, nn.BatchNorm2d)] == [8]
 

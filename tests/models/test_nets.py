@@ -8,7 +8,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from ddtool.errors import UsageError
-from ddtool.models.convnet import ConvNet, InstanceNorm, RandomFeatures, depth_for, doubling_widths, initialise
+from ddtool.models.convnet import (
+    ConvNet,
+    Halved,
+    InstanceNorm,
+    RandomFeatures,
+    _ByRepetition,
+    depth_for,
+    doubling_widths,
+    initialise,
+)
 from ddtool.runtime.engine import Engine
 
 
@@ -247,3 +256,23 @@ def test_batch_norm_sees_all_images_whatever_the_memory() -> None:
     _, same, again = in_parts("batch", 1)
     assert torch.equal(same, features)
     assert torch.equal(again, gradient)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("side", [(8, 8), (7, 6), (5, 5), (2, 3)])
+def test_pooling_has_the_gradient_of_torchs_own_to_the_last_bit(side: tuple[int, int], dtype: torch.dtype) -> None:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(3, 4, *side, generator=rng).to(dtype).contiguous(memory_format=torch.channels_last)
+    ours, theirs = (images.clone().requires_grad_() for _ in range(2))
+    made, expected = Halved()(ours), F.avg_pool2d(theirs, 2)
+    above = torch.randn(made.shape, generator=rng).to(dtype)
+    made.backward(above)
+    expected.backward(above)
+    assert torch.equal(made, expected)
+    assert torch.equal(ours.grad, theirs.grad)
+    assert ours.grad.shape == images.shape
+
+
+def test_pooling_has_second_derivatives() -> None:
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda z: _ByRepetition.apply(z).square(), x)
