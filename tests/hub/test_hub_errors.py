@@ -169,7 +169,8 @@ def test_xets_refusals_by_the_true_client(
         assert error.startswith(f"Xet, the storage of large files, refuses '{name}' ({name[-3:]}): "), error
         assert "HF_HUB_DISABLE_XET=1" in hint
         assert "the quota of 'ann'" in hint
-    assert result.stderr.count("No Xet for you.") == 3
+    if not huggingface_hub.__version__.startswith("1."):  # which keeps the server's sentence to itself
+        assert result.stderr.count("No Xet for you.") == 3
     assert "trying again" not in result.stderr
     assert "Traceback" not in result.stderr
 
