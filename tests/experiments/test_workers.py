@@ -154,7 +154,8 @@ def test_what_a_job_started_ends_with_it(folder: Folder, tmp_path: Path, signals
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); child.wait()"
     )
     team = Workers(folder, REQUEST, lambda one, place: [sys.executable, "-S", "-c", outer], 1, silent, lambda: None)
-    press(lambda: (tmp_path / "child").exists() and bool((tmp_path / "pid").read_text()), times=2)
+    begun = [tmp_path / "child", tmp_path / "pid"]
+    press(lambda: all(path.exists() for path in begun) and bool(begun[1].read_text()), times=2)
     with pytest.raises(KeyboardInterrupt):
         team.run([A])
     child = int((tmp_path / "pid").read_text())
