@@ -13,6 +13,7 @@ without it later.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -122,7 +123,12 @@ def seconds_until_written(words: list[str], folder: Path, ipc: int) -> float:
 def tail_of(process: subprocess.Popen) -> list[str]:
     """What a process says, read as it comes."""
     lines: list[str] = []
-    threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True).start()  # type: ignore[arg-type]
+
+    def read() -> None:
+        with contextlib.suppress(ValueError):  # closed, once the process has ended
+            lines.extend(process.stderr or ())
+
+    threading.Thread(target=read, daemon=True).start()
     return lines
 
 
