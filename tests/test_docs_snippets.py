@@ -20,11 +20,13 @@ from ddtool import config
 from ddtool.data import augment
 from ddtool.evaluation import protocols
 from ddtool.models import convnet as nets
+from ddtool.models import registry
 from ddtool.sources import names
 
 TOKEN = "hf_docssecret0123456789"
 REGISTRIES: list[dict[str, Any]] = [
     config.PRESETS, protocols.PROTOCOLS, nets.NORMS, names._SHORT, names.ALIASES, augment.FAMILIES,
+    registry.NETWORKS,
 ]  # fmt: skip
 NO_RUN = {
     "docs/quickstart.md": 2,
