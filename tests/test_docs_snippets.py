@@ -71,11 +71,11 @@ def desk(
     shutil.copytree(workshop, tmp_path, dirs_exist_ok=True)
     server.add_token(TOKEN, "NAMESPACE")
     server.seed("dataset", "uoft-cs/cifar10", cifar())
-    before = [dict(registry) for registry in REGISTRIES]
+    before = [dict(table) for table in REGISTRIES]
     yield server
-    for registry, kept in zip(REGISTRIES, before, strict=True):
-        registry.clear()
-        registry.update(kept)
+    for table, kept in zip(REGISTRIES, before, strict=True):
+        table.clear()
+        table.update(kept)
 
 
 def runnable(page: str) -> list[pages.Block]:
