@@ -44,6 +44,7 @@ from ddtool.sharing.found import NotOursError
 from ddtool.sharing.options import Options
 from ddtool.sharing.parcels import PlannedRepo
 from ddtool.sharing.pull import Pulled
+from ddtool.sources.load import Target
 from ddtool.text import file_name
 
 
@@ -212,23 +213,13 @@ def evaluate(
     data: reading options of that dataset, fields of `sources.DataOptions`, on top of those that the set was made with;
     report, progress: as in `adapt`. Scores of a run are recorded in its results.json.
     """
-    scoring.check_stage(stage)
-    if on and moved:
-        raise UsageError("--on and --data exclude each other.", "--data is for the set's own dataset, if it has moved.")
     seen = (EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
     with shown(report, progress) as listener:
         judge = scoring.Judge(seed, engine or Engine.choose(), listener)
-        found = _sets_to_score(run_or_set, ipc, stage, on, data or {}, listener)
-        if found.run and not on:
-            follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", listener)
-            moved = None
-        scores = scoring.evaluate(found, wanted, judge, on=on, moved=moved, baseline=baseline, data=data or {})
-        if whole:
-            scores += whole_scores(
-                found, wanted, judge, scoring.target_of(found, listener, on=on, moved=moved, data=data or {})
-            )
-        return scores
+        found, target = _to_score(run_or_set, ipc, stage, on, moved, data or {}, listener)
+        scores = scoring.evaluate(found, wanted, judge, target, baseline=baseline)
+        return scores + whole_scores(found, wanted, judge, target) if whole else scores
 
 
 def robustness(
@@ -254,16 +245,26 @@ def robustness(
     whole_accuracy: in percent, that of the whole training set with hard labels, where it is known; by default a network is trained
     on it, once for a dataset and protocol. The rest is as in `evaluate`. Scores of a run are recorded in its results.json.
     """
-    scoring.check_stage(stage)
     wanted = scoring.requested(several(protocol), several(arch), seeds, ROUNDED, AS_STATED)
     with shown(report, progress) as listener:
         judge = scoring.Judge(seed, engine or Engine.choose(), listener)
-        found = _sets_to_score(run_or_set, ipc, stage, on, data or {}, listener)
-        if found.run and not on:
-            follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", listener)
-            moved = None
-        target = scoring.target_of(found, listener, on=on, moved=moved, data=data or {})
+        found, target = _to_score(run_or_set, ipc, stage, on, moved, data or {}, listener)
         return robust_scores(found, wanted, judge, target, whole_accuracy)
+
+
+def _to_score(
+    run_or_set: str | Path | Run, ipc: int | None, stage: str | None, on: str | None, moved: str | Path | None,
+    data: Mapping[str, JsonValue], report: Report,
+) -> tuple[scoring.Found, Target]:  # fmt: skip
+    """The sets that are meant, and the dataset to test them on."""
+    scoring.check_stage(stage)
+    if on and moved:
+        raise UsageError("--on and --data exclude each other.", "--data is for the set's own dataset, if it has moved.")
+    found = _sets_to_score(run_or_set, ipc, stage, on, data, report)
+    if found.run and not on:
+        follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", report)
+        moved = None
+    return found, scoring.target_of(found, report, on=on, moved=moved, data=data)
 
 
 def _sets_to_score(

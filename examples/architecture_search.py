@@ -7,11 +7,10 @@ images of every class, and Spearman's rank correlation of the first two with the
 """
 
 import argparse
-from dataclasses import replace
 
 import torch
 
-from ddtool.data.images import draw_pool, real_images
+from ddtool.data.images import draw_pool, real_images, seen_alike
 from ddtool.evaluation.measure import train_and_test
 from ddtool.pipeline.scoring import load_target, random_subset
 from ddtool.runs.run import Run
@@ -46,8 +45,9 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     target = load_target(run.config(), lambda event: None)
     small, test = run.load_set(chosen.ipc).rounded(), target.test()
     many = min(chosen.real_ipc, int(target.train.class_counts().min()))
-    seen_alike = replace(target.train, mean=small.mean, std=small.std, whitening=small.whitening)
-    whole = real_images(seen_alike, draw_pool(target.train, many, 1), small.flip).scaled(small.label_scale)
+    whole = real_images(seen_alike(target.train, small), draw_pool(target.train, many, 1), small.flip).scaled(
+        small.label_scale
+    )
     sets = {"set": small, "random": random_subset(target.train, small, 0), "real": whole}
     found: dict[str, list[float]] = {name: [] for name in sets}
     for network in chosen.networks.split(","):

@@ -281,12 +281,22 @@ def usual_label_scale(C: int) -> float:
     return max(4.0, 0.4 * C)
 
 
+def seen_alike(data: ImageData, beside: SyntheticSet) -> ImageData:
+    """The same images, standardised and whitened as those of a set are."""
+    return replace(data, mean=beside.mean, std=beside.std, whitening=beside.whitening)
+
+
 def real_images(
-    data: ImageData, indices: Tensor, flip: bool, stage: str = "random", labels: Tensor | None = None
+    data: ImageData,
+    indices: Tensor,
+    flip: bool,
+    stage: str = "random",
+    labels: Tensor | None = None,
+    kind: type[SyntheticSet] = SyntheticSet,
 ) -> SyntheticSet:
     """Real images as a synthetic set: the random-subset baseline, or (with solved `labels`) the initial samples."""
     hard = data.labels[indices]
-    made = SyntheticSet(
+    made = kind(
         images=data.images[indices].float() / 255,
         labels=one_hot(hard, data.num_classes) if labels is None else labels,
         hard=hard,

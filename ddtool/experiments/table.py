@@ -144,8 +144,8 @@ def with_whole(rows: Sequence[Row], scores: Sequence[Score]) -> tuple[Row, ...]:
         for score in scores:
             out.append(
                 Row(
-                    method=CONTROL, title=WHOLE, group=PLAIN, ipc=ipc, budget=None, seeds=1, failed=0, waiting=0,
-                    accuracy=score.mean, std=0.0, steps=0, step_seconds=0.0, overhead_seconds=0.0, total_seconds=0.0,
+                    method=CONTROL, title=WHOLE, group=PLAIN, ipc=ipc, budget=None, seeds=score.seeds, failed=0, waiting=0,
+                    accuracy=score.mean, std=score.std,
                 )
             )  # fmt: skip
         out += members

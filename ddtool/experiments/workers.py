@@ -19,6 +19,8 @@ POLL = 0.1
 """Seconds between two looks at the processes."""
 FOLLOW = 1.0
 """Seconds between two looks at how far their runs are."""
+LAST_EVENTS = 2**14
+"""Bytes at the end of what a run has noted that are looked at."""
 LAST_LINES, LAST_BYTES = 40, 2**16
 """What is kept of what a job said."""
 Command = Callable[[Job, int], list[str]]
@@ -98,7 +100,7 @@ class Workers:
             return
         self.looked = time.perf_counter()
         for place, working in self.working.items():
-            noted = files.events(self.folder.run(working.job) / files.METRICS)
+            noted = files.events(self.folder.run(working.job) / files.METRICS, LAST_EVENTS)
             steps = [(event.get("step"), event.get("total")) for event in noted if "step" in event]
             step, total = steps[-1] if steps else (None, None)
             if isinstance(step, int) and isinstance(total, int):

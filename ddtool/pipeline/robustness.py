@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from ddtool import methods
 from ddtool.config import Values
 from ddtool.data.batches import Real
-from ddtool.data.images import SyntheticSet, draw_pool, one_hot, real_images
+from ddtool.data.images import SyntheticSet, draw_pool, one_hot, real_images, seen_alike
 from ddtool.errors import UsageError
 from ddtool.evaluation.protocols import KERNEL_RIDGE, LEARNED_LR, PLAIN
 from ddtool.evaluation.robust import Accuracies
@@ -116,8 +116,7 @@ def random_alike(synthetic: SyntheticSet, target: Target, judge: Judge) -> Synth
     """As many random real images, with labels of the same kind: their classes, or fitted as MGDD's where the set's are soft."""
     if synthetic.label_method == "hard":
         return random_subset(target.train, synthetic, judge.seed)
-    data, engine = target.train, judge.engine
-    data = replace(data, mean=synthetic.mean, std=synthetic.std, whitening=synthetic.whitening)
+    data, engine = seen_alike(target.train, synthetic), judge.engine
     rows = draw_pool(data, synthetic.ipc, judge.seed, repeat=True)
     task = methods.Task(
         real=Real.of(data, engine),

@@ -10,7 +10,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from ddtool.config import RunConfig, Values, from_dict
-from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
+from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images, seen_alike
 from ddtool.errors import RunError, UsageError, did_you_mean
 from ddtool.evaluation.measure import arch_text, kernel_ridge, train_and_test
 from ddtool.evaluation.protocols import (
@@ -64,9 +64,8 @@ def score_run(session: Session, target: Target) -> None:
 def random_subset(train: ImageData, beside: SyntheticSet, seed: int) -> SyntheticSet:
     """The baseline beside a set: as many random real images (the first of Z), hard labels at the same scale. Those of a class
     that holds fewer come again."""
-    seen_alike = replace(train, mean=beside.mean, std=beside.std, whitening=beside.whitening)
     rows = draw_pool(train, beside.ipc, seed, repeat=True)
-    return real_images(seen_alike, rows, beside.flip).scaled(beside.label_scale)
+    return real_images(seen_alike(train, beside), rows, beside.flip).scaled(beside.label_scale)
 
 
 @dataclass(frozen=True)
@@ -150,22 +149,11 @@ class Found:
 
 
 def evaluate(
-    found: Found,
-    wanted: Sequence[Measurement],
-    judge: Judge,
-    *,
-    on: str | None = None,
-    moved: str | Path | None = None,
-    baseline: bool,
-    data: Mapping[str, JsonValue],
+    found: Found, wanted: Sequence[Measurement], judge: Judge, target: Target, *, baseline: bool
 ) -> list[Score]:
-    """Every wanted score of every set on its dataset, or on `on`, with `baseline` those of as many random real images too.
-
-    moved: where the local data of a set that is of no run is now;  data: options of reading that dataset, on top of those that
-    the set was made with. Scores of a run are recorded in it.
-    """
+    """Every wanted score of every set on the target, with `baseline` those of as many random real images too. Scores of a run are
+    recorded in it."""
     run, sets = found.run, found.sets
-    target = target_of(found, judge.report, on=on, moved=moved, data=data)
     for one in wanted:
         find(one.arch).check(sets[0].shape)
     if not any(by_its_own_rate(wanted, synthetic) for synthetic in sets):
@@ -185,7 +173,11 @@ def evaluate(
 def target_of(
     found: Found, report: Report, *, on: str | None, moved: str | Path | None = None, data: Mapping[str, JsonValue]
 ) -> Target:
-    """The dataset that sets are tested on, as in `evaluate`; UsageError for one of other classes."""
+    """The dataset that sets are tested on, their own or `on`; UsageError for one of other classes.
+
+    moved: where the local data of a set that is of no run is now;  data: options of reading that dataset, on top of those that
+    the set was made with.
+    """
     first = found.sets[0] if moved is None else moved_set(found.sets[0], moved, report)
     config = found.run.config() if found.run and not on else tested_on(first, on)
     config = replace(config, data=config.data | dict(data))

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from pydantic import TypeAdapter
 
-from ddtool.data.images import ImageData, SyntheticSet, one_hot
+from ddtool.data.images import ImageData, SyntheticSet, real_images, seen_alike
 from ddtool.errors import UsageError
 from ddtool.evaluation.measure import train_and_test
 from ddtool.evaluation.protocols import KERNEL_RIDGE, LEARNED_LR, NOT_WHITENED, ROUNDED, Score, version_of
@@ -36,24 +37,11 @@ class WholeSet(SyntheticSet):
         """Nothing to check."""
 
 
-def whole_set(train: ImageData, beside: SyntheticSet) -> WholeSet:
+def whole_set(train: ImageData, beside: SyntheticSet) -> SyntheticSet:
     """All images of `train`, seen as those of the set beside them are, with labels at the same scale."""
-    made = WholeSet(
-        images=train.images.float() / 255,
-        labels=one_hot(train.labels, train.num_classes),
-        hard=train.labels,
-        ipc=max(1, len(train) // train.num_classes),
-        class_names=train.class_names,
-        mean=beside.mean,
-        std=beside.std,
-        whitening=beside.whitening,
-        flip=beside.flip,
-        stage=FULL,
-        method=FULL,
-        label_method="hard",
-        source=train.source,
-    )
-    return replace(made, labels=made.labels * beside.label_scale, label_scale=beside.label_scale)
+    everything = torch.arange(len(train))
+    made = real_images(seen_alike(train, beside), everything, beside.flip, FULL, kind=WholeSet)
+    return replace(made, method=FULL, ipc=max(1, made.ipc)).scaled(beside.label_scale)
 
 
 def whole_score(
@@ -103,10 +91,9 @@ def whole_scores(found: Found, wanted: Sequence[Measurement], judge: Judge, targ
 
 def kept(beside: SyntheticSet, target: Target, protocol: str, arch: str, seed: int) -> Path:
     """The file of a score: its name follows from all that the score depends on."""
-    seen = replace(target.train, mean=beside.mean, std=beside.std, whitening=beside.whitening)
     what = [protocol, version_of(protocol), arch, seed, beside.flip, beside.label_scale, beside.mean, beside.std]
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    return ExpertStore(seen).folder / f"whole-{digest}.json"
+    return ExpertStore(seen_alike(target.train, beside)).folder / f"whole-{digest}.json"
 
 
 def read(file: Path) -> Score | None:

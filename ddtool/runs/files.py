@@ -66,10 +66,16 @@ def append_event(path: Path, event: Event) -> None:
         raise disk_error(path, error) from error
 
 
-def events(path: Path) -> list[Values]:
-    """The lines of a metrics.jsonl; none where there is no file. A killed process tears its last line, which is passed over."""
+def events(path: Path, last: int | None = None) -> list[Values]:
+    """The lines of a metrics.jsonl, or those in its `last` bytes; none where there is no file. A line that a killed process, or the
+    beginning of those bytes, tears is passed over."""
+    if not path.is_file():
+        return []
     found = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+    with path.open("rb") as file:
+        file.seek(0 if last is None else max(0, path.stat().st_size - last))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    for text in lines:
         with contextlib.suppress(ValueError):
             line = json.loads(text)
             if isinstance(line, dict):

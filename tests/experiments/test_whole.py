@@ -21,6 +21,7 @@ def test_the_row_is_in_every_format(full: Folder) -> None:
     found = report.render(full)
     assert found.rows[1:] == before.rows
     assert (found.rows[0].title, found.rows[0].accuracy, found.rows[0].jobs) == (WHOLE, 87.6, ())
+    assert (found.rows[0].steps, found.rows[0].total_seconds) == (None, None)  # not measured beside the jobs
     assert found.speedups == before.speedups
     for name in ("results.md", "results.csv", "report.html"):
         assert WHOLE in (full.path / name).read_text()

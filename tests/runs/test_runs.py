@@ -1191,3 +1191,14 @@ def test_the_seconds_of_a_pretraining_are_a_number_or_nothing(said: str, seconds
     (tmp_path / generators.PRETRAINING).write_text(said)
     found = networks.pretraining_seconds(RunConfig(generator=str(tmp_path)))
     assert (found, type(found)) == (seconds, type(seconds))
+
+
+def test_the_last_events_are_those_at_the_end(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    assert files.events(file, 100) == []
+    file.write_text("".join(f'{{"step": {i}}}\n' for i in range(1000)) + '{"torn', encoding="utf-8")
+    everything = [{"step": i} for i in range(1000)]
+    assert files.events(file) == everything
+    found = files.events(file, 200)
+    assert 5 < len(found) < 20
+    assert found == everything[-len(found) :]
