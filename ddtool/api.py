@@ -208,7 +208,7 @@ def evaluate(
     with its usual norm layer or one that is named (vgg11-batch). Of both several can be asked for, and each pair is scored;
     baseline: score as many random real images too;
     whole: score one network trained on the whole training set, too (once for a dataset and protocol, then it is kept below the
-    cache; by the field's protocols 40,000 steps);  exact: train on the pixels before they were rounded to 8 bits;
+    cache; by frepo-mse and dsa-ce 40,000 steps, by idc-ce 160,000);  exact: train on the pixels before they were rounded to 8 bits;
     whiten: train and test as the set says, or (False) without its whitening, as those do who overlook it;
     data: reading options of that dataset, fields of `sources.DataOptions`, on top of those that the set was made with;
     report, progress: as in `adapt`. Scores of a run are recorded in its results.json.

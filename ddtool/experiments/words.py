@@ -162,7 +162,7 @@ def of_columns(found: Comparison) -> Iterator[str]:
     if any(row.title == WHOLE for row in found.rows):
         yield (
             "Whole training set: one network trained on all of it with hard labels, by the same protocol (at most 5,000 steps of "
-            "quick, 40,000 of frepo-mse and dsa-ce). It is no job, and the same at every size."
+            "quick, 40,000 of frepo-mse and dsa-ce, 160,000 of idc-ce). It is no job, and the same at every size."
         )
     if found.speedups:
         yield (
