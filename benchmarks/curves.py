@@ -4,8 +4,10 @@ generator's output and from real images. One fresh network a seed (protocol `qui
     python benchmarks/curves.py cifar10 --refine 100 300 --seeds 3 --out curves-cifar10.json
     python benchmarks/curves.py --plot curves.svg curves-cifar10.json curves-cifar100.json
 
-Each point is an adaptation of just that length (its learning rate falls to the end), as `ddtool adapt --steps N` makes it. The
-file keeps every score; the same command again goes on with what is missing. The second command draws files on one sheet.
+Each point is an adaptation of just that length (its learning rate falls to the end), as `ddtool adapt --steps N` makes it, whitened
+with --whiten dct. What is scored is the set as people load it (8 bits). --generators takes folders of `ddtool pretrain` too. The
+file keeps every score, and the seconds that its set took to make; the same command again goes on with what is missing. The second
+command draws files on one sheet.
 """
 
 import argparse
@@ -24,8 +26,10 @@ import torch
 from ddtool import api
 from ddtool.config import RunConfig
 from ddtool.data.batches import Pool, Real
-from ddtool.data.images import SyntheticSet, draw_pool, real_images
+from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
+from ddtool.data.whitening import KINDS
 from ddtool.evaluation.measure import kernel_ridge, train_and_test
+from ddtool.evaluation.protocols import ROUNDED
 from ddtool.events import silent
 from ddtool.experiments.grid import entries
 from ddtool.experiments.plot import Level, Line, Panel, Point, draw
@@ -40,7 +44,7 @@ from ddtool.pipeline.networks import feature_network, fixed_features
 from ddtool.pipeline.plan import pool_size
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
-from ddtool.pipeline.target import flip_keeps_classes
+from ddtool.pipeline.target import fitted_whitening, flip_keeps_classes
 from ddtool.runs.files import write_json
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -53,9 +57,9 @@ class Bench:
 
     def __init__(self, config: RunConfig, engine: Engine) -> None:
         self.config, self.engine, self.target = config, engine, load_target(config, lambda event: None)
-        self.real = Real.of(self.target.train, engine)
-        data, rng = self.real.data, engine.rng(config.seed, "labels")
         self.session = Session(config, Run(Path("unused")), engine)  # nothing is written down
+        self.real = Real.of(self.seen(self.target.train), engine)
+        data, rng = self.real.data, engine.rng(config.seed, "labels")
         self.features = feature_network(self.session, data.shape)
         self.theta: RandomFeatures = fixed_features(data.shape, config.labels.width, engine, rng)
         rows = torch.randperm(len(data), generator=rng, device=engine.device)[: config.labels.images]
@@ -64,6 +68,13 @@ class Bench:
         self.problem = JudgedProblem(self.real, self.flip, self.features)
         self.pool: Pool | None = None
         self.rows = draw_pool(data, pool_size(config, data), config.seed)
+
+    def seen(self, train: ImageData) -> ImageData:
+        """The training images as networks see them: whitened, where the configuration names a whitening."""
+        kind = self.config.whitening.kind
+        if kind not in KINDS:
+            return train
+        return replace(train, whitening=fitted_whitening(self.session, Real.of(train, self.engine), kind))
 
     def initial(self) -> SyntheticSet:
         """Real images with analytical labels (Eq. 3)."""
@@ -102,7 +113,7 @@ class Bench:
         return replace(synthetic, images=self.real.inputs.inverse(X), labels=Y, label_method="learned")
 
     def scores(self, synthetic: SyntheticSet) -> dict[str, float]:
-        scaled, test = synthetic.scaled(self.config.label_scale), self.target.test()
+        scaled, test = synthetic.scaled(self.config.label_scale).rounded(), self.target.test()
         ridge = kernel_ridge(scaled, test, self.engine, seeds=1, seed=self.config.seed)
         quick = train_and_test(scaled, test, "quick", self.engine, seeds=1, seed=self.config.seed)
         return {"kernel-ridge": ridge.mean, "quick": quick.mean}
@@ -145,12 +156,14 @@ def measure(args: argparse.Namespace) -> None:
         missing = [point for point in points(args) if (*point[:2], seed) not in done]
         if not missing:
             continue
-        chosen = {"dataset": args.dataset, "ipc": [args.ipc], "seed": seed}
+        chosen = {"dataset": args.dataset, "ipc": [args.ipc], "seed": seed, "whitening": {"kind": args.whiten}}
         bench = Bench(api.resolve(engine, "auto", chosen), engine)
         for name, steps, make in missing:
             started = time.perf_counter()
-            row = {"curve": name, "steps": steps, "seed": seed} | bench.scores(make(bench))
-            scores.append(row | {"seconds": round(time.perf_counter() - started, 1)})
+            made = make(bench)
+            engine.synchronise()
+            row = {"curve": name, "steps": steps, "seed": seed, "seconds": round(time.perf_counter() - started, 1)}
+            scores.append(row | bench.scores(made))
             print(json.dumps(scores[-1]), flush=True)
             said = head(args) | {"device": engine.describe(), "points": table(scores), "scores": scores}
             write_json(args.out, said)
@@ -159,6 +172,7 @@ def measure(args: argparse.Namespace) -> None:
 def head(args: argparse.Namespace) -> dict[str, Any]:
     """What all scores of a file have in common."""
     settings = {"dataset": Path(args.dataset).name, "ipc": args.ipc, "refine_after": args.refine_after}
+    settings |= {"pixels": ROUNDED, "whitening": args.whiten}
     return settings | {"architecture": asdict(RunConfig().architecture)}
 
 
@@ -222,6 +236,7 @@ def main() -> None:
     parser.add_argument("--refine-after", type=int, default=100, help="adaptation steps before the refinement")
     parser.add_argument("--analytical", action="store_true", help="the paper's labels (Eq. 3) beside the fitted ones")
     parser.add_argument("--no-real", action="store_true", help="leave out the sets of real images")
+    parser.add_argument("--whiten", choices=("none", *KINDS), default="none")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path)
