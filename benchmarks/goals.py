@@ -9,7 +9,8 @@ fresh networks (convnet; on a GPU's row convnet-wide too). S is the row's budget
 reading and writing. Datasets are decoded before, once. The file is written after every cell; the same command again goes on with
 what is missing. A cell that could not be filled says why. --data: a folder of local datasets, by their names (cifar10, …).
 --runs: a folder that keeps the sets, so that they can be made on a quiet machine first (--no-scores) and scored by the same command
-without it later.
+without it later. --again: where a set is no longer there, it is made again by the preset and the number of steps that the budget
+gave on the quiet machine, which the file holds; its seconds stay those of the quiet machine.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from typing import Any
 
 import torch
 
-from ddtool.config import to_dict
+from ddtool.config import RunConfig, to_dict
+from ddtool.config.presets import PRESETS
 from ddtool.errors import DDToolError
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine, hardware
@@ -63,6 +65,8 @@ ROWS = {
 USUAL = "frepo-mse"
 """The protocol of the goals; with 500 images and more it takes an hour or more of two CPU cores, so there a cell may hold quick,
 and says so until it is scored by this one."""
+QUIETLY = ["--quiet", "--no-evaluate"]
+"""Options of a run that is not to score its sets."""
 MADE = "made.json"
 """What a set took to make, in the folder of its run."""
 
@@ -71,14 +75,14 @@ class NotFilledError(Exception):
     """Why a cell stays empty."""
 
 
-def filled(row: Row, cell: str, args: argparse.Namespace) -> dict[str, Any]:
-    """One cell: a set made and scored; NotFilledError where that cannot be."""
+def filled(row: Row, cell: str, args: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any]:
+    """One cell: a set made (in place of the `known` one) and scored; NotFilledError where that cannot be."""
     if row.device == "cuda" and not torch.cuda.is_available():
         raise NotFilledError("no GPU was at hand")
     with tempfile.TemporaryDirectory() as work:
         folder = (args.runs or Path(work)) / f"{args.row}-{cell.replace(':', '-')}"
         if not (folder / MADE).exists():
-            make(row, cell, args, folder)
+            make_again(cell, args, folder, known) if args.again else make(row, cell, args, folder)
         found: dict[str, Any] = json.loads((folder / MADE).read_text(encoding="utf-8"))
         if args.no_scores:
             return found
@@ -106,6 +110,23 @@ def make(row: Row, cell: str, args: argparse.Namespace, folder: Path) -> None:
         "measured": to_dict(config)["measured"],
     }
     (folder / MADE).write_text(json.dumps(found), encoding="utf-8")
+
+
+def make_again(cell: str, args: argparse.Namespace, folder: Path, known: dict[str, Any]) -> None:
+    """Make the set of a cell by the steps that its budget gave before, with `known`, what that took, in MADE."""
+    name, ipc = cell.split(":")
+    if "spent" not in known:
+        raise NotFilledError("no set of this cell was made before")
+    preset = next(name for name, values in PRESETS.items() if values["features"] == {"width": known["width"]})
+    steps = known["spent"]["steps"]
+    adapting = round(RunConfig().adapt_share * steps)
+    counts = ["--preset", preset, "--steps", str(adapting), "--refine-steps", str(steps - adapting)]
+    words = ["--ipc", ipc, "--seed", str(args.seed), *counts]
+    dataset = str(args.data / name) if args.data else name
+    ddtool("adapt", dataset, *words, "--out", str(folder), *QUIETLY)
+    kept = {key: value for key, value in known.items() if key not in ("empty", "scores")}
+    again = {"made_again": f"ddtool adapt {name} {' '.join(words)}"}
+    (folder / MADE).write_text(json.dumps(kept | again), encoding="utf-8")
 
 
 def seconds_until_written(words: list[str], folder: Path, ipc: int) -> float:
@@ -208,7 +229,7 @@ def fill(args: argparse.Namespace, known: dict[str, Any]) -> None:
         if "scores" in there and there["protocol"] == args.protocol:
             continue
         try:
-            rows["cells"][cell] = filled(row, cell, args)
+            rows["cells"][cell] = filled(row, cell, args, there)
             rows |= {
                 "hardware": hardware(device),
                 "torch": torch.__version__,
@@ -233,6 +254,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="another --seconds, to try the command out")
     parser.add_argument("--options", default="", help="further options of `ddtool adapt`")
     parser.add_argument("--runs", type=Path, help="folder that keeps the sets")
+    parser.add_argument("--again", action="store_true", help="make sets by the steps that were counted before")
     parser.add_argument("--no-scores", action="store_true", help="make the sets in --runs alone")
     parser.add_argument("--table", action="store_true", help="print the table")
     args = parser.parse_args()

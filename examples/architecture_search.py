@@ -40,6 +40,7 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--real-ipc", type=int, default=500)
     parser.add_argument("--protocol", default="frepo-mse")
     parser.add_argument("--networks", default=NETWORKS)
+    parser.add_argument("--eval-seeds", type=int, default=1)
     chosen = parser.parse_args(words)
     run, engine = Run.open(chosen.run), Engine.choose()
     target = load_target(run.config(), lambda event: None)
@@ -52,9 +53,9 @@ def main(words: list[str] | None = None) -> dict[str, float]:
     found: dict[str, list[float]] = {name: [] for name in sets}
     for network in chosen.networks.split(","):
         for name, images in sets.items():
-            score = train_and_test(images, test, chosen.protocol, engine, arch=network, seeds=1)
+            score = train_and_test(images, test, chosen.protocol, engine, arch=network, seeds=chosen.eval_seeds)
             found[name].append(score.mean)
-        print(f"{network:14}", *(f"{name} {accuracies[-1]:5.1f}" for name, accuracies in found.items()))
+        print(f"{network:14}", *(f"{name} {accuracies[-1]:5.1f}" for name, accuracies in found.items()), flush=True)
     result = {name: spearman(found[name], found["real"]) for name in ("set", "random")}
     print("rank correlation with real images:", *(f"{name} {value:.2f}" for name, value in result.items()))
     return result

@@ -1,9 +1,10 @@
 """Replay memory in continual learning: classes come task by task, and of earlier tasks only a memory of a few images is kept.
 
-    python examples/replay_memory.py runs/cifar10 --ipc 10 --tasks 5 --steps 500
+    python examples/replay_memory.py runs/cifar10 --ipc 10 --tasks 5 --steps 500 --seeds 3
 
 The memory holds the images of a distilled set, or as many random real ones. Prints the accuracy on all classes seen so far
-after each task for both. (The set was distilled for all classes at once: in earnest each task distils its own.)
+after each task for both, for each seed (another network, and other random images), and then the mean.
+(The set was distilled for all classes at once: in earnest each task distils its own.)
 """
 
 import argparse
@@ -19,9 +20,11 @@ from ddtool.pipeline.scoring import load_target, random_subset
 from ddtool.runs.run import Run
 
 
-def learn(memory: SyntheticSet, train: ImageData, test: ImageData, tasks: int, steps: int) -> list[float]:
+def learn(
+    memory: SyntheticSet, train: ImageData, test: ImageData, tasks: int, steps: int, seed: int = 0
+) -> list[float]:
     """Train one network on the tasks, one after the other, each beside the memory of those before; accuracy after each."""
-    rng, inputs = torch.Generator().manual_seed(0), memory.transform
+    rng, inputs = torch.Generator().manual_seed(seed), memory.transform
     net = kind_of("convnet", PROTOCOLS["dsa-ce"]).build(train.shape, train.num_classes)
     initialise(net, rng, "torch")
     optimiser, kept = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9), memory.decoded()
@@ -47,21 +50,29 @@ def learn(memory: SyntheticSet, train: ImageData, test: ImageData, tasks: int, s
 
 
 def main(words: list[str] | None = None) -> dict[str, list[float]]:
-    """Learn with both memories; print and return the accuracies after each task."""
+    """Learn with both memories; print the accuracies after each task and return their means over the seeds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--tasks", type=int, default=5)
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=1)
     chosen = parser.parse_args(words)
     run = Run.open(chosen.run)
     target = load_target(run.config(), lambda event: None)
     small, test = run.load_set(chosen.ipc).rounded(), target.test()
-    memories = {"set": small, "random": random_subset(target.train, small, 0)}
-    found = {name: learn(memory, target.train, test, chosen.tasks, chosen.steps) for name, memory in memories.items()}
-    for name, accuracies in found.items():
-        print(f"{name:8}", *(f"{accuracy:5.1f}" for accuracy in accuracies))
-    return found
+    found: dict[str, list[list[float]]] = {"set": [], "random": []}
+    for seed in range(chosen.seeds):
+        for name, memory in {"set": small, "random": random_subset(target.train, small, seed)}.items():
+            accuracies = learn(memory, target.train, test, chosen.tasks, chosen.steps, seed)
+            found[name].append(accuracies)
+            print(f"{name:8}", *(f"{accuracy:5.1f}" for accuracy in accuracies), flush=True)
+    means = {name: torch.tensor(rows, dtype=torch.float64).mean(0).tolist() for name, rows in found.items()}
+    if chosen.seeds > 1:
+        print("mean of", chosen.seeds)
+        for name, accuracies in means.items():
+            print(f"{name:8}", *(f"{accuracy:5.1f}" for accuracy in accuracies))
+    return means
 
 
 if __name__ == "__main__":
