@@ -24,7 +24,10 @@ IMAGES = Path(__file__).parent.parent / "docs" / "images"
 COMMANDS = {
     "adapt": "ddtool adapt sample --ipc 10 --steps 100 --refine-steps 1000 --out runs/sample",
 }
-COMPARISON = "ddtool compare sample --ipc 1 --steps 50,200 --methods random,dm,frepo,mgdd --seeds 1 --threads 1 --out runs/compare"
+COMPARISON = (
+    "ddtool compare sample --ipc 1 --steps 50,200 --methods random,dm,frepo,mgdd --seeds 1 --threads 1 --protocol quick "
+    "--out runs/compare"
+)
 COLUMNS = 80
 WINDOWS = {"report": (1180, 1330), "comparison": (1180, 1370)}
 """Pixels of the pages' pictures by name."""

@@ -15,7 +15,7 @@ from ddtool.evaluation.protocols import version_of
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.grid import Job, Request, entry_of
 
-REQUEST = Request("sample")
+REQUEST = Request("sample", protocol="quick")
 A, B, C = (Job("random", 1, None, None, seed) for seed in range(3))
 
 WORDS = ("--ipc", 1, "--methods", "random,mgdd", "--steps", 5, "--seeds", 2, "--device", "cpu")

@@ -60,7 +60,8 @@ def command(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="Score by quick, frepo-mse, dsa-ce or kernel-ridge; several with commas or repeated. Default quick."
+            help="Score by quick, frepo-mse, dsa-ce or kernel-ridge; several with commas or repeated. Default quick,dsa-ce, or "
+            "the folder's. dsa-ce takes minutes of a CPU for each score, beside the budget; --protocol quick does without it."
         ),
     ] = None,
     eval_seeds: Annotated[int, typer.Option(min=1, help="Fresh networks for each job's score.")] = 1,
@@ -109,7 +110,8 @@ def command(
         bool,
         typer.Option(
             "--whole",
-            help="A row of the whole training set: a network for each protocol, once for a dataset, here at the end.",
+            help="A row of the whole training set: a network for each protocol, once for a dataset, here at the end. By dsa-ce it "
+            "needs a GPU.",
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs; run none.")] = False,
@@ -130,7 +132,7 @@ def command(
 
     Examples:
 
-      ddtool compare sample --ipc 1 --ipc 10 --steps 200 --methods random,dm,mgdd
+      ddtool compare sample --ipc 1 --ipc 10 --steps 200 --methods random,dm,mgdd --protocol quick
 
       ddtool compare cifar10 --ipc 10 --seconds 30 --seconds 60 --methods all --seeds 3
     """
@@ -138,8 +140,9 @@ def command(
     from ddtool.config import from_dict, merged
     from ddtool.experiments import executors
     from ddtool.experiments.folder import Folder
-    from ddtool.experiments.grid import Request, find_methods, jobs_of
+    from ddtool.experiments.grid import USUAL, Request, find_methods, jobs_of
     from ddtool.experiments.jobs import check, pinned
+    from ddtool.experiments.words import cost
     from ddtool.runs import tracking
     from ddtool.runtime.distributed import Ranks
 
@@ -156,12 +159,12 @@ def command(
         jobs = jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
         settings = merged(o.read_config_file(config), o.parse_settings(set_ or []))
         request = Request(
-            dataset=dataset, protocol=o.together(protocol) or "quick", networks=eval_seeds, published=published,
+            dataset=dataset, protocol=o.together(protocol) or USUAL, networks=eval_seeds, published=published,
             generator=generator, preset=preset, precision=precision, compiled=compile_,
             data={**data}, settings=settings, own=settings_of_methods(set_for or []),
         )  # fmt: skip
         folder = Folder(out or default_folder(dataset))
-        begun = folder.continued(request)
+        begun = folder.continued(request, named_protocol=bool(protocol))
         request = begun or request
         folder.check(request)
         if executor == "local":
@@ -173,10 +176,13 @@ def command(
             machines = [machine_options(device, threads)] * (workers or len(jobs))
             shared = len(machines) > 1 and not executors.apart(executor, given)
         with one_voice(ranks):
-            source = check(request, jobs, output.listener)
-            request = begun or pinned(request, source)
+            train = check(request, jobs, output.listener)
+            request = begun or pinned(request, train.source)
             followed = ["--track", track] if track else []
             places = [[*place, *followed] for place in machines]
+            to_do = [job for job in jobs if folder.outcome(job, request).state != "finished"]
+            if to_do and ranks.main:
+                output.say(cost(request, to_do, train))
             if dry_run:
                 show_plan(output, folder, request, jobs, places)
                 return
@@ -268,6 +274,7 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
     data = {"folder": str(folder.path), "page": str(page), "failed": failed, **to_json(found)}
     several = bool(found.others)
     tables = [table for one in found.by_protocol for table in rows_tables(one, several)]
+    tables += others_table(found)
     tables += [speedups_table(one, several) for one in found.by_protocol if one.speedups]
     output.result(data, str(folder.path), tables)
     for note in notes(found):
@@ -290,9 +297,9 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
 
 def rows_tables(found: "Comparison", several: bool) -> "list[Table]":
     """A table for each IPC, MGDD's rows last and bold, with a rule between groups; methods by the names that are typed."""
-    from ddtool.experiments.words import columns, heading, line
+    from ddtool.experiments.words import OF_OTHERS, columns, heading, line
 
-    headers, tables = columns(found), []
+    headers, tables = [name for name in columns(found) if name not in OF_OTHERS], []
     for ipc in found.ipcs():
         rows = [row for row in found.rows if row.ipc == ipc]
         lines: list[Line] = []
@@ -301,6 +308,14 @@ def rows_tables(found: "Comparison", several: bool) -> "list[Table]":
             lines.append(([row.method, *line(row, headers)[1:]], "bold" if row.ours else None, ends))
         tables.append(table(heading(found, ipc, several), headers, lines))
     return tables
+
+
+def others_table(found: "Comparison") -> "list[Table]":
+    """What others have published, once for all protocols: beside the figures of each it would not fit on a terminal."""
+    from ddtool.experiments.words import published_table
+
+    headers, lines = published_table(found)
+    return [table("the paper, % / published, %", headers, [(line, None, False) for line in lines])] if lines else []
 
 
 def speedups_table(found: "Comparison", several: bool) -> "Table":
@@ -320,7 +335,7 @@ def table(title: str, headers: Sequence[str], lines: "Sequence[Line]") -> "Table
 
     out = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in headers:
-        words = name in ("method", "baseline", "reached by", "job")
+        words = name in ("method", "baseline", "reached by", "job", "published by")
         head = (
             name.replace("s in ", "s in\n").replace("s out", "s\nout").replace("pre-", "pre-\n").replace("k M", "k\nM")
         )
@@ -343,7 +358,8 @@ def show_plan(output: Output, folder: "Folder", request: "Request", jobs: "list[
         plan.append({"job": job.name, "state": state, "command": shlex.join(["ddtool", *words[3:]])})
     lines = [((one["job"], one["state"]), None, False) for one in plan]
     short = "\n".join(one["command"] for one in plan)
-    output.result({"out": str(folder.path), "jobs": plan}, short, [table("jobs", ("job", "state"), lines)])
+    data = {"out": str(folder.path), "protocol": request.protocol, "jobs": plan}
+    output.result(data, short, [table("jobs", ("job", "state"), lines)])
     finished = sum(one["state"] == "finished" for one in plan)
     output.say(f"{count(len(jobs), 'job')} into {folder.path}; {finished} finished. With --quiet: the commands.")
     output.next_step("the same command without --dry-run")

@@ -81,11 +81,13 @@ class Folder:
         """Whether a comparison was begun here."""
         return (self.path / "compare.json").exists()
 
-    def continued(self, request: Request) -> Request | None:
-        """The request at the revision that the comparison here was begun with, unless it names one; None: begin anew."""
+    def continued(self, request: Request, named_protocol: bool) -> Request | None:
+        """The request as it goes on here: by the protocols that the comparison was begun with, unless it names some, and at that
+        revision, unless it names one. None: begin anew."""
         if not self.is_begun():
             return None
         before = self.read().request
+        request = request if named_protocol else replace(request, protocol=before.protocol)
         if before.dataset != request.dataset or "revision" in request.data or "revision" not in before.data:
             return request
         return replace(request, data=request.data | {"revision": before.data["revision"]})

@@ -16,6 +16,10 @@ from ddtool.errors import UsageError, did_you_mean
 from ddtool.evaluation.protocols import protocols_in
 from ddtool.methods import METHODS, Record, Variant
 
+USUAL = "quick,dsa-ce"
+"""The protocols of a comparison that names none. MGDD and FRePo learn labels for squared error and networks without norm layers,
+which is how quick trains; the others learn images for cross-entropy and instance norm, as dsa-ce trains. By one of them alone, one
+side would be judged by the other's rules."""
 NO_MORE_KEYS = ConfigDict(extra="forbid")
 Count = Annotated[int, Field(ge=1)]
 
@@ -94,7 +98,7 @@ class Request:
 
     dataset: str
     """Alias, Hub id, path, or 'sample'."""
-    protocol: str = "quick"
+    protocol: str = USUAL
     """How every set is scored; several with commas."""
     networks: Count = 1
     """Fresh networks a job."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddtool.config import PRESETS, RunConfig, Values, from_dict, merged, preset
 from ddtool.config.layers import leaves
-from ddtool.data.images import Source
+from ddtool.data.images import ImageData, Source
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.evaluation.protocols import protocols_in
 from ddtool.events import Report, silent
@@ -39,10 +39,10 @@ DECIDED = {
 """The settings of jobs that the comparison itself decides, each with what one does instead."""
 
 
-def check(request: Request, jobs: Sequence[Job], report: Report = silent) -> Source:
+def check(request: Request, jobs: Sequence[Job], report: Report = silent) -> ImageData:
     """Refuse what any job would refuse at its start; this leaves the dataset decoded, too.
 
-    Returns what the dataset is, as `ImageData.source`. Raises UsageError for a setting that the comparison decides, and the job's
+    Returns the images of its train split. Raises UsageError for a setting that the comparison decides, and the job's
     UsageError or DataError."""
     check_settings(request)
     protocols_in(request.protocol)
@@ -55,7 +55,7 @@ def check(request: Request, jobs: Sequence[Job], report: Report = silent) -> Sou
     ipcs = tuple(sorted({job.ipc for job in jobs}))
     data = config.data | request.data
     config = replace(config, dataset=request.dataset, ipc=ipcs, data=data, generator=request.generator)
-    return check_start(config, report).train.source
+    return check_start(config, report).train
 
 
 def check_settings(request: Request) -> None:

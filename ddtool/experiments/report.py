@@ -17,6 +17,7 @@ from ddtool.experiments.grid import entry_of
 from ddtool.experiments.plot import Level, Line, Panel, Point, Style, draw, spare_style
 from ddtool.experiments.table import OURS, PLAIN, Comparison, Row, gather
 from ddtool.experiments.words import (
+    OF_OTHERS,
     SPEEDUP_HEADERS,
     columns,
     heading,
@@ -24,6 +25,7 @@ from ddtool.experiments.words import (
     line,
     notes,
     overview,
+    short_title,
     speedup_cells,
     title,
 )
@@ -170,6 +172,7 @@ def to_html(found: Comparison, light: bytes | None, dark: bytes | None, images: 
             (one.request.protocol, SPEEDUP_HEADERS, [speedup_cells(speedup) for speedup in one.speedups]) for one in every
         ],
         headers=columns(found),
+        of_others=OF_OTHERS,
         tables=[(words, groups(rows)) for words, rows in tables],
         images=images,
         notes=notes(found),
@@ -248,8 +251,3 @@ def style_of(method: str) -> Style:
     """The look of a method's line, the same in every plot."""
     variant = entry_of(method).variant
     return Style(variant.colour, variant.marker) if variant.colour else spare_style(method)
-
-
-def short_title(row: Row) -> str:
-    """A method's title without authors and year."""
-    return row.title.partition(" (")[0]

@@ -9,6 +9,7 @@ from ddtool.evaluation.protocols import Score
 from ddtool.experiments import whole
 from ddtool.experiments.folder import Folder, Outcome
 from ddtool.experiments.grid import Grid, MaybeBudget, Request, entries, entry_of
+from ddtool.experiments.published import published
 
 CONTROL, WHOLE = "whole", "whole training set"
 """The control row that is trained on all real images, in the place of a method, and its title."""
@@ -49,6 +50,14 @@ class Row:
     """8-bit pixels, labels and whitening of a set, the largest of the seeds."""
     jobs: tuple[str, ...] = ()
     """Their folders."""
+    equal_steps_accuracy: float | None = None
+    """What MGDD's paper has for the method, of all methods after the same number of steps (`published.EQUAL_STEPS`)."""
+    published_accuracy: float | None = None
+    """What the method's own publication has at its full budget (`published.FULL_BUDGET`)."""
+    published_protocol: str = ""
+    """By which protocol; empty where there is no figure."""
+    published_source: str = ""
+    """Who published it; empty where there is no figure."""
 
     @property
     def ours(self) -> bool:
@@ -125,6 +134,7 @@ def by_one_protocol(folder: Folder, grid: Grid) -> Comparison:
     outcomes.sort(key=lambda outcome: (*cell(outcome), outcome.job.seed))
     rows = tuple(row_of(list(members), key[2], adapting) for key, members in groupby(outcomes, cell))
     rows = with_whole(rows, [score for score in whole.read(folder) if score.protocol == grid.request.protocol])
+    rows = tuple(with_published(row, grid.request.dataset) for row in rows)
     failures = tuple((o.job.words, o.reason) for o in outcomes if o.state == "failed")
     devices = tuple(sorted({outcome.device for outcome in done}))
     return Comparison(
@@ -150,6 +160,18 @@ def with_whole(rows: Sequence[Row], scores: Sequence[Score]) -> tuple[Row, ...]:
             )  # fmt: skip
         out += members
     return tuple(out)
+
+
+def with_published(row: Row, dataset: str) -> Row:
+    """The row with what others have published for its method at its IPC."""
+    found = published(dataset, row.method, row.ipc)
+    return replace(
+        row,
+        equal_steps_accuracy=found.equal_steps,
+        published_accuracy=found.full_budget,
+        published_protocol=found.protocol,
+        published_source=found.source,
+    )
 
 
 def order(method: str) -> tuple[int, str]:

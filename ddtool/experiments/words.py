@@ -1,16 +1,25 @@
 """A comparison in words: the title, the cells of its tables, and the notes that a reader needs."""
 
+import math
 from collections.abc import Iterator, Sequence
 
-from ddtool.experiments.grid import Request, entry_of
+from ddtool.data.images import ImageData
+from ddtool.evaluation.protocols import CE, protocols_in
+from ddtool.experiments.grid import Job, Request, entry_of
+from ddtool.experiments.published import PAPER, TITLES, known_dataset
 from ddtool.experiments.table import OURS, PLAIN, WHOLE, Comparison, Row, Speedup, order
-from ddtool.text import count, dataset_name
+from ddtool.text import count, dataset_name, duration
 
+EQUAL, FULL = "the paper, %", f"published by {CE}, %"
+OF_OTHERS = (EQUAL, FULL)
+"""The columns that were not measured here."""
 HEADERS = (
     "method",
     "IPC",
     "budget",
     "accuracy, %",
+    EQUAL,
+    FULL,
     "steps",
     "s in steps",
     "s of overhead",
@@ -18,6 +27,8 @@ HEADERS = (
     "peak MiB",
     "set, KiB",
 )
+CE_SECONDS = 3.0
+"""Seconds that two CPU cores take to train a network by dsa-ce, for each image of 32x32 in the set."""
 SPEEDUP_HEADERS = ("IPC", "baseline", "its accuracy, %", "its s", "reached by", "accuracy, %", "s", "speedup")
 
 
@@ -48,6 +59,30 @@ def networks(request: Request) -> str:
     return count(request.networks, "fresh network")
 
 
+def cost(request: Request, jobs: Sequence[Job], train: ImageData) -> str:
+    """What the scores of jobs that are still to do come to: how many networks, and about how long those of dsa-ce take. train: the
+    real images."""
+    names = protocols_in(request.protocol)
+    trained = count(len(jobs) * request.networks, "network")
+    said = f"Scores: {trained} by {' and as many by '.join(names)}; their seconds are in no budget."
+    if CE not in names:
+        return said
+    images = sum(images_trained_on(job, train.num_classes) for job in jobs)
+    seconds = CE_SECONDS * request.networks * images * math.prod(train.shape[1:]) / 32**2
+    advice = f" For a first look: --protocol {names[0]}." if names[0] != CE else ""
+    return (
+        f"{said} {CE} trains each of its networks for 1,000 epochs, about {duration(seconds)} in all on two CPU cores; a GPU takes "
+        f"a small part of that.{advice}"
+    )
+
+
+def images_trained_on(job: Job, classes: int) -> int:
+    """The images that the networks of a job's scores by dsa-ce train on in an epoch; those by its authors' protocol, too, which
+    stand beside them in the run of the job."""
+    method = entry_of(job.method).method
+    return job.ipc * classes * method.factor**2 * (2 if method.own_protocol else 1)
+
+
 def number(value: float | None) -> str:
     """A figure with the digits that matter; a dash for none."""
     if value is None:
@@ -69,10 +104,21 @@ def cells(row: Row) -> tuple[str, ...]:
     share = "" if row.pretraining_seconds is None else f" ({number(row.pretraining_share)})"
     steps = "–" if row.steps is None else f"{row.steps:,.0f}"
     return (
-        row.title, str(row.ipc), str(row.budget or "–"), accuracy(row), steps, number(row.step_seconds),
+        row.title, str(row.ipc), str(row.budget or "–"), accuracy(row), percent(row.equal_steps_accuracy),
+        percent(row.published_accuracy) + own_protocol(row), steps, number(row.step_seconds),
         number(row.overhead_seconds), number(row.pretraining_seconds) + share, number(row.peak_memory_mib),
         number(None if row.set_bytes is None else row.set_bytes / 1024),
     )  # fmt: skip
+
+
+def percent(value: float | None) -> str:
+    """A published accuracy; a dash where none is known."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def own_protocol(row: Row) -> str:
+    """The protocol of a published figure, where the header of its column names another."""
+    return f" ({row.published_protocol})" if row.published_protocol not in ("", CE) else ""
 
 
 def columns(found: Comparison) -> list[str]:
@@ -80,11 +126,37 @@ def columns(found: Comparison) -> list[str]:
     left_out = {"IPC"}
     if not any(timed(row) for row in found.rows):
         left_out.add("budget")
+    if all(row.equal_steps_accuracy is None for row in found.rows):
+        left_out.add(EQUAL)
+    if all(row.published_accuracy is None for row in found.rows):
+        left_out.add(FULL)
     if all(row.pretraining_seconds is None for row in found.rows):
         left_out.add("pre-training, s")
     if all(row.set_bytes is None for row in found.rows):
         left_out.add("set, KiB")
     return [name for name in HEADERS if name not in left_out]
+
+
+def published_table(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    """What others have published as a table of its own, for a narrow place: headers, and a line for each method that has a figure
+    (at equal steps / at its full budget); no lines where nothing is known."""
+    rows = [row for row in found.rows if has_published(row)]
+    ipcs, there = sorted({row.ipc for row in rows}), {(row.method, row.ipc): row for row in rows}
+    lines = []
+    for method in dict.fromkeys(row.method for row in rows):
+        own = [there.get((method, ipc)) for ipc in ipcs]
+        pairs = [
+            f"{percent(row.equal_steps_accuracy)} / {percent(row.published_accuracy)}" if row else "–" for row in own
+        ]
+        lines.append(
+            [method, *pairs, next((row.published_protocol for row in own if row and row.published_protocol), "–")]
+        )
+    return ["method", *(f"IPC {ipc}" for ipc in ipcs), "published by"], lines
+
+
+def has_published(row: Row) -> bool:
+    """Whether others have a figure for it."""
+    return row.equal_steps_accuracy is not None or row.published_accuracy is not None
 
 
 def line(row: Row, headers: Sequence[str]) -> list[str]:
@@ -124,6 +196,11 @@ def place(row: Row) -> tuple[bool, bool, int]:
     return row.ours, row.group != PLAIN, order(row.method)[0]
 
 
+def short_title(row: Row) -> str:
+    """A method's title without authors and year."""
+    return row.title.partition(" (")[0]
+
+
 def timed(row: Row) -> bool:
     """Whether the budget of a row is in seconds."""
     return row.budget is not None and row.budget.unit == "seconds"
@@ -140,6 +217,7 @@ def of_columns(found: Comparison) -> Iterator[str]:
         f"Accuracy: percent of the test split, of {networks(found.request)} a job. ± is the standard deviation over n seeds; "
         "over the networks where there is one seed."
     )
+    yield from of_published(found)
     yield (
         "s of overhead: work of the method that is not a step, such as experts, inner networks and labels. "
         "Data, scores and the start of the process are in no column."
@@ -168,6 +246,27 @@ def of_columns(found: Comparison) -> Iterator[str]:
         yield (
             "Speedup: the seconds of a baseline at the budget where it is most accurate, divided by those of MGDD's first "
             "budget with at least that mean accuracy. ≥: that is MGDD's smallest budget, a smaller one might do."
+        )
+
+
+def of_published(found: Comparison) -> Iterator[str]:
+    """Notes on the figures of others."""
+    dataset = TITLES.get(known_dataset(found.request.dataset) or "", "")
+    if any(row.equal_steps_accuracy is not None for row in found.rows):
+        yield (
+            f"The paper: what the table of MGDD's paper has for {dataset} ({PAPER}), every method after the same number of "
+            "steps. It names neither that number nor the protocol."
+        )
+    whose: dict[str, dict[str, None]] = {}
+    for row in found.rows:
+        if row.published_accuracy is not None:
+            whose.setdefault(row.published_source, {})[short_title(row)] = None
+    sources = "; ".join(f"{' and '.join(titles)}: {source}" for source, titles in whose.items())
+    if sources:
+        yield (
+            f"Published: what each method's publication has for {dataset} at its full budget, which is hours of a GPU, by {CE} "
+            "or the protocol in brackets. It compares with scores by that protocol alone, and only at that budget. "
+            f"Sources: {sources}."
         )
 
 

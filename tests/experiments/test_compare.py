@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import typer
 from fake_jobs import WORDS
 from tiny import OPTIONS, ROOT, ddtool, done, refused
 
 from ddtool.cli.app import app
+from ddtool.evaluation.protocols import Score
 from ddtool.experiments import jobs
 from ddtool.experiments.folder import Folder
+from ddtool.experiments.grid import USUAL
 from ddtool.experiments.table import gather
+from ddtool.pipeline import scoring
+from ddtool.runs.run import Run
 
 
 def test_compare_runs_what_is_left_and_shows_the_table(
@@ -42,7 +47,7 @@ def test_compare_runs_what_is_left_and_shows_the_table(
     assert done("compare", data, *WORDS, "--out", out, "--seeds", 3, "--quiet").stdout == f"{out}\n"
     assert len(gather(Folder(out)).rows[0].jobs) == 3
     message = refused(2, "compare", data, *WORDS, "--out", out, "--protocol", "dsa-ce")
-    assert 'protocol "quick"' in message
+    assert 'protocol "quick,dsa-ce"' in message
 
 
 def test_processes_of_a_launcher_share_the_jobs(
@@ -100,6 +105,75 @@ def test_the_next_command_scores_by_what_is_not_measured_yet(
         words = (*WORDS[:2], "--methods", "random", *WORDS[6:], "--protocol", protocols, "--out", tmp_path / protocols)
         said = done("compare", data, *words).stderr
         assert (f"--protocol {following} " in said) == ("Next: " in said) == (following is not None)
+
+
+def test_both_sides_are_scored_by_their_own_rules(tmp_path: Path, data: Path, faked: dict[str, dict[str, Any]]) -> None:
+    """Without --protocol there is a table by quick and one by dsa-ce, with a row of each method; what that takes is said before."""
+    out = tmp_path / "out"
+    shown = done("compare", data, *WORDS, "--out", out, "--json")
+    said = json.loads(shown.stdout)
+    tables = [said, *said["others"]]
+    assert [one["request"]["protocol"] for one in tables] == ["quick", "dsa-ce"]
+    assert [[(row["method"], row["seeds"]) for row in one["rows"]] for one in tables] == [
+        [("random", 2), ("mgdd", 2)]
+    ] * 2
+    assert "4 networks by quick and as many by dsa-ce; their seconds are in no budget" in shown.stderr
+    assert "--protocol quick" in shown.stderr
+    again = done("compare", data, *WORDS, "--out", out)
+    assert "networks by" not in again.stderr  # nothing is to do
+
+
+def test_a_dry_run_says_what_the_scores_take(tmp_path: Path, data: Path) -> None:
+    def told(*words: object) -> str:
+        return done("compare", data, *WORDS, *words, "--out", tmp_path / "out", "--dry-run").stderr
+
+    # 4 jobs of 3 images of 16x16: 3 s for an image of 32x32
+    assert "about 9 s in all on two CPU cores" in told()
+    assert "about 27 s in all" in told("--eval-seeds", 3)
+    alone = told("--protocol", "quick")
+    assert "Scores: 4 networks by quick; their seconds are in no budget." in alone
+    assert "dsa-ce" not in alone
+    assert "first look" not in told("--protocol", "dsa-ce")
+
+
+def test_a_comparison_that_was_begun_keeps_its_protocol(
+    tmp_path: Path, data: Path, faked: dict[str, dict[str, Any]]
+) -> None:
+    """One of an earlier version, whose default was quick: the same command goes on, adds jobs, and scores them by quick alone."""
+    out = tmp_path / "out"
+    done("compare", data, *WORDS, "--protocol", "quick", "--out", out)
+    before = (out / "compare.json").read_text()
+    assert json.loads(before)["request"]["protocol"] == "quick"
+    shown = done("compare", data, *WORDS, "--out", out, "--json")
+    assert "Finished already: 4 of 4 jobs." in shown.stderr
+    assert (out / "compare.json").read_text() == before
+    more = (*WORDS, "--seeds", 3, "--out", out)
+    plan = json.loads(done("compare", data, *more, "--dry-run", "--json").stdout)
+    assert (plan["protocol"], [one["state"] for one in plan["jobs"]].count("missing")) == ("quick", 2)
+    said = json.loads(done("compare", data, *more, "--json").stdout)
+    assert "others" not in said
+    assert [row["seeds"] for row in said["rows"]] == [3, 3]
+    message = refused(2, "compare", data, *WORDS, "--out", out, "--protocol", "quick,dsa-ce")
+    assert 'protocol "quick"' in message  # one that is named has to be the same
+
+
+@pytest.mark.parametrize("method", ["dsa", "mgdd"])
+def test_scores_are_in_no_budget(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """What a set took is written down before the first network is trained on it, and stays as it is."""
+    tiny.shorten_protocols(monkeypatch)
+    real, spent, out = scoring.train_and_test, [], tmp_path / "run"
+
+    def measured(*words: Any, **more: Any) -> Score:
+        spent.append(Run(out).noted().facts.spent)
+        return real(*words, **more)
+
+    monkeypatch.setattr(scoring, "train_and_test", measured)
+    words = tiny.UNCOUNTED if method == "mgdd" else ["--set", "baseline.width=8"]
+    done("adapt", data, "--method", method, "--ipc", 1, "--seconds", 0.3, "--protocol", USUAL, *words, "--out", out,
+         "--device", "cpu", "--precision", "fp32", "--threads", 1, "-q")  # fmt: skip
+    assert len(spent) >= 2
+    assert spent[0]
+    assert [*spent, Run(out).noted().facts.spent] == [spent[0]] * (len(spent) + 1)
 
 
 @pytest.mark.parametrize(

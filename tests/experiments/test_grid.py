@@ -166,7 +166,7 @@ def test_what_the_comparison_decides_is_no_setting_of_its_jobs(name: str) -> Non
 
 def test_settings_of_reading_count_in_the_check(data: Path) -> None:
     request = Request(str(data), settings={"data": {"max_per_class": 3}}, data={"resolution": 8})
-    source = jobs.check(request, [A])
+    source = jobs.check(request, [A]).source
     assert (source["max_per_class"], source["resolution"]) == (3, 8)
     with pytest.raises(UsageError, match="--ipc 4"):
         jobs.check(request, [Job("random", 4, None, None, 0)])
