@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What a GPU is measured by, in one call of less than eight minutes: benchmarks/gpu.sh OUT.json
+# What a GPU is measured by, in one call of less than nine minutes: benchmarks/gpu.sh OUT.json
 #
-# Tests (with --device, where the suite has that option), step times, `ddtool adapt` end to end on the sample, and CIFAR-10 at IPC 10
+# Tests (with --device, where the suite has that option) and those of captured steps, step times (on a GPU also of loops, eager and
+# captured), `ddtool adapt` end to end on the sample (on a GPU also with --graphs), and CIFAR-10 at IPC 10
 # and 50, 60 s each, scored by two networks. Every command has a limit of its own (with a hard end 5 s later), and one that fails
 # or is cut off leaves its last lines in the JSON in place of a result; the others go on.
 # From the environment: DEVICE (cuda), DATA (a folder of local datasets; default: the Hub's), SECONDS_EACH (60), SHORT (1: a
@@ -32,13 +33,15 @@ limited() { # NAME LIMIT COMMAND…: its output, exit code and seconds below $wo
 }
 
 if grep -q -- '"--device"' tests/conftest.py; then
-  limited tests 80 python -m pytest -q -n0 -p no:cacheprovider tests/methods/test_mgdd.py --device "$device"
+  limited tests 60 python -m pytest -q -n0 -p no:cacheprovider tests/methods/test_mgdd.py --device "$device"
 else
-  limited tests 80 python -m pytest -q -n0 -p no:cacheprovider tests/methods/test_mgdd.py -k "golden or ridge"
+  limited tests 60 python -m pytest -q -n0 -p no:cacheprovider tests/methods/test_mgdd.py -k "golden or ridge"
 fi
+limited capture 40 python -m pytest -q -n0 -p no:cacheprovider tests/runtime/test_capture.py
 limited steps 60 python benchmarks/steps.py "$cifar10" --device "$device" --out "$work/steps.json" "${trial[@]}"
-limited adapt 60 python -m ddtool adapt sample --ipc 10 --steps 100 --refine-steps $((short ? 10 : 1000)) --preset small \
-  --device "$device" --out "$work/run" --json
+adapt=(python -m ddtool adapt sample --ipc 10 --steps 100 --refine-steps $((short ? 10 : 1000)) --preset small --device "$device" --json)
+limited adapt 60 "${adapt[@]}" --out "$work/run"
+[ "$device" = cpu ] || limited captured 45 "${adapt[@]}" --graphs --out "$work/captured"
 limited goals 260 python benchmarks/goals.py "$work/goals.json" --row "$row" --cells cifar10:10,cifar10:50 ${DATA:+--data "$DATA"} \
   "${goals[@]}"
 
@@ -58,13 +61,15 @@ for path in sorted(work.glob("*.run")):
     if run["exit"]:
         run["last lines"] = (work / f"{run['name']}.log").read_text(errors="replace").splitlines()[-5:]
     found["commands"][run.pop("name")] = run
-found["tests"] = (work / "tests.log").read_text(errors="replace").strip().splitlines()[-1:]
+for name in ("tests", "capture"):
+    found[name] = (work / f"{name}.log").read_text(errors="replace").strip().splitlines()[-1:]
 for name in ("steps", "goals"):
     if (work / f"{name}.json").exists():
         found[name] = json.loads((work / f"{name}.json").read_text())
-results = work / "run" / "results.json"
-if results.exists():
-    found["adapt"] = {key: json.loads(results.read_text())[key] for key in ("timings", "scores")}
+for name, folder in (("adapt", "run"), ("captured", "captured")):
+    results = work / folder / "results.json"
+    if results.exists():
+        found[name] = {key: json.loads(results.read_text())[key] for key in ("timings", "scores")}
 out.write_text(json.dumps(found, indent=1) + "\n")
 PYTHON
 echo "$out"

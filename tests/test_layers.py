@@ -209,7 +209,9 @@ def test_nothing_is_unpickled(library: str) -> None:
 
 def test_only_the_engine_asks_about_hardware() -> None:
     asking = {m for m in MODULES for node in ast.walk(TREES[m]) if dotted(node) in HARDWARE}
-    assert asking <= {"ddtool.runtime.engine"}
+    assert asking <= rooms("runtime.engine", "runtime.capture")
+    capturing = {m for m in MODULES for name in inner_imports(m) if name == "ddtool.runtime.capture"}
+    assert capturing == rooms("runtime.engine", "runtime.loop")
 
 
 def test_only_the_executors_of_a_comparison_start_programs() -> None:

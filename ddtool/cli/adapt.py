@@ -113,6 +113,7 @@ def command(
     compile_: o.Compile = False,
     threads: o.Threads = None,
     memory: o.Memory = None,
+    graphs: o.Graphs = False,
     track: o.Track = None,
     json_: o.Json = False,
     quiet: o.Quiet = False,
@@ -143,19 +144,21 @@ def command(
         }
         goal = goal_of(push_to, private, pool)
         tracking.check(track)
-        machine = machine_flags(device, precision, threads, compile_, memory) + (f" {goal.flags()}" if goal else "")
+        machine = machine_flags(device, precision, threads, compile_, memory, graphs) + (
+            f" {goal.flags()}" if goal else ""
+        )
         if resume is not None:
             if flags or any(stages.values()) or out or config or set_ or force or dry_run or preset != "auto":
                 hint = o.shell("ddtool adapt --resume", resume, machine)
                 raise UsageError("--resume takes every setting from the run; no other one goes with it.", hint)
             if goal:
                 goal.check(Run.open(resume).config().method)
-            engine = engine_for(device, precision, compile_, threads, output, memory)
+            engine = engine_for(device, precision, compile_, threads, output, memory, graphs)
             finish(output, go_on(resume, engine, machine, output, moved, track), goal)
             return
         if moved is not None:
             raise UsageError("--data goes with --resume.", "Name the dataset of a new run without it.")
-        engine = engine_for(device, precision, compile_, threads, output, memory)
+        engine = engine_for(device, precision, compile_, threads, output, memory, graphs)
         layers = (o.read_config_file(config), o.parse_settings(set_ or []))
         if not chosen_method(*layers, flags).has_generator:
             check_without_generator(generator, refine_steps)
@@ -246,11 +249,18 @@ def goal_of(push_to: str | None, private: bool, pool: bool) -> Goal | None:
     return None
 
 
-def machine_flags(device: str, precision: str, threads: int | None, compile_: bool, memory: float | None = None) -> str:
+def machine_flags(
+    device: str,
+    precision: str,
+    threads: int | None,
+    compile_: bool,
+    memory: float | None = None,
+    graphs: bool = False,
+) -> str:
     """The options that a run does not remember and that its last bits depend on, as they were given."""
     given = {"--device": device, "--precision": precision, "--threads": threads, "--memory": memory}
     words = [f"{flag} {value}" for flag, value in given.items() if value not in (None, "auto")]
-    return " ".join(words + ["--compile"] * compile_)
+    return " ".join(words + ["--compile"] * compile_ + ["--graphs"] * graphs)
 
 
 def go_on(

@@ -28,6 +28,14 @@ Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32.", rich_help_pa
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the networks (torch.compile).", rich_help_panel="Machine")
 ]
+Graphs = Annotated[
+    bool,
+    typer.Option(
+        "--graphs",
+        help="Capture the steps in CUDA graphs. It has never run on a GPU: it was built and tested without one.",
+        rich_help_panel="Machine",
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.", rich_help_panel="Machine")]
 Memory = Annotated[
     float | None,

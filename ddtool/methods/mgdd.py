@@ -8,6 +8,7 @@ draw comes from the `rng` that is passed in. Shapes in a step are fixed, and a s
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -155,15 +156,15 @@ def adapt(
 
     The IPC alternates between `config.seen_ipcs`.
     """
-    optimiser = torch.optim.Adam(g.parameters(), lr=config.lr, betas=config.betas)
+    optimiser = engine.adam(g.parameters(), lr=config.lr, betas=config.betas)
     loop = Loop(
         "adapt", config.steps, dict(g.named_parameters()), optimiser, rng, report, saver,
-        min_lr_ratio=config.min_lr_ratio, limit=seconds,
+        min_lr_ratio=config.min_lr_ratio, limit=seconds, captured=engine.captured(optimiser, rng),
     )  # fmt: skip
     run = engine.wrap(g)
+    losses = {ipc: partial(training_loss, run, f, real, pool, ipc, config, rng) for ipc in config.seen_ipcs}
     for step in loop:
-        ipc = config.seen_ipcs[step % len(config.seen_ipcs)]
-        loop.update(training_loss(run, f, real, pool, ipc, config, rng))
+        loop.take(losses[config.seen_ipcs[step % len(config.seen_ipcs)]])
 
 
 @torch.no_grad()
@@ -175,6 +176,16 @@ def generate(g: Generator, X_s: Tensor, inputs: NetworkInput, engine: Engine) ->
 
 
 # --------------------------------------------------------------------------------------------------------- refinement
+
+
+def refinement_loss(
+    X: Tensor, Y: Tensor, f: RandomFeatures, real: Real, config: RefineConfig, rng: torch.Generator
+) -> Tensor:
+    """Eq. 1 of the images and labels of S, or of a random part of them, in the feature space of a fresh random network."""
+    X_t, Y_t = real_images(real, f, config, rng)
+    f.draw(rng)
+    X_b, Y_b = with_flips(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.flip)
+    return ridge_loss(f, X_t, Y_t, X_b, Y_b, config.ridge)
 
 
 def refine(
@@ -197,7 +208,7 @@ def refine(
     """
     X, Y = X_s.clone().requires_grad_(), Y_s.clone().requires_grad_()
     groups = [{"params": [X], "lr": config.lr_pixels}, {"params": [Y], "lr": config.lr_labels}]
-    optimiser = torch.optim.Adam(groups, betas=config.betas)
+    optimiser = f.engine.adam(groups, betas=config.betas)
     loop = Loop(
         phase,
         config.steps,
@@ -208,13 +219,12 @@ def refine(
         saver,
         min_lr_ratio=config.min_lr_ratio,
         limit=seconds,
+        captured=f.engine.captured(optimiser, rng),
     )
+    loss = partial(refinement_loss, X, Y, f, real, config, rng)
     for _ in loop:
         visit(loop.done, X.detach())
-        X_t, Y_t = real_images(real, f, config, rng)
-        f.draw(rng)
-        X_b, Y_b = with_flips(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.flip)
-        loop.update(ridge_loss(f, X_t, Y_t, X_b, Y_b, config.ridge))
+        loop.take(loss)
         with torch.no_grad():
             real.inputs.bound_(X)
     return X.detach(), Y.detach()

@@ -174,7 +174,7 @@ class RandomFeatures:
     ) -> None:
         with frozen_random_state():
             self.net = engine.place(ConvNet(shape, 1, widths, norm)).requires_grad_(False)
-        self._features, self.width = engine.wrap(self.net.features), widths[-1]
+        self.engine, self._features, self.width = engine, engine.wrap(self.net.features), widths[-1]
         self.at_once = engine.at_once(widest(shape, widths), PASS) if norm != "batch" else sys.maxsize
         self.draw(rng)
 
@@ -196,6 +196,11 @@ class RandomFeatures:
             return self._features(images)
         if not (images.requires_grad and torch.is_grad_enabled()):
             return torch.cat([self._features(part) for part in images.split(self.at_once)])
+        if self.engine.graphs:
+            hint = "Give more --memory, or take fewer images a step (--set refine.synthetic_batch=N), or leave --graphs out."
+            raise UsageError(
+                "Steps whose images go through the network in parts, to fit the memory, are not captured.", hint
+            )
         again = partial(checkpoint, self._features, use_reentrant=False, preserve_rng_state=False)
         return torch.cat([again(part) for part in images.split(self.at_once)])
 

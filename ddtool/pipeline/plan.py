@@ -56,6 +56,13 @@ def check_config(config: RunConfig) -> None:
     known_norm(config.features.norm)
 
 
+def check_captured(method: str, engine: Engine) -> None:
+    """UsageError where steps are to be captured and those of the method are not."""
+    if engine.graphs and not methods.find(method).has_generator:
+        hint = "Leave --graphs out, or leave --method out."
+        raise UsageError(f"--graphs captures the steps of MGDD; those of the method '{method}' are not captured.", hint)
+
+
 def check_given(method: str, *layers: Mapping[str, JsonValue]) -> None:
     """UsageError for settings of MGDD alone that were given for another method, which would not see them.
 
@@ -191,6 +198,7 @@ def plan(config: RunConfig, engine: Engine, report: Report = silent) -> RunPlan:
 
     Raises what the run would raise at its start.
     """
+    check_captured(config.method, engine)
     target = check_start(config, report)
     train = target.train
     config = fitted_to_machine(config, train, engine, report)

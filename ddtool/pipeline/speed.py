@@ -109,9 +109,9 @@ def seconds_before(config: RunConfig, C: int, step: float, small: float) -> floa
 
 def step_seconds(config: RunConfig, real: Real, engine: Engine, clock: Clock = time.perf_counter) -> float:
     """Seconds of one step of Eq. 1 as the configuration has it: the least of a few, after one that warms up. Networks are not
-    compiled for it."""
+    compiled for it, and steps not captured."""
     shape, C, settings = real.data.shape, real.data.num_classes, config.refine
-    engine, rng = replace(engine, compile_networks=False), engine.rng(config.seed, "probe")
+    engine, rng = replace(engine, compile_networks=False, graphs=False), engine.rng(config.seed, "probe")
     f = RandomFeatures.doubling(shape, config.features.width, config.features.norm, engine, rng)
     m = C * min(max(config.ipc), max(1, settings.synthetic_batch // C))
     X = torch.randn(m, *shape, generator=rng, device=engine.device).contiguous(memory_format=torch.channels_last)

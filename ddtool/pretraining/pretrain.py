@@ -63,6 +63,7 @@ def start(
 ) -> Pretraining:  # fmt: skip
     """A new pre-training whose datasets can be had; nothing is written before that. Rank 0 makes it, the others wait."""
     check_processes(config, ranks)
+    check_eager(engine)
     if ranks.main:
         check_free(folder, force)
         sets = load_sets(config, report)
@@ -88,6 +89,7 @@ def train(run: Pretraining, engine: Engine, ranks: Ranks, report: Report) -> Non
     """The work of `finish`."""
     config, engine = run.config(), replace(engine, varying_sizes=True)
     check_processes(config, ranks)
+    check_eager(engine)
     sets = load_first(config, ranks, report)
     run.check_same_data(sets)
     saver = RankSaver(run.folder / "checkpoints" / "pretrain.safetensors", ranks)
@@ -119,6 +121,12 @@ def check_processes(config: PretrainConfig, ranks: Ranks) -> None:
     if ranks.world > config.meta.meta_batch:
         hint = f"Start {config.meta.meta_batch} or fewer, or give a larger --meta-batch."
         raise UsageError(f"{ranks.world} processes for {config.meta.meta_batch} tasks an iteration.", hint)
+
+
+def check_eager(engine: Engine) -> None:
+    """UsageError where steps are to be captured: every task would be captured anew, and what processes send each other never is."""
+    if engine.graphs:
+        raise UsageError("The steps of pre-training are not captured in CUDA graphs.", "Take an Engine without graphs.")
 
 
 def load_sets(config: PretrainConfig, report: Report) -> list[LargeSet]:

@@ -56,7 +56,7 @@ class Ranks:
         own = Engine.choose(
             f"cuda:{self.local}", "bf16" if engine.bf16 else "fp32", engine.compile_networks, engine.memory
         )
-        return replace(own, compilation=engine.compilation)
+        return replace(own, compilation=engine.compilation, graphs=engine.graphs)
 
     @contextmanager
     def joined(self, engine: Engine) -> Iterator[None]:

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ddtool.errors import UsageError, did_you_mean
+from ddtool.runtime.capture import CapturedSteps, CudaGraphs
 from ddtool.runtime.compiling import Compilation, check_compiler
 from ddtool.text import count
 
@@ -43,6 +44,8 @@ class Engine:
     """Watches over compilations."""
     memory: int = 8 * 2**30
     """Bytes to work in: what can be done in parts is done in parts that fit."""
+    graphs: bool = False
+    """Steps of adaptation and refinement are captured in CUDA graphs. This has never run on a GPU."""
 
     @classmethod
     def choose(
@@ -51,26 +54,36 @@ class Engine:
         precision: str = "auto",
         compile_networks: bool = False,
         memory: int | None = None,
+        graphs: bool = False,
     ) -> "Engine":
         """The engine for a request; 'auto' takes cuda before cpu, and bf16 where the hardware computes in it.
 
-        memory: bytes to work in (default: half of what the machine or the GPU has in all).
+        memory: bytes to work in (default: half of what the machine or the GPU has in all);  graphs: capture steps in CUDA graphs
+        (`runtime.capture`; it has never run on a GPU).
 
-        Raises UsageError for an unknown or absent device, an unknown precision, and networks to compile without a compiler.
+        Raises UsageError for an unknown or absent device, an unknown precision, networks to compile without a compiler, and steps
+        to capture without a CUDA device or beside networks to compile.
         """
         chosen = torch.device(_default_device() if device == "auto" else _known_device(device))
         if precision not in PRECISIONS:
             raise UsageError(f"Unknown precision '{precision}'.", did_you_mean(precision, PRECISIONS))
         bf16 = _bf16_is_fast(chosen) if precision == "auto" else precision == "bf16"
+        if graphs and chosen.type != "cuda":
+            hint = "Leave --graphs out, or run where there is a GPU, with --device cuda."
+            raise UsageError(f"--graphs captures steps in CUDA graphs, and the device is {chosen.type}.", hint)
+        if graphs and compile_networks:
+            hint = "Leave one of them out."
+            raise UsageError("--graphs and --compile exclude each other: compiled networks are not captured.", hint)
         if compile_networks:
             check_compiler(chosen.type)
         if chosen.type == "cpu":
             keep_freed_memory()
-        return cls(chosen, bf16, compile_networks, memory=memory or total_memory(chosen) // 2)
+        return cls(chosen, bf16, compile_networks, memory=memory or total_memory(chosen) // 2, graphs=graphs)
 
     def describe(self) -> str:
-        """One line: device, its name, precision."""
-        return f"{self.device} ({hardware(self.device)}), {'bf16 autocast' if self.bf16 else 'float32'}"
+        """One line: device, its name, precision, and whether steps are captured."""
+        how = ("bf16 autocast" if self.bf16 else "float32") + ", captured steps" * self.graphs
+        return f"{self.device} ({hardware(self.device)}), {how}"
 
     def at_once(self, values: int, most: int) -> int:
         """How many images, up to `most`, a pass without gradients may take of which each has so many values at its widest."""
@@ -96,6 +109,19 @@ class Engine:
                 return compiled(x).float()
 
         return run
+
+    def adam(self, learned: Iterable, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.Adam:
+        """torch's Adam over tensors or groups of them; where steps are captured the fused one, its learning rates tensors."""
+        if not self.graphs:
+            return torch.optim.Adam(learned, lr=lr, betas=betas)
+        optimiser = torch.optim.Adam(learned, lr=lr, betas=betas, fused=True, capturable=True)
+        for group in optimiser.param_groups:
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=self.device)
+        return optimiser
+
+    def captured(self, optimiser: torch.optim.Optimizer, rng: torch.Generator) -> CapturedSteps | None:
+        """What captures the steps of a loop that draws from `rng` alone; None where they are made eagerly."""
+        return CapturedSteps(optimiser, CudaGraphs(self.device, rng)) if self.graphs else None
 
     def rng(self, seed: int, *purpose: str | int) -> torch.Generator:
         """A generator on the device for one purpose: the same seed and purpose give the same stream, in any order of use."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ddtool.errors import DivergedError, RunError
 from ddtool.events import Done, Report, Step
+from ddtool.runtime.capture import CapturedSteps
 from ddtool.runtime.signals import Asked, Interrupted, deferred_interrupt
 
 Checkpoint = dict[str, Tensor]
@@ -59,12 +60,13 @@ NEVER = Deadline(None)
 
 
 class Loop:
-    """Iterate over the steps of one phase; call `update(loss)` once in each.
+    """Iterate over the steps of one phase; call `take(loss)`, `update(loss)` or `apply(loss)` once in each.
 
     tensors: what is being learned, by name;  optimiser: over those tensors, its lr scaled by a half cosine that falls to
     `min_lr_ratio` of the start over `steps` (1 keeps it constant);  rng: the one source of randomness, saved and restored; None
     when every step has a stream of its own;  seconds: time spent in the phase so far, over all sittings;  limit: a wall clock
-    in seconds that decides, in place of `steps`, when to end and where on the cosine a step is.
+    in seconds that decides, in place of `steps`, when to end and where on the cosine a step is;  captured: makes the steps that
+    are taken, where they are captured.
     Where several processes share the steps, they decide together when to stop: `stopping` is set in each step to whether
     any was `asked`; left at None, a process that is asked stops by itself.
     The loss stays on the device between reports: at most `reports` host synchronisations in the whole phase.
@@ -83,15 +85,17 @@ class Loop:
         *,
         min_lr_ratio: float = 1.0,
         limit: float | None = None,
+        captured: CapturedSteps | None = None,
         reports: int = 100,
         checkpoint_seconds: float = 30.0,
     ) -> None:
         self.phase, self.steps, self.tensors, self.optimiser, self.rng = phase, steps, tensors, optimiser, rng
         self.report, self.saver, self.min_lr_ratio, self.limit = report, saver or NoSaver(), min_lr_ratio, limit
+        self.captured = captured
         self.every, self.checkpoint_seconds = max(1, math.ceil(steps / reports)), checkpoint_seconds
         self._told, self._told_every = 0.0, (limit or 0.0) / reports
         self.step, self._losses = 0, []  # type: tuple[int, list[Tensor]]
-        self._base_lrs = [group["lr"] for group in optimiser.param_groups]
+        self._base_lrs = [float(group["lr"]) for group in optimiser.param_groups]
         self._asked, self.stopping = Asked(), None  # type: tuple[Asked, bool | None]
         self._before, self._started = 0.0, time.perf_counter()
         self.overhead, self._last_step = 0.0, 0.0
@@ -149,6 +153,13 @@ class Loop:
         self._tell()
         self.report(Done(self.phase, self.seconds))
 
+    def take(self, loss: Callable[[], Tensor]) -> None:
+        """One optimiser step down the gradient of what `loss` computes: captured, where the steps of this loop are."""
+        if self.captured is None:
+            self.update(loss())
+        else:
+            self._losses.append(self.captured(loss))
+
     def update(self, loss: Tensor) -> None:
         """One optimiser step down the gradient of `loss`."""
         self.optimiser.zero_grad(set_to_none=True)
@@ -168,7 +179,11 @@ class Loop:
     def _schedule(self) -> None:
         half_cosine = 0.5 * (1 + math.cos(math.pi * self.done))
         for group, lr in zip(self.optimiser.param_groups, self._base_lrs, strict=True):
-            group["lr"] = lr * (self.min_lr_ratio + (1 - self.min_lr_ratio) * half_cosine)
+            now = lr * (self.min_lr_ratio + (1 - self.min_lr_ratio) * half_cosine)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(now)  # where a captured step reads it
+            else:
+                group["lr"] = now
 
     def _nearer_without(self) -> bool:
         """Whether another step, as long as the last one, would end further beyond the limit than it is away now."""
@@ -208,11 +223,12 @@ class Loop:
     def _restore(self, saved: Checkpoint) -> None:
         for name, t in self.tensors.items():
             t.copy_(saved[f"tensor.{name}"])
+        learned = [t for group in self.optimiser.param_groups for t in group["params"]]
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in saved.items():
             if name.startswith("optimiser."):
                 _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
+                state.setdefault(int(index), {})[key] = in_layout_of(learned[int(index)], value)
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.step = int(saved["step"])
@@ -224,3 +240,8 @@ class Loop:
                     "Resume where it was begun, or remove the folder checkpoints, so that the phase begins again.",
                 )
             self.rng.set_state(saved["rng"])
+
+
+def in_layout_of(learned: Tensor, state: Tensor) -> Tensor:
+    """What an optimiser keeps for each value of a tensor, in that tensor's layout (files keep none): fused ones need it so."""
+    return torch.empty_like(learned).copy_(state) if state.ndim and state.shape == learned.shape else state
