@@ -1,6 +1,7 @@
 """The documentation says what is there: commands parse, names exist, generated pages are up to date."""
 
 import inspect
+import json
 import re
 import runpy
 from operator import attrgetter
@@ -9,6 +10,7 @@ from types import ModuleType
 
 import pages
 import pytest
+from conftest import SHIPPED_TRIAL
 from pages import GENERATED, PAGES, blocks
 
 from ddtool.config import PretrainConfig, RunConfig
@@ -105,6 +107,15 @@ def test_links_and_named_files_exist(page: str) -> None:
         assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{target}#{anchor}"
     for name in re.findall(r"`((?:ddtool|benchmarks|tests|docs)/[\w./-]+)`", TEXTS[page]):
         assert (ROOT / name).exists(), name
+
+
+def test_the_page_on_imagenet_has_the_tables_of_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SHIPPED_TRIAL.items():
+        monkeypatch.setattr(f"ddtool.pipeline.target.{name}", value)
+    script = runpy.run_path(str(ROOT / "benchmarks/imagenet.py"))
+    measured = json.loads((ROOT / "benchmarks/results/large.json").read_text(encoding="utf-8"))
+    for table in script["tables"](measured):
+        assert table in TEXTS["docs/large.md"]
 
 
 def test_the_index_leads_to_every_page() -> None:

@@ -5,7 +5,7 @@ X (n, c, h, w): images as networks see them; Y (n, C): their labels; C: the numb
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ from ddtool.runtime.engine import Engine
 
 @dataclass
 class Real:
-    """The target T (or a task drawn from a large set), on the device: class-balanced batches, and Z."""
+    """The target T (or a task drawn from a large set): class-balanced batches on the device, and Z.
+
+    Images that take more than the engine has to work in stay on the host, memory-mapped; then a batch asks the device for its rows,
+    and moves those.
+    """
 
     data: ImageData
     sampler: BalancedSampler
@@ -25,8 +29,12 @@ class Real:
 
     @classmethod
     def of(cls, data: ImageData, engine: Engine) -> "Real":
-        data = data.to(engine.device)
+        data = data.to(engine.device, images=on_device(data, engine))
         return cls(data, BalancedSampler(data.labels, data.num_classes), data.transform)
+
+    def among(self, rows: Tensor) -> "Real":
+        """The same target, its batches drawn from the images at `rows` alone. No image is copied."""
+        return replace(self, sampler=BalancedSampler(self.data.labels, self.data.num_classes, rows))
 
     def batch(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """About n images, the same number of each class: X_t, Y_t."""
@@ -34,7 +42,12 @@ class Real:
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images at `indices` as networks see them, with centred one-hot labels."""
-        return self.inputs(self.data.images[indices]), one_hot(self.data.labels[indices], self.data.num_classes)
+        return self.inputs(self.data.at(indices)), one_hot(self.data.labels[indices], self.data.num_classes)
+
+
+def on_device(data: ImageData, engine: Engine) -> bool:
+    """Whether all images are held on the engine's device: where they take no more bytes than it has to work in."""
+    return data.images.nbytes <= engine.memory
 
 
 @dataclass

@@ -89,14 +89,18 @@ class ImageData:
         c, h, w = self.images.shape[1:]
         return c, h, w
 
-    def to(self, device: torch.device | str) -> "ImageData":
-        """The same data with images and labels on `device`, still uint8."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+    def to(self, device: torch.device | str, images: bool = True) -> "ImageData":
+        """The same data with its labels on `device`, and its images too unless they stay where they are; still uint8."""
+        return replace(self, images=self.images.to(device) if images else self.images, labels=self.labels.to(device))
+
+    def at(self, rows: Tensor) -> Tensor:
+        """The images at `rows`, uint8 (n, c, h, w), on the device of the labels, wherever all of them are."""
+        return self.images[rows.to(self.images.device)].to(self.labels.device)
 
     @property
     def transform(self) -> NetworkInput:
-        """Pixels → network input, on the device of the images."""
-        return NetworkInput(self.mean, self.std, self.whitening, self.images.device)
+        """Pixels → network input, on the device of the labels."""
+        return NetworkInput(self.mean, self.std, self.whitening, self.labels.device)
 
     def head(self, n: int) -> "ImageData":
         """The first n images (all of them when there are fewer)."""
@@ -111,11 +115,14 @@ class BalancedSampler:
     """Draws class-balanced index batches on the device, without asking the host.
 
     A batch of n has n // C images of every class (at least one); inside a class images are drawn with replacement.
+    Only images at `among` are drawn, where that is given.
     """
 
-    def __init__(self, labels: Tensor, num_classes: int) -> None:
+    def __init__(self, labels: Tensor, num_classes: int, among: Tensor | None = None) -> None:
+        labels = labels if among is None else labels[among]
         counts = torch.bincount(labels, minlength=num_classes)
-        self.order = torch.argsort(labels, stable=True)
+        order = torch.argsort(labels, stable=True)
+        self.order = order if among is None else among[order]
         self.counts, self.starts = counts, torch.cumsum(counts, 0) - counts
         self.num_classes = num_classes
 
@@ -127,25 +134,30 @@ class BalancedSampler:
         return self.order[(self.starts[:, None] + offsets).flatten()]
 
 
-def draw_per_class(data: ImageData, ipc: int, rng: torch.Generator, repeat: bool = False) -> Tensor:
+def draw_per_class(
+    data: ImageData, ipc: int, rng: torch.Generator, repeat: bool = False, among: Tensor | None = None
+) -> Tensor:
     """Indices of `ipc` distinct random images per class, (C·ipc,), image-major: every prefix of C·k has k per class.
 
-    Raises UsageError when a class holds fewer than `ipc` images; with `repeat` those of such a class come again, in turn.
+    among: the indices that are drawn from, where not all are. Raises UsageError when a class holds fewer than `ipc` images; with
+    `repeat` those of such a class come again, in turn.
     """
     if ipc < 1:
         raise UsageError(f"ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class.")
-    counts = data.class_counts()
+    labels = data.labels if among is None else data.labels[among]
+    counts = torch.bincount(labels, minlength=data.num_classes)
     if int(counts.min()) < (1 if repeat else ipc):
         name = data.class_names[int(counts.argmin())]
         raise UsageError(
             f"ipc {ipc} is more than class '{name}' holds ({int(counts.min())} training images).",
             f"Use --ipc {int(counts.min())} or less." if counts.min() > 0 else "Remove the empty class.",
         )
-    shuffled = torch.randperm(len(data), generator=rng, device=rng.device).to(data.labels.device)
-    by_class = shuffled[torch.argsort(data.labels[shuffled], stable=True)]  # random order inside each class
+    shuffled = torch.randperm(len(labels), generator=rng, device=rng.device).to(labels.device)
+    by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]  # random order inside each class
     starts = torch.cumsum(counts, 0) - counts
     rows = starts[None, :] + torch.arange(ipc, device=counts.device)[:, None] % counts[None, :]  # (ipc, C)
-    return by_class[rows.flatten()]
+    drawn = by_class[rows.flatten()]
+    return drawn if among is None else among[drawn]
 
 
 def draw_pool(data: ImageData, ipc: int, seed: int, repeat: bool = False) -> Tensor:
@@ -297,7 +309,7 @@ def real_images(
     """Real images as a synthetic set: the random-subset baseline, or (with solved `labels`) the initial samples."""
     hard = data.labels[indices]
     made = kind(
-        images=data.images[indices].float() / 255,
+        images=data.at(indices).float() / 255,
         labels=one_hot(hard, data.num_classes) if labels is None else labels,
         hard=hard,
         ipc=len(indices) // data.num_classes,

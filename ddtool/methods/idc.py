@@ -109,7 +109,7 @@ class IDC(GradientMatching):
         if others:
             drawn = task.real.sampler(others * len(rows), self.rng)  # by class
             rows = torch.cat([rows, drawn.view(task.num_classes, -1).T.flatten()])
-        images = task.real.inputs.standardise(task.real.data.images[rows])
+        images = task.real.inputs.standardise(task.real.data.at(rows))
         return encode(images, self.factor).requires_grad_()
 
     def seen(self, S_c: Tensor) -> Tensor:

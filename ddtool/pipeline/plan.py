@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from ddtool import methods
 from ddtool.config import RunConfig, Values, to_dict
+from ddtool.data.batches import on_device
 from ddtool.data.images import ImageData, Source
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.protocols import protocols_in
@@ -217,8 +218,8 @@ def plan(config: RunConfig, engine: Engine, report: Report = silent) -> RunPlan:
 
 
 def memory(config: RunConfig, train: ImageData, engine: Engine) -> float:
-    """About how many bytes a run works with: real images, Z, and the larger of a step's activations (with a generator in parts
-    that fit the engine's memory) and the fit of labels."""
+    """About how many bytes a run works with: real images where the device holds all of them, Z, and the larger of a step's
+    activations (with a generator in parts that fit the engine's memory) and the fit of labels."""
     c, h, w = train.shape
     if methods.find(config.method).has_generator:
         widest, channels, pool = (
@@ -235,7 +236,8 @@ def memory(config: RunConfig, train: ImageData, engine: Engine) -> float:
     activations = widest * channels * h * w * 4 * 4
     if methods.find(config.method).has_generator:
         activations = min(activations, engine.memory)
-    return train.images.numel() + pool * train.num_classes * c * h * w * 4 + max(activations, fitting)
+    images = train.images.nbytes if on_device(train, engine) else 0
+    return images + pool * train.num_classes * c * h * w * 4 + max(activations, fitting)
 
 
 def batch_with_generator(config: RunConfig, train: ImageData) -> int:

@@ -111,7 +111,7 @@ def fitted_whitening(session: Session, plain: Real, kind: str) -> Whitening:
     settings = session.config.whitening
     order = torch.randperm(len(plain.data), generator=seeded_generator("cpu", 0, "whitening"))
     rows = order[: settings.images].to(session.engine.device)
-    return whitening.fit(lambda part: plain.inputs.standardise(plain.data.images[part]), rows, kind, settings.eps)
+    return whitening.fit(lambda part: plain.inputs.standardise(plain.data.at(part)), rows, kind, settings.eps)
 
 
 def whitening_accuracy(session: Session, plain: Problem, fitted: Whitening | None) -> float:
@@ -121,22 +121,22 @@ def whitening_accuracy(session: Session, plain: Problem, fitted: Whitening | Non
     order = torch.randperm(len(data), generator=rng, device=rng.device)
     held = order[: min(TRIAL_HELD_OUT, len(order) // 5)]
     rest = order[len(held) :]
-    seen = replace(data, images=data.images[rest], labels=data.labels[rest], whitening=fitted)
-    problem = Problem(Real.of(seen, session.engine), plain.flip)
-    return trial_accuracy(session, problem, (data.images[held], data.labels[held]))
+    seen = Real.of(replace(data, whitening=fitted), session.engine).among(rest)
+    return trial_accuracy(session, Problem(seen, plain.flip), rest, (data.at(held), data.labels[held]))
 
 
 @torch.no_grad()
-def trial_accuracy(session: Session, problem: Problem, tests: tuple[Tensor, Tensor]) -> float:
-    """Mean accuracy in percent on `tests` (images, labels) of heads on a few images of the problem, as networks see them."""
+def trial_accuracy(session: Session, problem: Problem, rest: Tensor, tests: tuple[Tensor, Tensor]) -> float:
+    """Mean accuracy in percent on `tests` (images, labels) of heads on a few images of the problem, of those at `rest`, as networks
+    see them."""
     real, flip, seen = problem.real, problem.flip, problem.real.data
     rng = session.rng("whitening trial", "networks")
-    ipc = min(max(1, TRIAL_IMAGES // seen.num_classes), int(seen.class_counts().min()))
+    ipc = min(max(1, TRIAL_IMAGES // seen.num_classes), int(real.sampler.counts.min()))
     if ipc < 1:  # all images of a class are held out: there is nothing to try
         return math.nan
     width = min(session.config.features.width, TRIAL_WIDTH)
     f = RandomFeatures.doubling(seen.shape, width, "none", session.engine, rng)
-    X, _ = real.at(draw_per_class(seen, ipc, rng))
+    X, _ = real.at(draw_per_class(seen, ipc, rng, among=rest))
     fit = FitConfig(networks=2 * TRIAL_NETWORKS, flip=flip)
     Y = mgdd.fitted_labels(X, f, real, fit, rng)
     scores = []

@@ -248,7 +248,7 @@ class Run:
 
     def save_pool(self, data: ImageData, indices: Tensor) -> None:
         """Z: the chosen real images as parquet."""
-        images, labels = data.images[indices].cpu(), data.labels[indices].cpu()
+        images, labels = data.at(indices).cpu(), data.labels[indices].cpu()
         formats.write_parquet(self.folder / files.POOL, images, labels, None, data.class_names)
 
     def load_pool(self, class_names: tuple[str, ...]) -> tuple[Tensor, Tensor]:

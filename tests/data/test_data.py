@@ -91,6 +91,15 @@ def test_bound_cuts_pixels_to_the_unit_interval(toy: ImageData) -> None:
 # ------------------------------------------------------------------------------------------------------ balanced batches
 
 
+def test_draws_among_some_images_are_those_of_a_copy_of_them() -> None:
+    data = data_of([9, 4, 6])
+    rows = torch.randperm(len(data), generator=rng(1))[:16]
+    copy = replace(data, images=data.images[rows], labels=data.labels[rows])
+    among, alone = BalancedSampler(data.labels, 3, rows), BalancedSampler(copy.labels, 3)
+    assert torch.equal(among(30, rng()), rows[alone(30, rng())])
+    assert torch.equal(draw_per_class(data, 2, rng(), among=rows), rows[draw_per_class(copy, 2, rng())])
+
+
 @given(counts=COUNTS, n=st.integers(1, 40), seed=st.integers(0, 99))
 def test_every_batch_is_balanced(counts: list[int], n: int, seed: int) -> None:
     labels = shuffled_labels(counts, seed)
