@@ -64,7 +64,8 @@ class Loop:
     tensors: what is being learned, by name;  optimiser: over those tensors, its lr scaled by a half cosine that falls to
     `min_lr_ratio` of the start over `steps` (1 keeps it constant);  rng: the one source of randomness, saved and restored; None
     when every step has a stream of its own;  seconds: time spent in the phase so far, over all sittings;  limit: a wall clock
-    in seconds that decides, in place of `steps`, when to end and where on the cosine a step is.
+    in seconds that decides, in place of `steps`, when to end and where on the cosine a step is;  visit: sees the loop before each
+    step, and once more when it has `ended`.
     Where several processes share the steps, they decide together when to stop: `stopping` is set in each step to whether
     any was `asked`; left at None, a process that is asked stops by itself.
     The loss stays on the device between reports: at most `reports` host synchronisations in the whole phase.
@@ -83,6 +84,7 @@ class Loop:
         *,
         min_lr_ratio: float = 1.0,
         limit: float | None = None,
+        visit: Callable[["Loop"], None] = lambda loop: None,
         reports: int = 100,
         checkpoint_seconds: float = 30.0,
     ) -> None:
@@ -90,6 +92,7 @@ class Loop:
         self.report, self.saver, self.min_lr_ratio, self.limit = report, saver or NoSaver(), min_lr_ratio, limit
         self.every, self.checkpoint_seconds = max(1, math.ceil(steps / reports)), checkpoint_seconds
         self._told, self._told_every = 0.0, (limit or 0.0) / reports
+        self.visit, self.ended = visit, False
         self.step, self._losses = 0, []  # type: tuple[int, list[Tensor]]
         self._base_lrs = [group["lr"] for group in optimiser.param_groups]
         self._asked, self.stopping = Asked(), None  # type: tuple[Asked, bool | None]
@@ -122,6 +125,14 @@ class Loop:
         synchronise()
         self.overhead += time.perf_counter() - started
 
+    @contextlib.contextmanager
+    def paused(self, synchronise: Callable[[], None]) -> Iterator[None]:
+        """Work between steps that is no part of the phase: its seconds are not counted."""
+        synchronise()
+        began = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - began
+
     def __iter__(self) -> Iterator[int]:
         """The steps still to do, from a checkpoint where there is one."""
         saved = self.saver.load()
@@ -130,6 +141,7 @@ class Loop:
         self._started = last_saved = time.perf_counter()
         with deferred_interrupt() as self._asked:
             while self.done < 1 and not self._nearer_without():
+                self.visit(self)
                 self._schedule()
                 began = time.perf_counter()
                 yield self.step
@@ -148,6 +160,8 @@ class Loop:
                 raise Interrupted(self._asked.number)
         self._tell()
         self.report(Done(self.phase, self.seconds))
+        self.ended = True
+        self.visit(self)
 
     def update(self, loss: Tensor) -> None:
         """One optimiser step down the gradient of `loss`."""
