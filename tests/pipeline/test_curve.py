@@ -133,6 +133,12 @@ def test_an_interrupted_run_has_the_same_points(
         assert (run.folder / "curve" / file).read_bytes() == content  # not made again
 
 
+def test_a_plan_names_the_folder_of_the_points(dataset: Path, tmp_path: Path) -> None:
+    words = ("adapt", dataset, *DM, "--ipc", 2, "--dry-run", "--out", tmp_path / "run")
+    for more, there in (((), False), (("--curve",), True)):
+        assert ("curve/" in json.loads(done(*words, *more).stdout)["files"]) == there
+
+
 def test_a_selection_has_no_curve(dataset: Path, tmp_path: Path) -> None:
     said = refused(2, "adapt", dataset, "--method", "random", "--curve", "--out", tmp_path / "run")
     assert "takes no steps" in said
