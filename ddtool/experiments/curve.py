@@ -24,7 +24,7 @@ from ddtool.runs.run import Run
 from ddtool.text import count, dataset_name
 
 FILE = "curve"
-HEADERS = ("IPC", "phase", "step", "steps in all", "seconds", "protocol", "accuracy, %", "std", "networks")
+HEADERS = ("IPC", "phase", "step", "total", "seconds", "protocol", "accuracy, %", "std", "networks")
 COLUMNS = ("--:", ":--", "--:", "--:", "--:", ":--", "--:", "--:", "--:")
 NAMES = {"adapt": "adaptation (generator alone)", "refine": "refinement", "distil": "distillation"}
 STYLES = {"adapt": Style("#9c5c38", "s"), "refine": Style("#d55e00", "o"), "distil": Style("#1d70b8", "o")}
