@@ -18,6 +18,7 @@ _PUBLIC = {  # loaded on first use, so that `ddtool -h` does not wait for torch
     "RunConfig": "ddtool.config",
     "SyntheticSet": "ddtool.data.images",
     "adapt": "ddtool.api",
+    "curve": "ddtool.api",
     "evaluate": "ddtool.api",
     "export": "ddtool.api",
     "generate": "ddtool.api",
@@ -39,6 +40,7 @@ __all__ = [
     "SyntheticSet",
     "__version__",
     "adapt",
+    "curve",
     "evaluate",
     "export",
     "generate",
@@ -54,6 +56,7 @@ __all__ = [
 if TYPE_CHECKING:
     from ddtool.api import (
         adapt,
+        curve,
         evaluate,
         export,
         generate,

@@ -15,6 +15,7 @@ from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.errors import UsageError
 from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
 from ddtool.events import Event, Note, Report, silent
+from ddtool.experiments import curve as curves
 from ddtool.experiments import sweep as sweeps
 from ddtool.hub import download, generators, names
 from ddtool.hub.access import Access, asked
@@ -176,6 +177,31 @@ def sweep(
         opened = run if isinstance(run, Run) else open_run(run, listener)
         session = Session(opened.config(), opened, engine or Engine.choose(), recorded(opened, listener))
         return sweeps.sweep(session, ipcs, protocols, seeds, baseline)
+
+
+def curve(
+    run: str | Path | Run,
+    *,
+    protocol: str | Sequence[str] = sweeps.USUAL,
+    seeds: int = 1,
+    engine: Engine | None = None,
+    report: Report | None = None,
+    progress: bool | None = None,
+) -> curves.Curve:
+    """Scores along the steps of a run that was made with the setting `curve`; curve.svg, .md and others appear in the run.
+
+    run: a run or its folder;  protocol: one or several, as in `evaluate`, by default kernel-ridge and quick;  seeds: fresh networks
+    per score (kernel-ridge takes 3);  report, progress: as in `adapt`.
+    The result has `rows()` of the table: for each kept point (steps 0, 1, 2, 4, 8, ... and the last of each phase) and protocol the
+    accuracy in percent, with the steps and seconds until there. What was scored before is not scored again.
+    Raises RunError for a run that kept no points, is not finished, or has a damaged point.
+    """
+    protocols = list(dict.fromkeys(several(protocol)))
+    scoring.requested(protocols, ["convnet"], seeds, ROUNDED, AS_STATED)  # refuses what does not exist
+    with shown(report, progress) as listener:
+        opened = run if isinstance(run, Run) else open_run(run, listener)
+        session = Session(opened.config(), opened, engine or Engine.choose(), listener)  # the run's own timings stay
+        return curves.curve(session, protocols, seeds)
 
 
 def evaluate(
@@ -533,4 +559,4 @@ def recorded(run: Run, report: Report) -> Report:
     return listen
 
 
-__all__ = ["adapt", "evaluate", "export", "generate", "import_sets", "pull", "push", "resume", "sweep"]
+__all__ = ["adapt", "curve", "evaluate", "export", "generate", "import_sets", "pull", "push", "resume", "sweep"]

@@ -70,7 +70,7 @@ def pytest_sessionstart() -> None:
     target.TRIAL_NETWORKS, target.TRIAL_WIDTH = 1, 16
 
 
-LOOKED_AT = re.compile(r"tests/(reports/|experiments/test_(plot|report|sweep|whole))")
+LOOKED_AT = re.compile(r"tests/(reports/|pipeline/test_curve|experiments/test_(plot|report|sweep|whole))")
 """The tests of pages and plots."""
 
 

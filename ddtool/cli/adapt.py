@@ -88,6 +88,12 @@ def command(
             "--animation", help="Leave a short animation of the refinement, animation.png.", rich_help_panel=STAGES
         ),
     ] = None,
+    curve: Annotated[
+        bool | None,
+        typer.Option(
+            "--curve", help="Keep the set at doubling steps, for `ddtool curve` to score.", rich_help_panel=STAGES
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it. Default 0.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.")] = None,
     moved: o.Moved = None,
@@ -134,7 +140,7 @@ def command(
     with Output(json_, quiet) as output:
         flags = o.given(
             dataset=dataset, ipc=ipc, generator=generator, seed=seed, flip=flip, data=data or None,
-            method=method, seconds=seconds, allow_repeat=allow_repeat, animation=animation,
+            method=method, seconds=seconds, allow_repeat=allow_repeat, animation=animation, curve=curve,
         )  # fmt: skip
         stages = {
             "adapt": o.given(steps=steps),

@@ -43,6 +43,10 @@ REGISTRY = {
         "ddtool.cli.sweep",
         "Generate and score sets of seen and unseen sizes; the table and the curve go into the run as sweep.md and sweep.svg.",
     ),
+    "curve": (
+        "ddtool.cli.curve",
+        "Score a run of `ddtool adapt --curve` along its steps; the table and the curve go into the run as curve.md and curve.svg.",
+    ),
     "import": (
         "ddtool.cli.import_",
         "Bring the published sets of other methods here, un-normalised and with what was assumed written beside them.",

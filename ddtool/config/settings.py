@@ -302,6 +302,8 @@ class RunConfig:
     """With a budget in `seconds`: how much of what the labels leave goes to adaptation; the rest is refinement's."""
     animation: bool = False
     """Whether to leave a short animation of the refinement, of the largest set: animation.png."""
+    curve: bool = False
+    """Whether to keep what the set is at steps 0, 1, 2, 4, 8, ... and the last of each phase, for `ddtool curve` to score."""
     baseline: Values = field(default_factory=dict)
     """Settings of a `method` other than mgdd (the sections above are mgdd's)."""
     evaluate: EvalConfig = field(default_factory=EvalConfig)

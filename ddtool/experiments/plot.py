@@ -37,7 +37,7 @@ SPARE = ("p", "*", "<", ">", "d")
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement: x positive, y with its standard deviation."""
+    """One measurement: x positive or 0, y with its standard deviation."""
 
     x: float
     y: float
@@ -72,6 +72,8 @@ class Panel:
     title: str
     lines: tuple[Line, ...]
     levels: tuple[Level, ...] = ()
+    x_name: str = ""
+    """The name of its own x axis, where that is not the sheet's."""
 
 
 def spare_style(name: str) -> Style:
@@ -98,7 +100,7 @@ def sheet(panels: Sequence[Panel], x_name: str, y_name: str, paper: Paper) -> "F
         axes = figure.add_subplot(grid[place])
         axes.set_title(f"{panel.dataset}, {panel.title}" if several else panel.title, loc="left")
         fill(axes, panel, paper)
-        axes.set_xlabel(x_name if (place[0] + 1, place[1]) not in places else "")
+        axes.set_xlabel(panel.x_name or (x_name if (place[0] + 1, place[1]) not in places else ""))
         axes.set_ylabel(y_name if place[1] == 0 else "")
     legend(figure, columns)
     return figure
@@ -144,14 +146,22 @@ def level_dashes(number: int) -> list[tuple[int, tuple[int, ...]]]:
 
 
 def logarithmic(axes: "Axes", xs: Sequence[float]) -> None:
-    """A logarithmic x axis over the values with plain numbers on it, at least most of a decade wide."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    """A logarithmic x axis over the values with plain numbers on it, at least most of a decade wide. Where 0 is among them, it
+    stands at the left, and the axis is linear from there to the smallest other value."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-    axes.set_xscale("log")
-    low, high = min(xs), max(xs)
+    above = [x for x in xs if x > 0] or [1.0]
+    low, high = min(above), max(above)
     margin = 1.25 * max(1.0, (6 / (high / low)) ** 0.5)
-    axes.set_xlim(low / margin, high * margin)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 3000 else (1.0, 2.0, 5.0)))
+    ticks = LogLocator(subs=(1.0,) if high / low > 3000 else (1.0, 2.0, 5.0))
+    if min(xs) > 0:
+        axes.set_xscale("log")
+        axes.set_xlim(low / margin, high * margin)
+        axes.xaxis.set_major_locator(ticks)
+    else:
+        axes.set_xscale("symlog", linthresh=low, linscale=0.3)
+        axes.set_xlim(-low / 3, high * margin)
+        axes.xaxis.set_major_locator(FixedLocator([0.0, *(x for x in ticks.tick_values(low, high) if x >= low)]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 

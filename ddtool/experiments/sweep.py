@@ -4,9 +4,6 @@ sweep.json, sweep.csv, sweep.md   a line for each size and kind of images
 sweep.svg, sweep.png              accuracy over images per class, a panel for each protocol
 """
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,11 +15,11 @@ from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.measure import arch_text
 from ddtool.evaluation.protocols import KERNEL_RIDGE, Score, version_of
 from ddtool.events import Note
-from ddtool.experiments.plot import Line, Panel, Point, Style, draw
+from ddtool.experiments.outcome import as_markdown, write
+from ddtool.experiments.plot import Line, Panel, Point, Style
 from ddtool.pipeline.generate import generate
 from ddtool.pipeline.scoring import Judge, Measurement, load_target, random_subset
 from ddtool.pipeline.session import Session
-from ddtool.runs.files import write_bytes
 from ddtool.runs.run import Run
 from ddtool.sources.load import Target
 from ddtool.text import dataset_name
@@ -38,6 +35,7 @@ SEEN, SEEN_STYLE = "seen in adaptation", Style("#1d70b8", "D")
 """The marks on the sizes that the generator was adapted for."""
 FILE = "sweep"
 HEADERS = ("IPC", "seen", "images", "protocol", "accuracy, %", "std", "networks")
+COLUMNS = ("--:", ":--", ":--", ":--", "--:", "--:", "--:")
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def sweep(
             if not one.done(run.noted().scores, synthetic, target.name):
                 run.record_score(judge.measure(synthetic, target, one))
         found = gathered(run, target, sizes, wanted, baseline)
-        write(run.folder, found)
+        save(run.folder, found)
     return found
 
 
@@ -123,28 +121,10 @@ def gathered(run: Run, target: Target, sizes: Sequence[int], wanted: Sequence[Me
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def write(folder: Path, found: Swept) -> None:
-    """Write the table and the curve, each file whole or not at all."""
-    shown = panels(found)
-    axes = ("images per class (logarithmic)", "test accuracy, %")
-    contents = {
-        "json": (json.dumps({"dataset": found.dataset, "rows": found.rows()}, indent=2) + "\n").encode(),
-        "csv": to_csv(found).encode(),
-        "md": to_markdown(found).encode(),
-        "svg": draw(shown, *axes),
-        "png": draw(shown, *axes, kind="png"),
-    }
-    for ending, content in contents.items():
-        write_bytes(folder / f"{FILE}.{ending}", content)
-
-
-def to_csv(found: Swept) -> str:
-    """One line a score."""
-    out, rows = io.StringIO(), found.rows()
-    writer = csv.DictWriter(out, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+def save(folder: Path, found: Swept) -> None:
+    """Write the table and the curve."""
+    markdown = as_markdown(HEADERS, COLUMNS, [cells(row) for row in found.rows()])
+    write(folder, FILE, found.dataset, found.rows(), markdown, panels(found), "images per class (logarithmic)")
 
 
 def cells(row: Values) -> list[str]:
@@ -153,12 +133,6 @@ def cells(row: Values) -> list[str]:
         str(row["ipc"]), "yes" if row["seen"] else "no", str(row["images"]), str(row["protocol"]), f"{row['accuracy']:.1f}",
         f"{row['std']:.1f}", str(row["networks"]),
     ]  # fmt: skip
-
-
-def to_markdown(found: Swept) -> str:
-    """The table for a README."""
-    lines = ["| " + " | ".join(HEADERS) + " |", "|--:|:--|:--|:--|--:|--:|--:|"]
-    return "\n".join([*lines, *("| " + " | ".join(cells(row)) + " |" for row in found.rows())]) + "\n"
 
 
 def panels(found: Swept) -> list[Panel]:

@@ -6,7 +6,7 @@ The letters are those of `mgdd.py`. A method never sees a path, a terminal or th
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -274,15 +274,17 @@ def distil(
     report: Report = silent,
     saver: Saver | None = None,
     phase: str = "distil",
+    visit: Callable[[Loop], None] = lambda loop: None,
 ) -> Spent:
     """Run a method for its `settings.steps` steps, or for `seconds` of wall clock instead (what `prepare` takes is beside
-    both); it resumes from the saver's checkpoint. A budget in steps gives the same bits again, one in seconds does not."""
+    both); it resumes from the saver's checkpoint. A budget in steps gives the same bits again, one in seconds does not.
+    `visit`: as `Loop` says."""
     prepared = method.prepare(report)
     if not method.record.learns:
         return Spent(0, 0.0, prepared)
     loop = Loop(
         phase, method.config.steps, method.tensors(), method.optimiser, method.rng, report, saver,
-        min_lr_ratio=method.record.min_lr_ratio, limit=seconds,
+        min_lr_ratio=method.record.min_lr_ratio, limit=seconds, visit=visit,
     )  # fmt: skip
     synchronise, idle = method.task.engine.synchronise, type(method).after_step is Method.after_step
     for step in loop:

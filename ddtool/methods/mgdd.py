@@ -151,15 +151,16 @@ def adapt(
     report: Report = silent,
     saver: Saver | None = None,
     seconds: float | None = None,
+    visit: Callable[[Loop], None] = lambda loop: None,
 ) -> None:
     """Adaptation: `config.steps` steps of g on the target (or `seconds`), in place.
 
-    The IPC alternates between `config.seen_ipcs`.
+    The IPC alternates between `config.seen_ipcs`. `visit`: as `Loop` says; the parameters of g are its tensors.
     """
     optimiser = engine.adam(g.parameters(), lr=config.lr, betas=config.betas)
     loop = Loop(
         "adapt", config.steps, dict(g.named_parameters()), optimiser, rng, report, saver,
-        min_lr_ratio=config.min_lr_ratio, limit=seconds, captured=engine.captured(optimiser, rng),
+        min_lr_ratio=config.min_lr_ratio, limit=seconds, captured=engine.captured(optimiser, rng), visit=visit,
     )  # fmt: skip
     run = engine.wrap(g)
     losses = {ipc: partial(training_loss, run, f, real, pool, ipc, config, rng) for ipc in config.seen_ipcs}
@@ -199,12 +200,11 @@ def refine(
     saver: Saver | None = None,
     phase: str = "refine",
     seconds: float | None = None,
-    visit: Callable[[float, Tensor], None] = lambda done, X: None,
+    visit: Callable[[Loop], None] = lambda loop: None,
 ) -> tuple[Tensor, Tensor]:
     """Ours, beyond the paper: `config.steps` direct steps (or `seconds`) on the pixels and labels of S under Eq. 1.
 
-    Returns new X_s, Y_s. `visit` sees before each step how much of the steps is done (0 to 1), and X_s.
-    Pixels are projected back into [0, 1] after each step.
+    Returns new X_s, Y_s. Pixels are projected back into [0, 1] after each step. `visit`: as `Loop` says, with the tensors X and Y.
     """
     X, Y = X_s.clone().requires_grad_(), Y_s.clone().requires_grad_()
     groups = [{"params": [X], "lr": config.lr_pixels}, {"params": [Y], "lr": config.lr_labels}]
@@ -220,10 +220,10 @@ def refine(
         min_lr_ratio=config.min_lr_ratio,
         limit=seconds,
         captured=f.engine.captured(optimiser, rng),
+        visit=visit,
     )
     loss = partial(refinement_loss, X, Y, f, real, config, rng)
     for _ in loop:
-        visit(loop.done, X.detach())
         loop.take(loss)
         with torch.no_grad():
             real.inputs.bound_(X)
@@ -267,7 +267,7 @@ def meta_train(
     losses and applies it to ω. With `config.outer` 'reptile' the outer gradient is ω − ω' instead (Nichol et al., 2018).
     tasks: draws a task from a stream on the host: its images (image-major, on the device) and its IPC;
     features: a network for each number of channels. Every task has random streams of its own, one on the host and one on
-    the device, so it does not matter which of the `ranks` computes it. `visit` sees ω before each update and after the last.
+    the device, so it does not matter which of the `ranks` computes it. `visit`: as `Loop` says.
     """
     outer = torch.optim.Adam(g.parameters(), lr=config.outer_lr, betas=config.outer_betas)
     loop = Loop(
@@ -279,9 +279,9 @@ def meta_train(
         report,
         saver,
         min_lr_ratio=config.min_lr_ratio,
+        visit=visit,
     )
     for i in loop:
-        visit(loop)
         loss = torch.zeros((), device=engine.device)
         outer.zero_grad(set_to_none=True)
         for k in ranks.share(config.meta_batch):
@@ -292,7 +292,6 @@ def meta_train(
             loss = loss + meta_gradient(g, f, task, pool, config, engine, rng) / config.meta_batch
         loss, loop.stopping = ranks.sum_gradients(list(g.parameters()), loss, loop.asked)
         loop.apply(loss)
-    visit(loop)
 
 
 def meta_gradient(

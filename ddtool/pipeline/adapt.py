@@ -24,7 +24,8 @@ from ddtool.pipeline.speed import real_batch
 from ddtool.pipeline.target import measured_problem
 from ddtool.runs.film import Film
 from ddtool.runs.formats import LabelHead
-from ddtool.runtime.loop import Deadline
+from ddtool.runs.points import learned
+from ddtool.runtime.loop import Deadline, Loop
 from ddtool.text import count
 
 LABELS_SHARE = 0.5
@@ -158,6 +159,7 @@ def adapt_generator(session: Session, problem: JudgedProblem) -> None:
         report=session.report,
         saver=session.saver(ADAPT),
         seconds=None if left is None else left * share,
+        visit=session.visitor(ADAPT, lambda loop: loop.tensors),
     )
     run.save_generator(generator)
     session.saver(POOL_LABELS).drop()
@@ -231,10 +233,17 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
     batch = max(config.refine.synthetic_batch, generated.num_classes)
     film = Film(session.run, generated) if config.animation and generated.ipc == max(config.ipc) else None
 
-    def visit(done: float, X: Tensor) -> None:
-        if film and film.wants(done):
-            film.keep(done, real.inputs.inverse(X))
+    def made(X: Tensor, Y: Tensor) -> SyntheticSet:
+        """The set of refined inputs and labels."""
+        images = real.inputs.inverse(X.detach())
+        return replace(generated, images=images, labels=Y.detach(), stage="refined", label_method="learned")
 
+    def visit(loop: Loop) -> None:
+        if film and not loop.ended and film.wants(loop.done):
+            film.keep(loop.done, real.inputs.inverse(loop.tensors["X"].detach()))
+        keep(loop)
+
+    keep = session.visitor(phase, lambda loop: learned(made(**loop.tensors).scaled(config.label_scale)))
     X, Y = mgdd.refine(
         real.inputs(generated.images),
         generated.labels,
@@ -253,7 +262,7 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
         seconds=seconds,
         visit=visit,
     )
-    refined = replace(generated, images=real.inputs.inverse(X), labels=Y, stage="refined", label_method="learned")
+    refined = made(X, Y)
     if film:
         film.write(refined)
     return refined

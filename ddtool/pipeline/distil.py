@@ -19,6 +19,7 @@ from ddtool.pipeline.session import Problem, Session
 from ddtool.pipeline.target import measured_problem
 from ddtool.runs.facts import KnownTarget
 from ddtool.runs.formats import read_tensors, write_tensors
+from ddtool.runs.points import learned
 from ddtool.runtime.cache import cache_root
 
 
@@ -60,17 +61,22 @@ def make_set(session: Session, problem: Problem, ipc: int) -> None:
         methods.settings_of(config.method, config.baseline),
         session.rng(config.method, ipc),
     )
-    spent = methods.distil(method, config.seconds, session.report, session.saver(phase), str(phase))
     initial = real_images(data, rows, problem.flip, "initial")
     initial = replace(initial, method=config.method, label_method="hard")
+
+    def made() -> SyntheticSet:
+        """The set as it stands."""
+        return replace(finished(method, initial), stage=session.final_stage).scaled(config.label_scale)
+
+    keep = session.visitor(phase, lambda loop: learned(made()))
+    spent = methods.distil(method, config.seconds, session.report, session.saver(phase), str(phase), keep)
     run.save_stage(initial.scaled(config.label_scale))
     run.record_spent(ipc, spent.steps, spent.step_seconds, spent.overhead_seconds)
     if method.record.factor > 1:
         run.record(factor=method.factor)
     if facts := method.facts():
         run.record(**{str(Phase(config.method, ipc)): facts})
-    final = replace(finished(method, initial), stage=session.final_stage)
-    run.save_final(final.scaled(config.label_scale), force=True)
+    run.save_final(made(), force=True)
 
 
 def task_of(session: Session, problem: Problem, rows: Tensor) -> methods.Task:

@@ -20,7 +20,7 @@ from ddtool.pipeline.networks import load_generator
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.speed import fitted_to_machine, real_batch
 from ddtool.runs.facts import KnownTarget
-from ddtool.runs.files import ANIMATION
+from ddtool.runs.files import ANIMATION, POINTS
 from ddtool.runs.formats import MOST_BYTES, LabelHead
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -55,6 +55,10 @@ def check_config(config: RunConfig) -> None:
     if config.baseline or methods.find(config.method).settings is not None:
         methods.settings_of(config.method, config.baseline)
     known_norm(config.features.norm)
+    if config.curve and not methods.find(config.method).learns:
+        raise UsageError(
+            f"The method '{config.method}' takes no steps, so there is no curve of it.", "Leave --curve out."
+        )
 
 
 def check_captured(method: str, engine: Engine) -> None:
@@ -187,7 +191,7 @@ class RunPlan(TypedDict):
     memory_mib: int
     """MiB of working memory, an estimate."""
     files: list[str]
-    """Those that it would leave, by their names below its folder."""
+    """Those that it would leave, by their names below its folder; a folder with / behind it for those of `--curve`."""
 
 
 # -------------------------------------------------------------------------------------------------------------- plan
@@ -261,4 +265,5 @@ def run_files(config: RunConfig) -> list[str]:
     sets = [f"synthetic/ipc{n}/{file}" for n in config.ipc for file in ("train.parquet", "exact.safetensors")]
     sets += [f"stages/ipc{n}-{stage}.safetensors" for n in config.ipc for stage in method.stages[:-1]]
     more = [ANIMATION] if config.animation and config.refine.steps else []
+    more += [f"{POINTS}/"] if config.curve else []
     return [*RUN_FILES, *more, *(GENERATOR_FILES if method.has_generator else ()), *sets]

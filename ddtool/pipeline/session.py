@@ -2,10 +2,11 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ddtool.config import RunConfig
 from ddtool.data.batches import Real
@@ -13,8 +14,10 @@ from ddtool.events import Done, Phase, Report, silent
 from ddtool.methods import Record, find
 from ddtool.models.convnet import RandomFeatures
 from ddtool.runs.formats import FileSaver
+from ddtool.runs.points import Points
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
+from ddtool.runtime.loop import Loop
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class Session:
     def saver(self, phase: Phase) -> FileSaver:
         """Keeps the checkpoint of a phase."""
         return self.run.saver(phase.file_name)
+
+    def visitor(self, phase: Phase, tensors: Callable[[Loop], dict[str, Tensor]]) -> Callable[[Loop], None]:
+        """Sees the loop of a phase; where the run is to have a curve, it keeps points of it: the `tensors` as they stand."""
+        if not self.config.curve:
+            return lambda loop: None
+        return Points(self.run, phase, tensors, self.engine.synchronise)
 
     @contextlib.contextmanager
     def timed(self, phase: Phase) -> Iterator[None]:

@@ -96,6 +96,17 @@ class SetDescription(Description):
         return self.channels_fault(images[1:]) or self.whitening_fault(header, images[1:])
 
 
+class PointDescription(Record):
+    """What a point of a curve says beside its tensors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: Annotated[int, Field(ge=0)]
+    """Steps of the phase."""
+    seconds: Annotated[float, Field(ge=0)]
+    """Wall clock of the phase so far."""
+
+
 class LabelDescription(Description):
     """What labels.safetensors says beside θ and W_θ: all that is needed to use them."""
 

@@ -30,6 +30,8 @@ REPORT = "report.html"
 TABLE, EXACT = "train.parquet", "exact.safetensors"
 """The two files of a set."""
 GENERATOR, LABELS, POOL = "generator", "generator/labels.safetensors", "pool/train.parquet"
+POINTS = "curve"
+"""The folder of what `--curve` keeps of the steps."""
 WHITENING = "checkpoints/whitening.safetensors"
 NUMBERS = re.compile(r"(?<=\[)\n[\s\d,.e+-]+(?=\])")
 """What is between the brackets of a list of numbers in indented JSON; the text of a string has no line breaks there."""

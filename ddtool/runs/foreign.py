@@ -8,7 +8,7 @@ from ddtool.runs.files import is_run
 
 OURS = re.compile(
     r"(config|env|results|ddtool|pretraining)\.json|(metrics|skipped)\.jsonl|(preview|animation)\.png|report\.html|model\.safetensors"
-    r"|sweep\.(json|csv|md|svg|png)|tracking/.*"
+    r"|(sweep|curve)\.(json|csv|md|svg|png)|curve/[\w-]+-[0-9]+\.safetensors|tracking/.*"
     r"|generator/((config|pretraining)\.json|(model|labels)\.safetensors)|pool/train\.parquet|pictures/iteration-[0-9]+\.png"
     r"|(synthetic/)?ipc[0-9]+/(train\.parquet|exact\.safetensors)|stages/ipc[0-9]+-[a-z]+\.safetensors"
     r"|checkpoints/[\w-]+\.safetensors|(.*/)?\.[^/]+\.tmp(/.*)?"

@@ -6,7 +6,7 @@ What is read may be of others: a header is found right before a value is read, a
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -21,7 +21,14 @@ from ddtool.config import Values
 from ddtool.data.images import Source, SyntheticSet
 from ddtool.data.whitening import Stored, Whitening
 from ddtool.errors import DataError, RunError
-from ddtool.runs.descriptions import LARGEST_SIDE, Description, Header, LabelDescription, SetDescription
+from ddtool.runs.descriptions import (
+    LARGEST_SIDE,
+    Description,
+    Header,
+    LabelDescription,
+    PointDescription,
+    SetDescription,
+)
 from ddtool.runs.files import EXACT, RESTORE, TABLE, run_above, staged_folder, write_atomically
 from ddtool.runtime.digest import digest
 from ddtool.runtime.engine import finite
@@ -33,6 +40,7 @@ SET_TENSORS = ("images", "labels", "hard")
 DIGEST = "digest"
 """The key of the digest of a file's tensors and description, in the description; files of version 0.1 have none."""
 SET_HINT = "Make the set again: `ddtool generate RUN --ipc N --force`."
+POINT_HINT = "Restore the file, or remove it: the curve goes without it then."
 T = TypeVar("T")
 D = TypeVar("D", SetDescription, LabelDescription)
 
@@ -237,6 +245,43 @@ def read_label_head(path: Path) -> LabelHead:
         source=source_of(info),
         whitening=restored_whitening(path, tensors, info.whitening),
     )
+
+
+# ---------------------------------------------------------------------------------------------------- points of a curve
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is learned in a phase, float32 by name, as it was after `step` steps and `seconds` of it."""
+
+    step: int
+    seconds: float
+    tensors: dict[str, Tensor]
+
+
+def write_point(path: Path, point: Point) -> None:
+    """One point of a curve, one safetensors file."""
+    write_tensors(path, point.tensors, {"step": point.step, "seconds": point.seconds})
+
+
+def read_point(path: Path, like: Mapping[str, Tensor]) -> Point:
+    """The inverse of `write_point`; RunError for a damaged file, and, before a tensor is read, unless its tensors have the names,
+    types and shapes of those in `like`."""
+    wanted = {name: ("F32", tuple(tensor.shape)) for name, tensor in like.items()}
+
+    def parse(header: Header, info: Values) -> PointDescription:
+        try:
+            found = PointDescription.of(info)
+        except ValueError as error:
+            raise RunError(f"{path} is not a point of a curve: {error}.", POINT_HINT) from error
+        if header != wanted:
+            raise RunError(f"{path} is not a point of this run: its tensors are {header}.", POINT_HINT)
+        return found
+
+    tensors, said = read_described(path, parse)
+    if not all(map(finite, tensors.values())):
+        raise RunError(f"{path} has values that are not finite.", POINT_HINT)
+    return Point(said.step, said.seconds, tensors)
 
 
 # ------------------------------------------------------------------------------------------------- checkpoints, parquet

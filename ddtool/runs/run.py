@@ -5,6 +5,7 @@ generator/          config.json, model.safetensors: the adapted generator; label
 pool/train.parquet  the initial samples Z (real images), image-major
 synthetic/ipcN/     train.parquet (image, label, soft_label), exact.safetensors (float images and labels)
 stages/             earlier stages of each set, in the exact format: ipcN-initial, ipcN-generated
+curve/              with --curve: what the set is at doubling steps of each phase
 checkpoints/        what an unfinished phase needs to go on
 """
 

@@ -66,7 +66,7 @@ class Loop:
     `min_lr_ratio` of the start over `steps` (1 keeps it constant);  rng: the one source of randomness, saved and restored; None
     when every step has a stream of its own;  seconds: time spent in the phase so far, over all sittings;  limit: a wall clock
     in seconds that decides, in place of `steps`, when to end and where on the cosine a step is;  captured: makes the steps that
-    are taken, where they are captured.
+    are taken, where they are captured;  visit: sees the loop before each step, and once more when it has `ended`.
     Where several processes share the steps, they decide together when to stop: `stopping` is set in each step to whether
     any was `asked`; left at None, a process that is asked stops by itself.
     The loss stays on the device between reports: at most `reports` host synchronisations in the whole phase.
@@ -86,6 +86,7 @@ class Loop:
         min_lr_ratio: float = 1.0,
         limit: float | None = None,
         captured: CapturedSteps | None = None,
+        visit: Callable[["Loop"], None] = lambda loop: None,
         reports: int = 100,
         checkpoint_seconds: float = 30.0,
     ) -> None:
@@ -94,6 +95,7 @@ class Loop:
         self.captured = captured
         self.every, self.checkpoint_seconds = max(1, math.ceil(steps / reports)), checkpoint_seconds
         self._told, self._told_every = 0.0, (limit or 0.0) / reports
+        self.visit, self.ended = visit, False
         self.step, self._losses = 0, []  # type: tuple[int, list[Tensor]]
         self._base_lrs = [float(group["lr"]) for group in optimiser.param_groups]
         self._asked, self.stopping = Asked(), None  # type: tuple[Asked, bool | None]
@@ -126,6 +128,14 @@ class Loop:
         synchronise()
         self.overhead += time.perf_counter() - started
 
+    @contextlib.contextmanager
+    def paused(self, synchronise: Callable[[], None]) -> Iterator[None]:
+        """Work between steps that is no part of the phase: its seconds are not counted."""
+        synchronise()
+        began = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - began
+
     def __iter__(self) -> Iterator[int]:
         """The steps still to do, from a checkpoint where there is one."""
         saved = self.saver.load()
@@ -134,6 +144,7 @@ class Loop:
         self._started = last_saved = time.perf_counter()
         with deferred_interrupt() as self._asked:
             while self.done < 1 and not self._nearer_without():
+                self.visit(self)
                 self._schedule()
                 began = time.perf_counter()
                 yield self.step
@@ -152,6 +163,8 @@ class Loop:
                 raise Interrupted(self._asked.number)
         self._tell()
         self.report(Done(self.phase, self.seconds))
+        self.ended = True
+        self.visit(self)
 
     def take(self, loss: Callable[[], Tensor]) -> None:
         """One optimiser step down the gradient of what `loss` computes: captured, where the steps of this loop are."""

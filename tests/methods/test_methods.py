@@ -81,6 +81,16 @@ def test_resumes_to_the_same_bits(name: str, toy: ImageData, saver: Any, interru
 
 
 @pytest.mark.parametrize("name", LEARNING)
+def test_looking_at_the_set_between_the_steps_changes_nothing(name: str, toy: ImageData) -> None:
+    method, seen = method_of(name, task_of(toy)), []
+    distil(method, visit=lambda loop: seen.append((method.pixels().clone(), *(t.clone() for t in method.result()))))
+    assert len(seen) == 7
+    assert torch.equal(seen[0][0], method_of(name, task_of(toy)).pixels())
+    assert all(torch.equal(a, b) for a, b in zip(seen[-1], (method.pixels(), *method.result()), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(finished(name, toy), method.result(), strict=True))
+
+
+@pytest.mark.parametrize("name", LEARNING)
 def test_a_budget_in_seconds_ends_it(name: str, toy: ImageData) -> None:
     method = method_of(name, task_of(toy), steps=10**9)
     assert 1 <= distil(method, seconds=0.2).steps < 10**6

@@ -407,6 +407,14 @@ def test_works_off_the_main_thread() -> None:
     assert torch.equal(results[0], Problem(4).run().x)
 
 
+def test_a_visitor_sees_the_loop_before_each_step_and_at_its_end() -> None:
+    seen: list[tuple[int, bool, list[float]]] = []
+    problem = Problem(2, visit=lambda loop: seen.append((loop.step, loop.ended, loop.tensors["x"].tolist()))).run()
+    assert [(step, ended) for step, ended, _ in seen] == [(0, False), (1, False), (2, True)]
+    assert (seen[0][2], seen[2][2]) == ([1.0] * 3, problem.x.tolist())
+    assert seen[1][2] not in (seen[0][2], seen[2][2])
+
+
 # ------------------------------------------------------------------------------------------------- a budget in seconds
 
 
@@ -439,6 +447,22 @@ def test_a_limit_is_met_as_nearly_as_whole_steps_can(length: float, steps: int, 
         clock.now += length
         problem.step()
     assert problem.loop.step == steps
+
+
+def test_the_clock_is_paused_while_a_visitor_works(clock: Clock) -> None:
+    synchronised: list[float] = []
+
+    def visit(loop: Loop) -> None:
+        with loop.paused(lambda: synchronised.append(loop.seconds)):
+            clock.now += 100
+
+    problem = Problem(0, limit=3.0, visit=visit)
+    for _ in problem.loop:
+        problem.step()
+        clock.now += 1
+    assert synchronised == [0, 1, 2, 3]
+    assert problem.loop.step == 3
+    assert problem.events[-1] == Done("toy", 3.0)
 
 
 def test_without_time_there_is_no_step(clock: Clock) -> None:
