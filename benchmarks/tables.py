@@ -70,7 +70,7 @@ def found(folders: list[Path]) -> dict[str, Path]:
     out = {}
     for folder in folders:
         run = ddtool.Run.open(folder)
-        (ipc,) = run.ipcs()
+        (ipc,) = run.config().ipc  # `ddtool sweep` may have added others
         out[f"{dataset_name(run.config().dataset)}:{ipc}"] = run.set_path(ipc)
     return out
 
