@@ -534,6 +534,7 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     plan.check_captured(config.method, engine)
     config = replace(config, generator=generators.pinned_generator(config.generator))
     target = plan.check_start(config, report)
+    plan.check_held(target.train, engine)
     source = target.train.source
     paces: list[Pace] = []
     config = speed.fitted_to_machine(config, target.train, engine, report, keep=paces.append)

@@ -98,6 +98,15 @@ def owners_of_foreign_settings(method: str) -> dict[str, str]:
 # -------------------------------------------------------------------------------------------------------------- data
 
 
+def check_held(train: ImageData, engine: Engine) -> None:
+    """UsageError where steps are to be captured and real images stay on the host: each step would ask it for a batch."""
+    if engine.graphs and not on_device(train, engine):
+        need = train.images.nbytes / 2**30
+        hint = f"Give more (--memory {need + 0.1:.1f} or above), if the device has it, or leave --graphs out."
+        message = f"The training images take {need:.1f} GiB, more than the memory to work in, so they stay on the host,"
+        raise UsageError(f"{message} from which captured steps cannot read.", hint)
+
+
 def check_start(config: RunConfig, report: Report) -> Target:
     """The dataset of a run that can begin: its IPCs fit the classes, its generator (if it takes one) can be loaded."""
     target = load_target(config, report)
@@ -206,6 +215,7 @@ def plan(config: RunConfig, engine: Engine, report: Report = silent) -> RunPlan:
     check_captured(config.method, engine)
     target = check_start(config, report)
     train = target.train
+    check_held(train, engine)
     config = fitted_to_machine(config, train, engine, report)
     return {
         "config": to_dict(config),

@@ -13,7 +13,7 @@ from ddtool.pipeline.adapt import ADAPT
 from ddtool.pipeline.generate import Adapted, fit_labels, problem_of
 from ddtool.pipeline.plan import check_same_data
 from ddtool.pipeline.session import JudgedProblem, Session
-from ddtool.runs.formats import Point, read_point
+from ddtool.runs.formats import POINT_HINT, Point, read_point
 from ddtool.runs.points import learned, point_path, steps_kept
 
 
@@ -80,7 +80,11 @@ class PointSets:
         like: Mapping[str, Tensor] = (
             self.adapted.generator.state_dict() if phase == ADAPT else learned(self.finished[ipc])
         )
-        return read_point(point_path(self.run, phase, step), like)
+        path = point_path(self.run, phase, step)
+        found = read_point(path, like)
+        if found.step != step:
+            raise RunError(f"{path} is not the point of its name: it says step {found.step:,}.", POINT_HINT)
+        return found
 
     def set_at(self, place: Place) -> SyntheticSet:
         """The set of a point. Of a generator's: what it makes in one pass, with labels as `ddtool generate` fits them."""

@@ -101,6 +101,16 @@ def test_every_format_shows_them(cifar: Folder) -> None:
         assert "S. Liu and X. Wang, MGDD, NeurIPS 2023" in shown
 
 
+@pytest.mark.parametrize(
+    "changes", [{"data": {"label_column": "coarse_label"}}, {"settings": {"data": {"resolution": 64}}}], ids=str
+)
+def test_figures_are_not_of_other_labels_or_sizes(changes: dict[str, Any], folder: Folder) -> None:
+    for more, there in ((changes, False), ({"data": {"revision": "abc"}}, True)):
+        one = Folder(folder.path / str(there))
+        one.add(replace(REQUEST, dataset="cifar10", **more), [A], False)
+        assert all((row.published_accuracy is not None) == there for row in gather(one).rows)
+
+
 def test_a_terminal_shows_them_in_a_table_of_their_own(tmp_path: Path, faked: dict[str, dict[str, Any]]) -> None:
     """As a user types it, on a folder of images that is called as the dataset."""
     data = image_folder(tmp_path / "cifar10")
