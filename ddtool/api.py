@@ -97,7 +97,7 @@ def adapt(
 def work(run: Run, engine: Engine, report: Report, track: str | None = None) -> None:
     """Bring a run to its end by its method, followed by the tracker `track`, or by the one that has followed it so far."""
     config = run.config()
-    plan.check_captured(config.method, engine)
+    plan.check_captured(config, engine)
     with tracking.tracked(run.folder, track, to_dict(config), report) as tracker:
         session = Session(config, run, engine, recorded(run, tracker.listener))
         bring_to_its_end = adapt_and_make if session.method.has_generator else distil
@@ -531,9 +531,10 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     Raises RunError, before any data is loaded, when the folder is taken and `force` does not replace it.
     """
     check_free(folder, force)
-    plan.check_captured(config.method, engine)
+    plan.check_captured(config, engine)
     config = replace(config, generator=generators.pinned_generator(config.generator))
     target = plan.check_start(config, report)
+    plan.check_held(target.train, engine)
     source = target.train.source
     paces: list[Pace] = []
     config = speed.fitted_to_machine(config, target.train, engine, report, keep=paces.append)

@@ -182,7 +182,7 @@ def command(
             places = [[*place, *followed] for place in machines]
             to_do = [job for job in jobs if folder.outcome(job, request).state != "finished"]
             if to_do and ranks.main:
-                output.say(cost(request, to_do, train))
+                output.say(cost(request, to_do, train, whole))
             if dry_run:
                 show_plan(output, folder, request, jobs, places)
                 return

@@ -16,7 +16,7 @@ from ddtool.events import Note
 from ddtool.experiments.outcome import as_markdown, write, write_rows
 from ddtool.experiments.plot import Line, Panel, Point, Style
 from ddtool.experiments.sweep import USUAL
-from ddtool.pipeline.points import Place, PointSets
+from ddtool.pipeline.points import Place, PointSets, check_points
 from ddtool.pipeline.scoring import Judge, Measurement, load_target
 from ddtool.pipeline.session import Session
 from ddtool.runs.facts import Record
@@ -72,6 +72,7 @@ def curve(session: Session, protocols: Sequence[str] = USUAL, seeds: int = 1) ->
     Each score is kept as soon as it is there. Raises RunError for a run that kept no points, that is not finished, or with a
     damaged point.
     """
+    check_points(session)
     run, target = session.run, load_target(session.config, session.report)
     sets, judge = PointSets(session, target.train), Judge(session.config.seed, session.engine, session.report)
     wanted = [Measurement(protocol, 3 if protocol == KERNEL_RIDGE else seeds) for protocol in protocols]

@@ -84,7 +84,7 @@ def published(dataset: str, method: str, ipc: int) -> Published:
     equal, full = (at(table.get(known or "", {}).get(method), ipc) for table in (EQUAL_STEPS, FULL_BUDGET))
     if full is None:
         return Published(equal, None, "", "")
-    return Published(equal, full, PROTOCOL.get(method, CE), source(method))
+    return Published(equal, full, PROTOCOL.get(method, CE), source(known or "", method))
 
 
 def at(figures: Figures | None, ipc: int) -> float | None:
@@ -92,6 +92,7 @@ def at(figures: Figures | None, ipc: int) -> float | None:
     return None if figures is None else dict(zip(IPCS, figures, strict=True)).get(ipc)
 
 
-def source(method: str) -> str:
-    """Who published the figures of a method at its full budget."""
-    return entry_of(method).method.paper or TABLE
+def source(dataset: str, method: str) -> str:
+    """Who published the figures of a method at its full budget; those of CIFAR-10 as `TABLE` quotes them."""
+    paper = entry_of(method).method.paper
+    return f"{paper}, as quoted in {TABLE}" if paper and dataset == "cifar10" else paper or TABLE

@@ -134,7 +134,7 @@ def by_one_protocol(folder: Folder, grid: Grid) -> Comparison:
     outcomes.sort(key=lambda outcome: (*cell(outcome), outcome.job.seed))
     rows = tuple(row_of(list(members), key[2], adapting) for key, members in groupby(outcomes, cell))
     rows = with_whole(rows, [score for score in whole.read(folder) if score.protocol == grid.request.protocol])
-    rows = tuple(with_published(row, grid.request.dataset) for row in rows)
+    rows = tuple(with_published(row, grid.request) for row in rows)
     failures = tuple((o.job.words, o.reason) for o in outcomes if o.state == "failed")
     devices = tuple(sorted({outcome.device for outcome in done}))
     return Comparison(
@@ -162,9 +162,16 @@ def with_whole(rows: Sequence[Row], scores: Sequence[Score]) -> tuple[Row, ...]:
     return tuple(out)
 
 
-def with_published(row: Row, dataset: str) -> Row:
-    """The row with what others have published for its method at its IPC."""
-    found = published(dataset, row.method, row.ipc)
+OF_OTHER_DATA = ("label_column", "resolution", "train_split", "test_split", "max_per_class")
+"""Options of data with which a task is another than the published one."""
+
+
+def with_published(row: Row, request: Request) -> Row:
+    """The row with what others have published for its method at its IPC, on the dataset as they read it."""
+    given = request.settings.get("data")
+    if any(name in OF_OTHER_DATA for name in (*request.data, *(given if isinstance(given, dict) else ()))):
+        return row
+    found = published(request.dataset, row.method, row.ipc)
     return replace(
         row,
         equal_steps_accuracy=found.equal_steps,

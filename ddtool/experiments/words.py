@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ddtool.data.images import ImageData
-from ddtool.evaluation.protocols import CE, protocols_in
+from ddtool.evaluation.protocols import CE, PROTOCOLS, protocols_in
 from ddtool.experiments.grid import Job, Request, entry_of
 from ddtool.experiments.published import PAPER, TITLES, known_dataset
 from ddtool.experiments.table import OURS, PLAIN, WHOLE, Comparison, Row, Speedup, order
@@ -59,9 +59,9 @@ def networks(request: Request) -> str:
     return count(request.networks, "fresh network")
 
 
-def cost(request: Request, jobs: Sequence[Job], train: ImageData) -> str:
+def cost(request: Request, jobs: Sequence[Job], train: ImageData, whole: bool = False) -> str:
     """What the scores of jobs that are still to do come to: how many networks, and about how long those of dsa-ce take. train: the
-    real images."""
+    real images;  whole: a network is trained on all of them as well."""
     names = protocols_in(request.protocol)
     trained = count(len(jobs) * request.networks, "network")
     said = f"Scores: {trained} by {' and as many by '.join(names)}; their seconds are in no budget."
@@ -70,9 +70,10 @@ def cost(request: Request, jobs: Sequence[Job], train: ImageData) -> str:
     images = sum(images_trained_on(job, train.num_classes) for job in jobs)
     seconds = CE_SECONDS * request.networks * images * math.prod(train.shape[1:]) / 32**2
     advice = f" For a first look: --protocol {names[0]}." if names[0] != CE else ""
+    control = f" On the whole training set {CE} takes {PROTOCOLS[CE].steps(len(train)):,} steps, for which it needs a GPU."
     return (
         f"{said} {CE} trains each of its networks for 1,000 epochs, about {duration(seconds)} in all on two CPU cores; a GPU takes "
-        f"a small part of that.{advice}"
+        f"a small part of that.{advice}{control * whole}"
     )
 
 

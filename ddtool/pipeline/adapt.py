@@ -17,7 +17,7 @@ from ddtool.pipeline.finish import finish
 from ddtool.pipeline.generate import Adapted, fit_labels, problem_of, synthesise, write_stages
 from ddtool.pipeline.networks import fixed_features, load_generator, load_labels, pretraining_seconds
 from ddtool.pipeline.overview import say_overview
-from ddtool.pipeline.plan import check_ipcs, check_same_data, pool_size
+from ddtool.pipeline.plan import check_held, check_ipcs, check_same_data, pool_size
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.pipeline.speed import real_batch
@@ -44,6 +44,7 @@ def adapt(session: Session) -> None:
     say_overview(session, target)
     run.save_broken(target.broken)
     check_ipcs(config, target.train)
+    check_held(target.train, session.engine)
     missing = [ipc for ipc in config.ipc if not has_set(session, ipc)]
     if begins := not run.has("generator/labels.safetensors"):
         prepare(session, target.train)

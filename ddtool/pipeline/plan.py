@@ -61,11 +61,18 @@ def check_config(config: RunConfig) -> None:
         )
 
 
-def check_captured(method: str, engine: Engine) -> None:
-    """UsageError where steps are to be captured and those of the method are not."""
-    if engine.graphs and not methods.find(method).has_generator:
+def check_captured(config: RunConfig, engine: Engine) -> None:
+    """UsageError where steps are to be captured and those of the method are not, or where the clock is to end them: a replay
+    returns before the device has done it, so the clock would be read too early."""
+    if not engine.graphs:
+        return
+    if not methods.find(config.method).has_generator:
         hint = "Leave --graphs out, or leave --method out."
-        raise UsageError(f"--graphs captures the steps of MGDD; those of the method '{method}' are not captured.", hint)
+        said = f"--graphs captures the steps of MGDD; those of the method '{config.method}' are not captured."
+        raise UsageError(said, hint)
+    if config.seconds is not None:
+        hint = "Count the steps instead: --preset small --steps 300 --refine-steps 2000."
+        raise UsageError("--graphs and --seconds exclude each other: the clock does not see when a replay ends.", hint)
 
 
 def check_given(method: str, *layers: Mapping[str, JsonValue]) -> None:
@@ -96,6 +103,15 @@ def owners_of_foreign_settings(method: str) -> dict[str, str]:
 
 
 # -------------------------------------------------------------------------------------------------------------- data
+
+
+def check_held(train: ImageData, engine: Engine) -> None:
+    """UsageError where steps are to be captured and real images stay on the host: each step would ask it for a batch."""
+    if engine.graphs and not on_device(train, engine):
+        need = train.images.nbytes / 2**30
+        hint = f"Give more (--memory {need + 0.1:.1f} or above), if the device has it, or leave --graphs out."
+        message = f"The training images take {need:.1f} GiB, more than the memory to work in, so they stay on the host,"
+        raise UsageError(f"{message} from which captured steps cannot read.", hint)
 
 
 def check_start(config: RunConfig, report: Report) -> Target:
@@ -203,9 +219,10 @@ def plan(config: RunConfig, engine: Engine, report: Report = silent) -> RunPlan:
 
     Raises what the run would raise at its start.
     """
-    check_captured(config.method, engine)
+    check_captured(config, engine)
     target = check_start(config, report)
     train = target.train
+    check_held(train, engine)
     config = fitted_to_machine(config, train, engine, report)
     return {
         "config": to_dict(config),

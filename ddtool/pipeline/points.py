@@ -13,7 +13,7 @@ from ddtool.pipeline.adapt import ADAPT
 from ddtool.pipeline.generate import Adapted, fit_labels, problem_of
 from ddtool.pipeline.plan import check_same_data
 from ddtool.pipeline.session import JudgedProblem, Session
-from ddtool.runs.formats import Point, read_point
+from ddtool.runs.formats import POINT_HINT, Point, read_point
 from ddtool.runs.points import learned, point_path, steps_kept
 
 
@@ -32,30 +32,33 @@ class Place:
     seconds: float
 
 
+def phases_to(session: Session, ipc: int) -> list[Phase]:
+    """The phases whose steps lead to a set, in their order."""
+    return [ADAPT, Phase("refine", ipc)] if session.method.has_generator else [Phase("distil", ipc)]
+
+
+def check_points(session: Session) -> None:
+    """RunError for a run that kept no points, or is not finished. Asks for no data."""
+    run, ipcs = session.run, session.config.ipc
+    if not any(steps_kept(run, phase) for ipc in ipcs for phase in phases_to(session, ipc)):
+        hint = "They are kept during the steps, in a new run: `ddtool adapt DATASET --curve`."
+        raise RunError(f"{run.folder} has no points of a curve.", hint)
+    if not all(run.set_path(ipc).exists() for ipc in ipcs):
+        raise RunError(f"{run.folder} is not finished.", f"Finish it: `ddtool adapt --resume {run.folder}`.")
+
+
 class PointSets:
-    """The points of a finished run, and the sets at them; RunError for a run that has none, or is not finished."""
+    """The points of a finished run (`check_points`), and the sets at them."""
 
     def __init__(self, session: Session, train: ImageData) -> None:
         """train: the training images of the run's dataset, to fit the labels of what a generator makes."""
         self.session, self.run, self.train = session, session.run, train
-        ipcs = session.config.ipc
-        if not any(steps_kept(self.run, phase) for ipc in ipcs for phase in self.phases(ipc)):
-            hint = "They are kept during the steps, in a new run: `ddtool adapt DATASET --curve`."
-            raise RunError(f"{self.run.folder} has no points of a curve.", hint)
-        if not all(self.run.set_path(ipc).exists() for ipc in ipcs):
-            raise RunError(
-                f"{self.run.folder} is not finished.", f"Finish it: `ddtool adapt --resume {self.run.folder}`."
-            )
-        self.finished = {ipc: self.run.load_set(ipc) for ipc in ipcs}
-
-    def phases(self, ipc: int) -> list[Phase]:
-        """The phases whose steps lead to a set, in their order."""
-        return [ADAPT, Phase("refine", ipc)] if self.session.method.has_generator else [Phase("distil", ipc)]
+        self.finished = {ipc: self.run.load_set(ipc) for ipc in session.config.ipc}
 
     def places(self) -> Iterator[Place]:
         """Every point of every set, in order. The generator's points lead to each of them."""
         for ipc in self.finished:
-            series = [(phase, self.points(phase, ipc)) for phase in self.phases(ipc)]
+            series = [(phase, self.points(phase, ipc)) for phase in phases_to(self.session, ipc)]
             steps, seconds = 0, max(0.0, self.spent(ipc) - sum(points[-1][1] for _, points in series if points))
             for phase, points in series:
                 yield from (Place(ipc, phase, n, steps + n, seconds + s) for n, s in points)
@@ -80,7 +83,11 @@ class PointSets:
         like: Mapping[str, Tensor] = (
             self.adapted.generator.state_dict() if phase == ADAPT else learned(self.finished[ipc])
         )
-        return read_point(point_path(self.run, phase, step), like)
+        path = point_path(self.run, phase, step)
+        found = read_point(path, like)
+        if found.step != step:
+            raise RunError(f"{path} is not the point of its name: it says step {found.step:,}.", POINT_HINT)
+        return found
 
     def set_at(self, place: Place) -> SyntheticSet:
         """The set of a point. Of a generator's: what it makes in one pass, with labels as `ddtool generate` fits them."""

@@ -16,7 +16,7 @@ class Points:
     """A visitor of the loop of one phase: keeps points at steps 0, 1, 2, 4, 8, ... and the last.
 
     It draws nothing, changes nothing, and its time is not counted. A point that is there is not made again, so an interrupted run
-    keeps its points.
+    keeps its points; but for those beyond the checkpoint that a killed run goes on from, which its steps may not pass again.
     """
 
     def __init__(
@@ -24,8 +24,14 @@ class Points:
     ) -> None:
         """tensors: what is kept, as it stands;  synchronise: waits until the device has done it."""
         self.run, self.phase, self.tensors, self.synchronise = run, phase, tensors, synchronise
+        self.begun = False
 
     def __call__(self, loop: Loop) -> None:
+        if not self.begun:
+            self.begun = True
+            for step in steps_kept(self.run, self.phase):
+                if step > loop.step:
+                    point_path(self.run, self.phase, step).unlink()
         path = point_path(self.run, self.phase, loop.step)
         if not (loop.ended or loop.step & (loop.step - 1) == 0) or path.exists():
             return

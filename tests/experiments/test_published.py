@@ -19,14 +19,17 @@ from ddtool.experiments.report import render
 from ddtool.experiments.table import CONTROL, gather
 from ddtool.methods import METHODS
 
+QUOTED = ", as quoted in Prioritize Alignment in Dataset Distillation (2024), table 1"
+"""Where the figures of CIFAR-10 are from."""
+
 
 @pytest.mark.parametrize(
     ("dataset", "method", "ipc", "says"),
     [
-        ("cifar10", "dsa", 10, (48.7, 52.1, "dsa-ce", "Zhao and Bilen, ICML 2021")),
-        ("cifar10", "frepo", 1, (25.2, 46.8, "frepo-mse", "Zhou, Nezhadarya and Ba, NeurIPS 2022")),
+        ("cifar10", "dsa", 10, (48.7, 52.1, "dsa-ce", f"Zhao and Bilen, ICML 2021{QUOTED}")),
+        ("cifar10", "frepo", 1, (25.2, 46.8, "frepo-mse", f"Zhou, Nezhadarya and Ba, NeurIPS 2022{QUOTED}")),
         ("cifar100", "frepo", 50, (None, 44.3, "frepo-mse", "Zhou, Nezhadarya and Ba, NeurIPS 2022")),
-        ("cifar10", "mtt", 50, (56.5, 71.6, "dsa-ce", "Cazenavette et al., CVPR 2022")),
+        ("cifar10", "mtt", 50, (56.5, 71.6, "dsa-ce", f"Cazenavette et al., CVPR 2022{QUOTED}")),
         ("mnist", "dsa", 50, (98.3, 99.2, "dsa-ce", "Zhao and Bilen, ICML 2021")),
         ("fashion_mnist", "mgdd-generator", 50, (87.2, None, "", "")),
         ("cifar10", "mgdd", 10, (None, None, "", "")),  # refined: ours
@@ -93,12 +96,22 @@ def test_every_format_shows_them(cifar: Folder) -> None:
     said = json.loads((cifar.path / "results.json").read_text())
     (frepo,) = (row for row in said["rows"] if row["method"] == "frepo")
     names = ("equal_steps_accuracy", "published_accuracy", "published_protocol", "published_source")
-    assert [frepo[name] for name in names] == [25.2, 46.8, "frepo-mse", "Zhou, Nezhadarya and Ba, NeurIPS 2022"]
+    assert [frepo[name] for name in names] == [25.2, 46.8, "frepo-mse", f"Zhou, Nezhadarya and Ba, NeurIPS 2022{QUOTED}"]
     assert [lines["frepo"][name] for name in names] == [str(frepo[name]) for name in names]
     assert [lines["mgdd"][name] for name in names] == [""] * 4
     for shown in (text, page, "\n".join(said["notes"])):
         assert "DSA: Zhao and Bilen, ICML 2021" in shown
         assert "S. Liu and X. Wang, MGDD, NeurIPS 2023" in shown
+
+
+@pytest.mark.parametrize(
+    "changes", [{"data": {"label_column": "coarse_label"}}, {"settings": {"data": {"resolution": 64}}}], ids=str
+)
+def test_figures_are_not_of_other_labels_or_sizes(changes: dict[str, Any], folder: Folder) -> None:
+    for more, there in ((changes, False), ({"data": {"revision": "abc"}}, True)):
+        one = Folder(folder.path / str(there))
+        one.add(replace(REQUEST, dataset="cifar10", **more), [A], False)
+        assert all((row.published_accuracy is not None) == there for row in gather(one).rows)
 
 
 def test_a_terminal_shows_them_in_a_table_of_their_own(tmp_path: Path, faked: dict[str, dict[str, Any]]) -> None:

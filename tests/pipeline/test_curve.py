@@ -24,6 +24,7 @@ from ddtool.pipeline.points import PointSets
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import Session
 from ddtool.runs.foreign import strangers
+from ddtool.runs.formats import Point, write_point
 from ddtool.runs.run import Run
 
 UNSCORED = ["--ipc", 2, "--no-evaluate", "-q"]
@@ -131,6 +132,20 @@ def test_an_interrupted_run_has_the_same_points(
     assert all(torch.equal(found[k][tensor], whole[k][tensor]) for k in whole for tensor in whole[k])
     for file, content in before.items():
         assert (run.folder / "curve" / file).read_bytes() == content  # not made again
+
+
+def test_points_beyond_what_a_killed_run_goes_on_from_are_removed(made: dict[str, Path], tmp_path: Path) -> None:
+    """Its steps may be others, in a budget of seconds; and the last of them may be an earlier one."""
+    run = api.start(Run(made["dm"]).config(), tmp_path / "run", tiny.ENGINE, False, lambda event: None)
+    (run.folder / "curve").mkdir()
+    final, earlier = Run(made["dm"]).load_set(2), points(made["dm"])
+    for step in (2, 6):
+        tensors = {"images": final.images * 0, "labels": final.labels}
+        write_point(run.folder / "curve" / f"distil-ipc2-{step}.safetensors", Point(step, 0.5, tensors))
+    api.resume(run.folder, engine=tiny.ENGINE, progress=False)
+    found = points(run.folder)
+    assert list(found) == list(earlier)
+    assert all(torch.equal(found[k][tensor], earlier[k][tensor]) for k in earlier for tensor in earlier[k])
 
 
 def test_a_plan_names_the_folder_of_the_points(dataset: Path, tmp_path: Path) -> None:
@@ -243,6 +258,7 @@ def test_a_run_that_is_not_finished_is_to_be_finished(runs: dict[str, Path]) -> 
         ("dm/curve/distil-ipc2-1.safetensors", lambda path: path.write_bytes(b"{}"), "is damaged"),
         ("dm/curve/distil-ipc2-2.safetensors", lambda path: shutil.copy(path.parents[2] / "mgdd/curve/adapt-0.safetensors", path),
          "not a point of this run"),
+        ("dm/curve/distil-ipc2-1.safetensors", lambda path: shutil.copy(path.with_stem("distil-ipc2-4"), path), "it says step 4"),
         ("mgdd/curve/refine-ipc2-0.safetensors",
          lambda path: shutil.copy(path.parents[1] / "synthetic/ipc2/exact.safetensors", path), "not a point of a curve"),
     ],
@@ -258,8 +274,6 @@ def test_a_damaged_or_foreign_point_is_named(
 
 
 def test_values_that_are_not_finite_are_refused(runs: dict[str, Path]) -> None:
-    from ddtool.runs.formats import Point, write_point
-
     run = Run(runs["dm"])
     final = run.load_set(2)
     tensors = {"images": final.images * float("nan"), "labels": final.labels}

@@ -11,7 +11,9 @@ import torch
 
 from ddtool import api
 from ddtool.data.images import ImageData
+from ddtool.errors import UsageError
 from ddtool.evaluation import nearest
+from ddtool.events import silent
 from ddtool.pipeline import plan
 from ddtool.sources import load as sources
 
@@ -79,6 +81,20 @@ def test_images_that_are_too_many_stay_where_they_are(
     assert len(run.load_set(2)) == 6
     assert 0 < watched.taken <= most
     assert (watched.taken == ALL) is (memory == SIZE)
+
+
+def test_captured_steps_are_refused_where_images_stay_on_the_host(dataset: Path, tmp_path: Path) -> None:
+    engine, folder = dataclasses.replace(tiny.ENGINE, graphs=True, memory=SIZE - 1), tmp_path / "run"
+    options = {"generator": "scratch", "settings": FEW}
+    with pytest.raises(UsageError, match="captured steps cannot read") as caught:
+        api.adapt(str(dataset), ipc=2, out=folder, engine=engine, **options)
+    assert "leave --graphs out" in caught.value.hint
+    assert not folder.exists()
+    begun = api.start(
+        api.resolve(engine, "small", {"dataset": str(dataset), "ipc": [2]} | FEW), folder, tiny.ENGINE, False, silent
+    )
+    with pytest.raises(UsageError, match="captured steps cannot read"):
+        api.resume(begun.folder, engine=engine)
 
 
 def test_the_estimate_counts_images_where_all_are_on_the_device(toy: ImageData) -> None:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from ddtool import api
 from ddtool.cli.adapt import machine_flags
-from ddtool.config import AdaptConfig, PretrainConfig, RefineConfig
+from ddtool.config import AdaptConfig, PretrainConfig, RefineConfig, RunConfig
 from ddtool.data.batches import Pool, Real
 from ddtool.data.images import ImageData, draw_per_class, one_hot
 from ddtool.data.whitening import fit
@@ -26,6 +26,7 @@ from ddtool.events import Event, Step, silent
 from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import GAIN, Generator, GeneratorConfig
+from ddtool.pipeline.plan import check_captured
 from ddtool.pretraining import pretrain
 from ddtool.runtime import capture
 from ddtool.runtime import engine as engines
@@ -384,6 +385,16 @@ def test_captured_steps_need_cuda_and_no_compiler(monkeypatch: pytest.MonkeyPatc
         Engine.choose("cuda", "fp32", compile_networks=True, graphs=True)
     assert not Engine.choose("cpu", "fp32").graphs
     assert Engine(torch.device("cpu"), False, graphs=True).describe().endswith("float32, captured steps")
+
+
+def test_captured_steps_are_counted_and_those_of_mgdd() -> None:
+    engine = Engine(torch.device("cpu"), False, graphs=True)
+    check_captured(RunConfig(dataset="sample"), engine)
+    with pytest.raises(UsageError, match="--graphs and --seconds exclude each other"):
+        check_captured(RunConfig(dataset="sample", seconds=10.0), engine)
+    with pytest.raises(UsageError, match="those of the method 'dm' are not captured"):
+        check_captured(RunConfig(dataset="sample", method="dm"), engine)
+    check_captured(RunConfig(dataset="sample", seconds=10.0, method="dm"), replace(engine, graphs=False))
 
 
 @pytest.mark.parametrize("phase", KINDS)
