@@ -70,7 +70,9 @@ def cost(request: Request, jobs: Sequence[Job], train: ImageData, whole: bool = 
     images = sum(images_trained_on(job, train.num_classes) for job in jobs)
     seconds = CE_SECONDS * request.networks * images * math.prod(train.shape[1:]) / 32**2
     advice = f" For a first look: --protocol {names[0]}." if names[0] != CE else ""
-    control = f" On the whole training set {CE} takes {PROTOCOLS[CE].steps(len(train)):,} steps, for which it needs a GPU."
+    control = (
+        f" On the whole training set {CE} takes {PROTOCOLS[CE].steps(len(train)):,} steps, for which it needs a GPU."
+    )
     return (
         f"{said} {CE} trains each of its networks for 1,000 epochs, about {duration(seconds)} in all on two CPU cores; a GPU takes "
         f"a small part of that.{advice}{control * whole}"

@@ -96,7 +96,12 @@ def test_every_format_shows_them(cifar: Folder) -> None:
     said = json.loads((cifar.path / "results.json").read_text())
     (frepo,) = (row for row in said["rows"] if row["method"] == "frepo")
     names = ("equal_steps_accuracy", "published_accuracy", "published_protocol", "published_source")
-    assert [frepo[name] for name in names] == [25.2, 46.8, "frepo-mse", f"Zhou, Nezhadarya and Ba, NeurIPS 2022{QUOTED}"]
+    assert [frepo[name] for name in names] == [
+        25.2,
+        46.8,
+        "frepo-mse",
+        f"Zhou, Nezhadarya and Ba, NeurIPS 2022{QUOTED}",
+    ]
     assert [lines["frepo"][name] for name in names] == [str(frepo[name]) for name in names]
     assert [lines["mgdd"][name] for name in names] == [""] * 4
     for shown in (text, page, "\n".join(said["notes"])):
