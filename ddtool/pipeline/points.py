@@ -48,11 +48,14 @@ def check_points(session: Session) -> None:
 
 
 class PointSets:
-    """The points of a finished run (`check_points`), and the sets at them."""
+    """The points of a finished run (`check_points`), and the sets at them; RunError where its dataset has changed since."""
 
     def __init__(self, session: Session, train: ImageData) -> None:
         """train: the training images of the run's dataset, to fit the labels of what a generator makes."""
         self.session, self.run, self.train = session, session.run, train
+        known = self.adapted.head if session.method.has_generator else self.run.noted().facts.target
+        if known is not None:
+            check_same_data(known, train, self.run, session.report)
         self.finished = {ipc: self.run.load_set(ipc) for ipc in session.config.ipc}
 
     def places(self) -> Iterator[Place]:
@@ -107,5 +110,4 @@ class PointSets:
     @cached_property
     def problem(self) -> JudgedProblem:
         """The target, to fit labels on."""
-        check_same_data(self.adapted.head, self.train, self.run, self.session.report)
         return problem_of(self.session, self.train, self.adapted.head)

@@ -131,7 +131,9 @@ def test_a_dry_run_says_what_the_scores_take(tmp_path: Path, data: Path) -> None
     assert "about 9 s in all on two CPU cores" in told()
     assert "about 27 s in all" in told("--eval-seeds", 3)
     assert "whole training set" not in told()
-    assert "On the whole training set dsa-ce takes 1,000 steps, for which it needs a GPU." in " ".join(told("--whole").split())
+    assert "On the whole training set dsa-ce takes 1,000 steps, for which it needs a GPU." in " ".join(
+        told("--whole").split()
+    )
     alone = told("--protocol", "quick")
     assert "Scores: 4 networks by quick; their seconds are in no budget." in alone
     assert "dsa-ce" not in alone

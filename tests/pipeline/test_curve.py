@@ -251,6 +251,12 @@ def test_a_run_that_is_not_finished_is_to_be_finished(runs: dict[str, Path]) -> 
     assert "--resume" in refused(1, "curve", runs["dm"])
 
 
+@pytest.mark.parametrize("name", ["mgdd", "dm"])
+def test_points_are_not_scored_on_other_data(name: str, runs: dict[str, Path], tmp_path: Path) -> None:
+    Run(runs[name]).move_data(str(tiny.image_folder(tmp_path / "others", side=12)))
+    assert "The dataset has changed" in refused(1, "curve", runs[name])
+
+
 @pytest.mark.parametrize(
     ("file", "damage", "reason"),
     [
