@@ -28,18 +28,19 @@ def learn(
     net = kind_of("convnet", PROTOCOLS["dsa-ce"]).build(train.shape, train.num_classes)
     initialise(net, rng, "torch")
     optimiser, kept = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9), memory.decoded()
+    remembered = kept.probabilities()  # its soft labels; those of random real images are hard
     accuracies, seen = [], torch.tensor([], dtype=torch.long)
     for classes in torch.arange(train.num_classes).chunk(tasks):
         new = torch.isin(train.labels, classes).nonzero().flatten()
         old = torch.isin(kept.hard, seen).nonzero().flatten()
         for _ in range(steps):
             rows = new[torch.randint(len(new), (64,), generator=rng)]
-            X, y = inputs(train.images[rows]), train.labels[rows]
+            X, Y = inputs(train.images[rows]), F.one_hot(train.labels[rows], train.num_classes).float()
             if len(old):
                 again = old[torch.randint(len(old), (64,), generator=rng)]
-                X, y = torch.cat([X, inputs(kept.images[again])]), torch.cat([y, kept.hard[again]])
+                X, Y = torch.cat([X, inputs(kept.images[again])]), torch.cat([Y, remembered[again]])
             optimiser.zero_grad()
-            F.cross_entropy(net(X), y).backward()
+            F.cross_entropy(net(X), Y).backward()
             optimiser.step()
         seen = torch.cat([seen, classes])
         judged = torch.isin(test.labels, seen).nonzero().flatten()
