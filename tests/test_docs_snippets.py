@@ -33,9 +33,10 @@ NO_RUN = {
     "docs/pretraining.md": 6,
     "docs/methods.md": 1,
     "docs/docker.md": 4,
-    "docs/compare.md": 6,
+    "docs/compare.md": 7,
+    "docs/examples.md": 2,
 }
-"""Blocks that are not run, but parsed, by page: installation; GPUs, launchers, SLURM, Jobs."""
+"""Blocks that are not run, but parsed, by page: installation; GPUs, launchers, SLURM, Jobs; what takes hours."""
 PARSED_ONLY = ("README.md",)
 """Pages whose shell lines take long even with short presets, or name what is not here; their Python runs."""
 

@@ -28,9 +28,11 @@ def command(
 
     Points that are scored already are not scored again: the same command goes on where it was.
 
-    Example:
+    Examples:
 
-      ddtool adapt sample --ipc 10 --curve --out runs/sample && ddtool curve runs/sample
+      ddtool adapt sample --ipc 10 --curve --out runs/sample
+
+      ddtool curve runs/sample
     """
     from ddtool import api
     from ddtool.cli.compare import table

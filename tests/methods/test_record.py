@@ -26,6 +26,9 @@ NO_BRANCH = {
     *(
         ("sharing/exchange/containers.py", name) for name in ("dc", "mtt", "idc")
     ),  # formats of files, called after their code
+    *(
+        ("experiments/published.py", name) for name in ("dm", "mtt", "dc", "dsa", "frepo", "idc", "mgdd-generator")
+    ),  # the rows of published tables
     *((file, name) for file in ("data/augment.py", "evaluation/protocols.py") for name in ("dsa", "frepo", "idc")),
 }
 """Augmentations are called after the papers that they are from."""
