@@ -28,7 +28,8 @@ HEADERS = (
     "set, KiB",
 )
 CE_SECONDS = 3.0
-"""Seconds that two CPU cores take to train a network by dsa-ce, for each image of 32x32 in the set."""
+"""Seconds that two CPU cores take to train a network by dsa-ce, for each image of 32x32 in the set. An Intel Xeon (AMX, bf16) took
+0.032 s a step with 10 images, and 0.298 with 100."""
 SPEEDUP_HEADERS = ("IPC", "baseline", "its accuracy, %", "its s", "reached by", "accuracy, %", "s", "speedup")
 
 
