@@ -126,9 +126,9 @@ def make_again(cell: str, args: argparse.Namespace, folder: Path, known: dict[st
     counts = ["--preset", preset, "--steps", str(adapting), "--refine-steps", str(steps - adapting)]
     words = ["--ipc", ipc, "--seed", str(args.seed), *counts]
     dataset = str(args.data / name) if args.data else name
-    ddtool("adapt", dataset, *words, "--out", str(folder), *QUIETLY)
+    ddtool("adapt", dataset, *words, *args.options.split(), "--out", str(folder), *QUIETLY)
     kept = {key: value for key, value in known.items() if key not in ("empty", "scores")}
-    again = {"made_again": f"ddtool adapt {name} {' '.join(words)}"}
+    again = {"made_again": f"ddtool adapt {name} {' '.join(words)} {args.options}".rstrip()}
     (folder / MADE).write_text(json.dumps(kept | again), encoding="utf-8")
 
 

@@ -55,6 +55,14 @@ def command(
         int | None,
         typer.Option(min=0, help="Refinement steps on pixels and labels; 0 for none.", rich_help_panel=STAGES),
     ] = None,
+    factor: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="N x N images of lower resolution in each image of the set, each with its own label. Default 1; idc: 2.",
+            rich_help_panel=STAGES,
+        ),
+    ] = None,
     flip: Annotated[
         bool | None,
         typer.Option(
@@ -154,7 +162,7 @@ def command(
             f" {goal.flags()}" if goal else ""
         )
         if resume is not None:
-            if flags or any(stages.values()) or out or config or set_ or force or dry_run or preset != "auto":
+            if flags or any(stages.values()) or factor or out or config or set_ or force or dry_run or preset != "auto":
                 hint = o.shell("ddtool adapt --resume", resume, machine)
                 raise UsageError("--resume takes every setting from the run; no other one goes with it.", hint)
             if goal:
@@ -168,7 +176,9 @@ def command(
         layers = (o.read_config_file(config), o.parse_settings(set_ or []))
         if not chosen_method(*layers, flags).has_generator:
             check_without_generator(generator, refine_steps)
-            stages["baseline"] = stages.pop("adapt")
+            stages["baseline"] = stages.pop("adapt") | o.given(factor=factor)
+        else:
+            flags |= o.given(factor=factor)
         settings = api.resolve(engine, preset, *layers, stages, flags, report=output.listener)
         check_budget(settings.seconds, steps, refine_steps)
         folder = out or api.default_folder(settings)

@@ -1,10 +1,12 @@
 """Every setting with its type, default, bounds and reason in one place; plain JSON in and out."""
 
 from ddtool.config.checked import (
+    LARGEST_FACTOR,
     SEE_SETTINGS,
     AtLeastOne,
     Count,
     Decay,
+    Factor,
     ListOfOne,
     MostFromHub,
     NotNegative,
@@ -34,6 +36,7 @@ from ddtool.config.settings import (
 )
 
 __all__ = [
+    "LARGEST_FACTOR",
     "PRESETS",
     "PRETRAIN_PRESETS",
     "SEE_SETTINGS",
@@ -42,6 +45,7 @@ __all__ = [
     "Count",
     "Decay",
     "EvalConfig",
+    "Factor",
     "FeatureConfig",
     "FitConfig",
     "GeneratorConfig",

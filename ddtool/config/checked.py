@@ -52,6 +52,9 @@ Ridge = Annotated[Number, Field(gt=0, lt=1e6)]
 """λ of a ridge regression."""
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+LARGEST_FACTOR = 8
+Factor = Annotated[int, Field(ge=1, le=LARGEST_FACTOR)]
+"""How many images a side one image of a set holds (`data.parts`)."""
 Seed = Annotated[int, Field(ge=0, lt=2**63), MostFromHub(2**63)]
 """What a random stream can be seeded with."""
 

@@ -9,6 +9,7 @@ from ddtool.config.checked import (
     AtLeastOne,
     Count,
     Decay,
+    Factor,
     ListOfOne,
     MostFromHub,
     NotNegative,
@@ -271,6 +272,9 @@ class RunConfig:
     """Images per class of the synthetic sets to make."""
     generator: str = "bundled"
     """bundled, scratch, a folder, or a Hub repo[@revision]."""
+    factor: Factor = 1
+    """Each image of a set holds factor x factor images of lower resolution, each with a soft label of its own. Ours, after IDC (Kim
+    et al., 2022). It has to divide both sides of the images."""
     seed: Seed = 0
     """Every random draw follows from it."""
     flip: bool | None = None
@@ -311,6 +315,10 @@ class RunConfig:
     measured: tuple[str, ...] = ()
     """Which of the settings the speed of the machine chose, since neither they nor a preset were given. ddtool's own note, kept on
     resume; what is given here is overwritten."""
+
+    def samples(self, ipc: int) -> int:
+        """The images of each class that networks see of a set of that IPC: factor² times as many."""
+        return ipc * self.factor**2
 
     @model_validator(mode="after")
     def _sets_are_few_enough(self) -> Self:

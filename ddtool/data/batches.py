@@ -28,9 +28,11 @@ class Real:
     inputs: NetworkInput
 
     @classmethod
-    def of(cls, data: ImageData, engine: Engine) -> "Real":
+    def of(cls, data: ImageData, engine: Engine, factor: int = 1) -> "Real":
+        """factor: how synthetic images are stored, as `NetworkInput` says."""
         data = data.to(engine.device, images=on_device(data, engine))
-        return cls(data, BalancedSampler(data.labels, data.num_classes), data.transform)
+        inputs = NetworkInput(data.mean, data.std, data.whitening, data.labels.device, factor)
+        return cls(data, BalancedSampler(data.labels, data.num_classes), inputs)
 
     def among(self, rows: Tensor) -> "Real":
         """The same target, its batches drawn from the images at `rows` alone. No image is copied."""

@@ -8,14 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddtool.data.inputs import NetworkInput
+from ddtool.data.parts import decode
 from ddtool.data.whitening import Whitening
 from ddtool.errors import DataError, UsageError
 from ddtool.runtime.engine import seeded_generator
 
 CENTRED = "centred"
 """The one label convention of ddtool: a row is (class scores − 1/C) · label_scale, so a hard label is one-hot − 1/C."""
-LARGEST_FACTOR = 8
-"""The most images a side that one image of a set may hold."""
 
 
 class Source(TypedDict, total=False):
@@ -174,13 +173,14 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
 class SyntheticSet:
     """A distilled dataset: what is trained on, and how to read it.
 
-    images: float32 (m, c, h, w) in [0, 1];  labels: float32 (m, C) soft, convention `label_convention`;
+    images: float32 (m, c, h, w) in [0, 1];  labels: float32 (m, C) soft, convention `label_convention`; or (m·factor², C), one for
+    each image of `decoded`, in its order;
     hard: int64 (m,), the class each image was drawn for;  mean, std: by channel, to standardise with;
     whitening: what follows before networks see the images, real ones too; None: nothing (`transform` is all of it in one);
     label_method: how the labels were found: hard | analytical (Eq. 3) | fitted | learned (with the images);
     label_scale: the factor in the labels; accuracy does not see it, but training by squared error goes better with more than 1;
     flip: whether images keep their class when flipped left-right (networks are trained with flips only then);
-    factor: each image holds factor x factor images of lower resolution side by side (IDC); `decoded` takes them out;
+    factor: each image holds factor x factor images of lower resolution side by side, as IDC has it; `decoded` takes them out;
     source: of the real data;  stage: random | initial | generated | refined (MGDD) | distilled (other methods);
     learned_lr: the learning rate for cross-entropy that was learned with the images (MTT).
     Images of others' sets may leave [0, 1], where their method does not clamp: `rounded` cuts them, as PNGs do.
@@ -207,7 +207,8 @@ class SyntheticSet:
 
     def __post_init__(self) -> None:
         m, C = len(self.images), len(self.class_names)
-        if self.images.ndim != 4 or self.labels.shape != (m, C) or self.hard.shape != (m,) or m != self.ipc * C:
+        labelled = tuple(self.labels.shape) in ((m, C), (m * self.factor**2, C))
+        if self.images.ndim != 4 or not labelled or self.hard.shape != (m,) or m != self.ipc * C:
             raise DataError(
                 f"A synthetic set of ipc {self.ipc} and {C} classes needs {self.ipc * C} images, labels ({self.ipc * C}, "
                 f"{C}); got images {tuple(self.images.shape)}, labels {tuple(self.labels.shape)}."
@@ -264,7 +265,7 @@ class SyntheticSet:
         return replace(
             self,
             images=decode(self.images, self.factor),
-            labels=self.labels.repeat(parts, 1),
+            labels=self.labels.repeat(parts * len(self) // len(self.labels), 1),
             hard=self.hard.repeat(parts),
             ipc=self.ipc * parts,
             factor=1,
@@ -279,12 +280,21 @@ class SyntheticSet:
         """Images as bytes, uint8 (m, c, h, w)."""
         return self.images.mul(255).round().clamp(0, 255).to(torch.uint8)
 
+    def labels_by_image(self) -> Tensor:
+        """The label of each image, (m, C); or (m, factor², C) where each of the images that it holds has one of its own."""
+        if len(self.labels) == len(self):
+            return self.labels
+        return self.labels.view(-1, len(self), self.num_classes).transpose(0, 1)
+
     def probabilities(self) -> Tensor:
-        """Labels as distributions over classes, (m, C): the convention undone, negatives cut, rows sum to 1."""
-        scores = (self.labels / self.label_scale + 1 / self.num_classes).clamp_min(0)
+        """Labels as distributions over classes, (m, C): the convention undone, negatives cut, rows sum to 1. Of an image that holds
+        several with labels of their own, their mean."""
+        scores = (
+            (self.labels / self.label_scale + 1 / self.num_classes).clamp_min(0).view(-1, len(self), self.num_classes)
+        )
         fallback = F.one_hot(self.hard, self.num_classes).float()
-        total = scores.sum(1, keepdim=True)
-        return torch.where(total > 0, scores / total.clamp_min(1e-12), fallback)
+        total = scores.sum(2, keepdim=True)
+        return torch.where(total > 0, scores / total.clamp_min(1e-12), fallback).mean(0)
 
 
 def usual_label_scale(C: int) -> float:
@@ -323,23 +333,6 @@ def real_images(
         source=data.source,
     )
     return replace(made, method=stage) if stage == "random" else made
-
-
-def decode(images: Tensor, factor: int) -> Tensor:
-    """The images (m·factor², c, h, w) in stored ones (m, c, h, w): each is cut factor x factor, each part brought back to
-    h x w, bilinearly (IDC). First all top left parts, then the next in reading order: of a set that is image-major the
-    result is, too. Where factor does not divide a side, the first parts are a pixel longer.
-
-    Raises DataError when there are fewer pixels than parts.
-    """
-    h, w = images.shape[2:]
-    if not 1 <= factor <= min(h, w):
-        raise DataError(f"Images of {h}x{w} pixels cannot be cut into {factor}x{factor} parts.")
-    if factor == 1:
-        return images
-    parts = [part for band in images.tensor_split(factor, 2) for part in band.tensor_split(factor, 3)]
-    full = [F.interpolate(part, size=(h, w), mode="bilinear", align_corners=False) for part in parts]
-    return torch.cat(full)
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

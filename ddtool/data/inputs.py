@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ddtool.data.parts import enlarged, reduced, tiled
 from ddtool.data.whitening import Whitening
 
 
@@ -13,6 +14,7 @@ class NetworkInput:
 
     Three spaces: *pixels* in [0, 1] (or bytes); *standardised*, (pixels − mean) / std by channel; *network input*, which is the
     standardised image, or the whitened one. All images are (n, c, h, w).
+    factor: synthetic images are stored as parts of images, factor x factor in each (`data.parts`), and `bound` keeps them such.
     """
 
     def __init__(
@@ -21,7 +23,9 @@ class NetworkInput:
         std: Sequence[float],
         whitening: Whitening | None = None,
         device: torch.device | str = "cpu",
+        factor: int = 1,
     ) -> None:
+        self.factor = factor
         shape = (1, len(mean), 1, 1)
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(shape)
         self.std = torch.tensor(std, dtype=torch.float32, device=device).view(shape)
@@ -34,17 +38,36 @@ class NetworkInput:
 
     def inverse(self, seen: Tensor) -> Tensor:
         """Network input → pixels, cut to [0, 1]."""
-        return self.pixels(seen.float() if self.whitening is None else self.whitening.inverse(seen))
+        return self.pixels(self.unwhiten(seen))
+
+    def stored(self, seen: Tensor) -> Tensor:
+        """Network input (m·factor², c, h, w) → pixels of the images that a set keeps, (m, c, h, w): itself, or its parts side by
+        side."""
+        if self.factor == 1:
+            return self.inverse(seen)
+        return tiled(self.pixels(reduced(self.unwhiten(seen), self.factor)), self.factor)
 
     def bound(self, seen: Tensor) -> Tensor:
-        """Network input whose pixels are in [0, 1]. Whitened images stay as they are: half of what whitening gains is that steps
-        are free there (docs/log.md); their pixels are cut once, by `inverse`."""
+        """Network input whose pixels are in [0, 1], and with a factor the nearest that is made of enlarged parts.
+
+        Whitened images may leave [0, 1]: half of what whitening gains is that steps are free there (docs/log.md); their pixels are
+        cut once, at the end."""
+        if self.factor > 1:
+            parts = reduced(self.unwhiten(seen), self.factor)
+            parts = parts if self.whitening else self.cut(parts)
+            return self.whiten(enlarged(parts, self.factor).contiguous(memory_format=torch.channels_last))
         return self.cut(seen) if self.whitening is None else seen
 
     def bound_(self, seen: Tensor) -> None:
         """`bound`, in place, for images that steps are taken on: no copy of all of them in each."""
-        if self.whitening is None:
+        if self.factor > 1:
+            seen.copy_(self.bound(seen))
+        elif self.whitening is None:
             seen.clamp_(self.low, self.high)
+
+    def start(self, images: Tensor) -> Tensor:
+        """Real images (uint8 or [0, 1] floats) → the network input that synthetic ones begin as."""
+        return self(images) if self.factor == 1 else self.bound(self(images))
 
     def standardise(self, images: Tensor) -> Tensor:
         """uint8 or [0, 1] float images → standardised, channels last."""
@@ -56,6 +79,10 @@ class NetworkInput:
         if self.whitening is None:
             return standardised
         return self.whitening.forward(standardised).contiguous(memory_format=torch.channels_last)
+
+    def unwhiten(self, seen: Tensor) -> Tensor:
+        """Network input → standardised images: the inverse of `whiten`."""
+        return seen.float() if self.whitening is None else self.whitening.inverse(seen)
 
     def pixels(self, standardised: Tensor) -> Tensor:
         """Standardised images → pixels, cut to [0, 1]."""

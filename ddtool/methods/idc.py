@@ -7,16 +7,15 @@ Kim et al., ICML 2022). There an update follows each class; here one update foll
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddtool.config import AtLeastOne, Count, NotNegative, Values, checked
+from ddtool.config import AtLeastOne, Count, Factor, NotNegative, Values, checked
 from ddtool.data.augment import FAMILIES, Draw, cutmix
-from ddtool.data.images import LARGEST_FACTOR, decode
+from ddtool.data.parts import decode
 from ddtool.errors import UsageError
 from ddtool.methods.base import InnerNetwork, Settings, Standard, Task
 from ddtool.methods.gradient_matching import GradientMatching, Together
@@ -29,7 +28,7 @@ class IDCSettings(Settings):
 
     steps: Count = 200_000
     """Updates of the whole synthetic set: 2000 networks x `inner`."""
-    factor: Annotated[int, Field(ge=1, le=LARGEST_FACTOR)] = 2
+    factor: Factor = 2
     """Each stored image holds factor x factor images that networks see at full size."""
     lr: NotNegative | None = None
     """The learning rate of the images' SGD, for pixels in [0, 1]. By case: 5e-3 · IPC/10 on colour, 1e-4 · IPC/10 on grey."""

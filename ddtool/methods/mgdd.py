@@ -332,6 +332,7 @@ class MGDD(Registered):
         sections=(
             "generator",
             "architecture",
+            "factor",
             "features",
             "labels",
             "adapt",

@@ -26,7 +26,6 @@ from ddtool.runs.film import Film
 from ddtool.runs.formats import LabelHead
 from ddtool.runs.points import learned
 from ddtool.runtime.loop import Deadline, Loop
-from ddtool.text import count
 
 LABELS_SHARE = 0.5
 """How much of what is left of a budget in seconds the labels may take each time that labels are found, at most."""
@@ -119,6 +118,8 @@ def prepare(session: Session, train: ImageData) -> None:
         W = mgdd.label_head(f, real, rows, config.labels.ridge, enough=deadline(session, LABELS, LABELS_SHARE))
     run.save_pool(data, indices)
     run.record(classes=data.num_classes, train_images=len(data), flip=problem.flip, pool_ipc=pool_ipc)
+    if config.factor > 1:
+        run.record(factor=config.factor)
     head = LabelHead(
         theta=dict(f.net.body.state_dict()),
         W=W,
@@ -141,7 +142,7 @@ def adapt_generator(session: Session, problem: JudgedProblem) -> None:
     batch = real_batch(config.adapt, config, data.num_classes)
     settings = replace(config.adapt, flip=config.adapt.flip and problem.flip, real_batch=batch)
     if not config.allow_repeat:
-        settings = feasible(settings, config.ipc, data, session.report)
+        settings = feasible(settings, config.ipc, data, session.report, config.factor)
     settings = replace(settings, seen_ipcs=settings.seen_ipcs or config.ipc)
     generator = session.engine.place(load_generator(config))
     pool = pool_of(session, problem, settings)
@@ -166,15 +167,15 @@ def adapt_generator(session: Session, problem: JudgedProblem) -> None:
     session.saver(POOL_LABELS).drop()
 
 
-def feasible(settings: AdaptConfig, ipcs: Sequence[int], data: ImageData, report: Report) -> AdaptConfig:
+def feasible(
+    settings: AdaptConfig, ipcs: Sequence[int], data: ImageData, report: Report, factor: int = 1
+) -> AdaptConfig:
     """The settings with seen IPCs (by default `ipcs`) that the classes of this target can fill, said aloud when they change."""
-    most = int(data.class_counts().min())
+    most = int(data.class_counts().min()) // factor**2
     settings = replace(settings, seen_ipcs=settings.seen_ipcs or tuple(ipcs))
     seen = tuple(dict.fromkeys(min(ipc, most) for ipc in settings.seen_ipcs))
     if set(seen) != set(settings.seen_ipcs):
-        report(
-            Note(f"Adaptation sees IPC {', '.join(map(str, seen))}: the smallest class holds {count(most, 'image')}.")
-        )
+        report(Note(f"Adaptation sees IPC {', '.join(map(str, seen))}: the smallest class holds no more images."))
     return replace(settings, seen_ipcs=seen)
 
 
@@ -183,10 +184,11 @@ def pool_of(session: Session, problem: JudgedProblem, settings: AdaptConfig) -> 
     for a resumption of the run."""
     f, head = load_labels(session.run, session.engine)
     images, _ = session.run.load_pool(head.class_names)
-    seen = images[: max(settings.seen_ipcs) * problem.real.data.num_classes].to(session.engine.device)
+    most = session.config.samples(max(settings.seen_ipcs))
+    seen = images[: most * problem.real.data.num_classes].to(session.engine.device)
+    X, saver = problem.real.inputs.start(seen), session.saver(POOL_LABELS)
     if not settings.steps and session.config.seconds is None:
-        return Pool(problem.real.inputs(seen), {})
-    X, saver = problem.real.inputs(seen), session.saver(POOL_LABELS)
+        return Pool(X, {})
     if (kept := saver.load()) is not None:
         return Pool(X, {ipc: kept[str(ipc)].to(X.device) for ipc in settings.seen_ipcs})
     with session.timed(POOL_LABELS):
@@ -200,7 +202,7 @@ def labelled_pool(
 ) -> Pool:
     """Z with labels for every IPC that adaptation sees: fitted to the images, or with no networks to fit on, Eq. 3 of `head`."""
     config, real = session.config, problem.real
-    first = {ipc: X[: ipc * real.data.num_classes] for ipc in settings.seen_ipcs}
+    first = {ipc: X[: config.samples(ipc) * real.data.num_classes] for ipc in settings.seen_ipcs}
     if config.fit.networks == 0:
         return Pool(X, {ipc: mgdd.analytical_labels(*head, part) for ipc, part in first.items()})
     fit, most = replace(config.fit, flip=config.fit.flip and settings.flip), settings.synthetic_batch
@@ -236,18 +238,18 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
 
     def made(X: Tensor, Y: Tensor) -> SyntheticSet:
         """The set of refined inputs and labels."""
-        images = real.inputs.inverse(X.detach())
+        images = real.inputs.stored(X.detach())
         return replace(generated, images=images, labels=Y.detach(), stage="refined", label_method="learned")
 
     def visit(loop: Loop) -> None:
         if film and not loop.ended and film.wants(loop.done):
-            film.keep(loop.done, real.inputs.inverse(loop.tensors["X"].detach()))
+            film.keep(loop.done, real.inputs.stored(loop.tensors["X"].detach()))
         keep(loop)
 
     keep = session.visitor(phase, lambda loop: learned(made(**loop.tensors).scaled(config.label_scale)))
     X, Y = mgdd.refine(
-        real.inputs(generated.images),
-        generated.labels,
+        real.inputs(generated.decoded().images),
+        generated.decoded().labels,
         problem.features,
         real,
         replace(

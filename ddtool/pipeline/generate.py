@@ -17,6 +17,7 @@ from ddtool.pipeline.networks import feature_network, load_labels
 from ddtool.pipeline.plan import check_fit, check_same_data
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
+from ddtool.runs.files import RESTORE
 from ddtool.runs.formats import LabelHead
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -29,13 +30,14 @@ LABELLINGS = ("fitted", "analytical")
 
 @dataclass(kw_only=True)
 class Adapted:
-    """All that deployment needs: g, θ with W_θ, Z, and how images are read. The original dataset is not among it."""
+    """All that deployment needs: g, θ with W_θ, Z, and how images are read and stored. The original dataset is not among it."""
 
     generator: Generator
     label_features: RandomFeatures
     head: LabelHead
     pool_images: Tensor  # uint8 (m, c, h, w), image-major
     pool_labels: Tensor  # (m,)
+    factor: int
     engine: Engine
 
     @classmethod
@@ -43,12 +45,16 @@ class Adapted:
         """From a run directory; RunError or GeneratorError when a part is missing or damaged."""
         features, head = load_labels(run, engine)
         images, labels = run.load_pool(head.class_names)
+        factor = run.config().factor
+        if any(side % factor for side in head.shape[1:]):  # a run may be of others
+            raise RunError(f"{run.folder} is refused: its images cannot be cut {factor} x {factor}.", RESTORE)
         return cls(
             generator=engine.place(run.load_generator()),
             label_features=features,
             head=head,
             pool_images=images.to(engine.device),
             pool_labels=labels.to(engine.device),
+            factor=factor,
             engine=engine,
         )
 
@@ -58,17 +64,18 @@ class Adapted:
 
     @property
     def pool_ipc(self) -> int:
-        """Images per class of Z."""
-        return len(self.pool_images) // self.num_classes
+        """The largest IPC of a set that Z has enough initial samples for."""
+        return len(self.pool_images) // self.num_classes // self.factor**2
 
     def synthesise(self, ipc: int) -> tuple[SyntheticSet, SyntheticSet]:
         """The initial samples with analytical labels, and what the generator makes of them in one pass."""
         m, head = ipc * self.num_classes, self.head
-        inputs = NetworkInput(head.mean, head.std, head.whitening, self.engine.device)
-        X = in_passes(inputs, self.pool_images[:m])
+        inputs = NetworkInput(head.mean, head.std, head.whitening, self.engine.device, self.factor)
+        samples = self.pool_images[: m * self.factor**2]
+        X = in_passes(inputs.start, samples)
         Y = mgdd.analytical_labels(self.label_features, head.W, X)
         initial = SyntheticSet(
-            images=self.pool_images[:m].float() / 255,
+            images=samples.float() / 255 if self.factor == 1 else inputs.stored(X),
             labels=Y,
             hard=self.pool_labels[:m],
             ipc=ipc,
@@ -79,9 +86,11 @@ class Adapted:
             flip=head.flip,
             stage="initial",
             source=head.source,
+            factor=self.factor,
         )
         made = mgdd.generate(self.generator, X, inputs, self.engine)
-        return initial, replace(initial, images=in_passes(inputs.inverse, made), stage="generated")
+        images = in_passes(inputs.inverse, made) if self.factor == 1 else inputs.stored(made)
+        return initial, replace(initial, images=images, stage="generated")
 
 
 # -------------------------------------------------------------------------------------------------- a set and its labels
@@ -131,7 +140,7 @@ def fit_labels(
     with session.timed(Phase("fit labels", ipc)):
         check_fit(config, synthetic.num_classes, ipc)
         settings = replace(config.fit, flip=config.fit.flip and problem.flip)
-        X = problem.real.inputs(synthetic.images.to(session.engine.device))
+        X = problem.real.inputs(synthetic.decoded().images.to(session.engine.device))
         rng = session.rng("fit", ipc)
         labels = mgdd.fitted_labels(X, problem.features, problem.real, settings, rng, enough=enough)
     return replace(synthetic, labels=labels, label_method="fitted")
@@ -187,9 +196,10 @@ def check_request(session: Session, ipc: int, force: bool) -> None:
 
 def check_pool(run: Run, ipc: int) -> None:
     """RunError when a set of this IPC takes more initial samples than the run keeps."""
-    kept = (run.load_label_head().pool_ipc or 0) if run.has("pool/train.parquet") else 0
+    samples = (run.load_label_head().pool_ipc or 0) if run.has("pool/train.parquet") else 0
+    kept = samples // run.config().samples(1)
     if ipc > kept:
-        message = f"The run keeps {count(kept, 'initial sample')} per class; more are in its dataset, which --labels analytical"
+        message = f"The run keeps {count(samples, 'initial sample')} per class; more are in its dataset, which --labels analytical"
         hint = f"Use --ipc {kept} or less, or leave --labels out." if kept else "Leave --labels out."
         raise RunError(f"{message} leaves alone.", hint)
 
@@ -216,7 +226,7 @@ def problem_at_hand(session: Session, adapted: Adapted, needed: bool) -> JudgedP
 
 def problem_of(session: Session, train: ImageData, head: LabelHead) -> JudgedProblem:
     """The problem of a run that has begun: the target as the run says that it is seen."""
-    real = Real.of(replace(train, whitening=head.whitening), session.engine)
+    real = Real.of(replace(train, whitening=head.whitening), session.engine, session.config.factor)
     return JudgedProblem(real, head.flip, feature_network(session, head.shape))
 
 
@@ -225,17 +235,16 @@ def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:
 
     Raises RunError when the dataset cannot be had or has changed, UsageError when a class holds fewer images.
     """
-    kept, device = adapted.pool_ipc, adapted.engine.device
-    session.report(
-        Note(f"The run keeps {count(kept, 'initial sample')} per class; drawing {ipc} from {session.config.dataset}.")
-    )
+    config, device = session.config, adapted.engine.device
+    kept = f"The run keeps {count(len(adapted.pool_images) // adapted.num_classes, 'initial sample')} per class"
+    session.report(Note(f"{kept}; drawing {config.samples(ipc)} from {config.dataset}."))
     train = dataset_again(
         session,
         adapted.head,
-        why=f"The run keeps {count(kept, 'initial sample')} per class; for {ipc} it needs its dataset.",
-        otherwise=f"Use --ipc {kept} or less, or bring",
+        why=f"{kept}; for {config.samples(ipc)} it needs its dataset.",
+        otherwise=f"Use --ipc {adapted.pool_ipc} or less, or bring",
     )
-    indices = draw_pool(train, ipc, session.config.seed, session.config.allow_repeat)
+    indices = draw_pool(train, config.samples(ipc), config.seed, config.allow_repeat)
     adapted.pool_images, adapted.pool_labels = train.images[indices].to(device), train.labels[indices].to(device)
 
 

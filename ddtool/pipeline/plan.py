@@ -8,7 +8,7 @@ from typing import TypedDict
 from pydantic import JsonValue
 
 from ddtool import methods
-from ddtool.config import RunConfig, Values, to_dict
+from ddtool.config import LARGEST_FACTOR, RunConfig, Values, to_dict
 from ddtool.data.batches import on_device
 from ddtool.data.images import ImageData, Source
 from ddtool.errors import RunError, UsageError
@@ -127,27 +127,35 @@ def check_start(config: RunConfig, report: Report) -> Target:
 
 def check_fit(config: RunConfig, C: int, ipc: int) -> None:
     """UsageError for a set that is too large to fit its labels: FITTING bytes for each pair of images."""
-    if config.fit.networks and FITTING * (ipc * C) ** 2 > MOST_FITTING:
-        need = FITTING * (ipc * C) ** 2 / 2**30
-        message = f"Labels of {ipc * C:,} images at once (IPC {ipc}) would take about {need:,.0f} GiB of memory to fit."
+    m = config.samples(ipc) * C
+    if config.fit.networks and FITTING * m**2 > MOST_FITTING:
+        need = FITTING * m**2 / 2**30
+        message = f"Labels of {m:,} images at once (IPC {ipc}) would take about {need:,.0f} GiB of memory to fit."
         raise UsageError(message, "Ask for fewer, or take the labels of Eq. 3: --set fit.networks=0.")
 
 
 def check_ipcs(config: RunConfig, train: ImageData) -> None:
-    """UsageError for an IPC that is not positive or more than a class holds."""
+    """UsageError for an IPC that is not positive or more than a class holds, and for a factor that images cannot be cut by."""
     if not config.ipc:
         raise UsageError("No IPC was asked for.", "Give --ipc 10.")
+    if any(side % config.factor for side in train.shape[1:]):
+        h, w = train.shape[1:]
+        fits = [str(n) for n in range(1, LARGEST_FACTOR + 1) if h % n == w % n == 0]
+        message = f"--factor {config.factor} does not cut images of {h}x{w} pixels into equal parts."
+        raise UsageError(message, f"Use {', '.join(fits[:-1])} or {fits[-1]}." if fits[1:] else "Leave it out.")
     most = int(train.class_counts().min())
     for ipc in config.ipc:
         if ipc < 1:
             raise UsageError(
                 f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class."
             )
-        if ipc > most and not config.allow_repeat:
+        if config.samples(ipc) > most and not config.allow_repeat:
             name = train.class_names[int(train.class_counts().argmin())]
+            asked = f"--ipc {ipc}" if config.factor == 1 else f"--ipc {ipc} times {config.factor}x{config.factor}"
+            fewer = f"--ipc {most // config.samples(1)} or less" if most >= config.samples(1) else "a smaller --factor"
             raise UsageError(
-                f"--ipc {ipc} is more than class '{name:.60}' holds ({most}).",
-                f"Use --ipc {most} or less, or let images begin several: --allow-repeat.",
+                f"{asked} is more than class '{name:.60}' holds ({most}).",
+                f"Use {fewer}, or let images begin several: --allow-repeat.",
             )
         if (size := ipc * train.num_classes * math.prod(train.shape)) > MOST_BYTES:
             message = f"The pixels of --ipc {ipc} are {size / 2**30:,.0f} GiB, more than a run can keep."
@@ -248,7 +256,7 @@ def memory(config: RunConfig, train: ImageData, engine: Engine) -> float:
             config.features.width // 4,
             pool_size(config, train),
         )
-        largest = max(config.ipc + config.adapt.seen_ipcs) * train.num_classes
+        largest = config.samples(max(config.ipc + config.adapt.seen_ipcs)) * train.num_classes
         fitting = FITTING * largest**2 if config.fit.networks else 0
     else:
         settings = methods.settings_of(config.method, config.baseline)
@@ -264,7 +272,7 @@ def memory(config: RunConfig, train: ImageData, engine: Engine) -> float:
 def batch_with_generator(config: RunConfig, train: ImageData) -> int:
     """The images of the largest step of adaptation or refinement."""
     limit = config.refine.synthetic_batch
-    widest = max(limit, min(max(config.ipc) * train.num_classes, 2 * limit))
+    widest = max(limit, min(config.samples(max(config.ipc)) * train.num_classes, 2 * limit))
     return widest + min(real_batch(config.refine, config, train.num_classes), 500)  # in chunks, without gradients
 
 
@@ -272,7 +280,7 @@ def pool_size(config: RunConfig, data: ImageData) -> int:
     """Images per class of Z: what is asked for and seen, and room for other sizes where nothing else is said."""
     most = int(data.class_counts().min())
     room = min(most, POOL_IPC, POOL_BYTES // (data.num_classes * math.prod(data.shape)))
-    wanted = max(config.ipc + (config.adapt.seen_ipcs or (room,)))
+    wanted = max(config.samples(max(config.ipc + config.adapt.seen_ipcs)), 0 if config.adapt.seen_ipcs else room)
     return wanted if config.allow_repeat else min(most, wanted)
 
 

@@ -100,7 +100,7 @@ def seconds_before(config: RunConfig, C: int, step: float, small: float) -> floa
     A step judges its real images once and works through the synthetic ones and their flips three times (a forward and a
     backward pass); a network of the fit sees each once.
     """
-    m = (1 if config.flip is False else 2) * max(config.ipc) * C
+    m = (1 if config.flip is False else 2) * config.samples(max(config.ipc)) * C
     in_a_step = real_batch(config.refine, config, C) + 3 * min(m, 2 * config.refine.synthetic_batch)
     in_a_fit = max(config.fit.real_batch, m) + m
     fits = (1 + len(config.ipc)) * config.fit.networks
@@ -113,7 +113,7 @@ def step_seconds(config: RunConfig, real: Real, engine: Engine, clock: Clock = t
     shape, C, settings = real.data.shape, real.data.num_classes, config.refine
     engine, rng = replace(engine, compile_networks=False, graphs=False), engine.rng(config.seed, "probe")
     f = RandomFeatures.doubling(shape, config.features.width, config.features.norm, engine, rng)
-    m = C * min(max(config.ipc), max(1, settings.synthetic_batch // C))
+    m = C * min(config.samples(max(config.ipc)), max(1, settings.synthetic_batch // C))
     X = torch.randn(m, *shape, generator=rng, device=engine.device).contiguous(memory_format=torch.channels_last)
     Y = torch.randn(m, C, generator=rng, device=engine.device)
     flip = settings.flip and config.flip is not False

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
+from ddtool.config import Factor
 from ddtool.data import whitening
-from ddtool.data.images import LARGEST_FACTOR
 from ddtool.runs.facts import Record
 from ddtool.text import one_line
 
@@ -73,7 +73,7 @@ class SetDescription(Description):
     stage: str
     label_method: Literal["hard", "analytical", "fitted", "learned"]
     label_convention: Literal["centred"]
-    factor: Annotated[int, Field(ge=1, le=LARGEST_FACTOR)] = 1
+    factor: Factor = 1
     """Files of version 0.1 have none."""
     learned_lr: Annotated[float, Field(gt=0)] | None = None
     """Only where one was learned with the images."""
@@ -83,7 +83,9 @@ class SetDescription(Description):
         shapes = {name: shape for name, (_, shape) in header.items() if not name.startswith("whitening.")}
         images, C = shapes.get("images", ()), len(self.class_names)
         m = self.ipc * C
-        if len(images) != 4 or shapes != {"images": (m, *images[1:]), "labels": (m, C), "hard": (m,)}:
+        rows = (m, m * self.factor**2)  # a label for each image, or for each of those that it holds
+        expected = [{"images": (m, *images[1:]), "labels": (n, C), "hard": (m,)} for n in rows]
+        if len(images) != 4 or shapes not in expected:
             return f"ipc {self.ipc} and {C} classes do not go with tensors {shapes}"
         if any(dtype != ("I64" if name == "hard" else "F32") for name, (dtype, _) in header.items()):
             return "its tensors are of other types"

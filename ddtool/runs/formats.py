@@ -146,7 +146,8 @@ def set_parts(synthetic: SyntheticSet) -> tuple[dict[str, Tensor], Values]:
 def write_set_folder(folder: Path, synthetic: SyntheticSet) -> None:
     """The folder of a finished set, whole or not at all: parquet that `datasets` reads, and the exact tensors."""
     with staged_folder(folder) as temporary:
-        write_parquet(temporary / TABLE, synthetic.pixels(), synthetic.hard, synthetic.labels, synthetic.class_names)
+        soft = synthetic.labels_by_image()
+        write_parquet(temporary / TABLE, synthetic.pixels(), synthetic.hard, soft, synthetic.class_names)
         write_set(temporary / EXACT, synthetic)
 
 
@@ -313,6 +314,7 @@ def write_parquet(
 ) -> None:
     """Images (uint8) as PNG, class labels and soft labels, with the features that `datasets` and the Hub's viewer read.
 
+    soft: (m, C); or (m, k, C), then a row has a list of k soft labels, one for each of the images that its image holds.
     Every value in full: from a dictionary of values a small file could unpack to very much, and is not read.
     """
     import datasets
@@ -326,8 +328,9 @@ def write_parquet(
         for image in images.cpu()
     ]
     if soft is not None:
-        features["soft_label"] = datasets.Sequence(datasets.Value("float32"), length=soft.shape[1])
-        columns["soft_label"] = soft.cpu().numpy()
+        one = datasets.Sequence(datasets.Value("float32"), length=soft.shape[-1])
+        features["soft_label"] = one if soft.ndim == 2 else datasets.Sequence(one, length=soft.shape[1])
+        columns["soft_label"] = soft.cpu().numpy() if soft.ndim == 2 else soft.tolist()
     table = datasets.Dataset.from_dict({k: columns[k] for k in features}, features=datasets.Features(features))
     options = {"use_dictionary": False, "row_group_size": ROW_GROUP, "write_page_index": True}
     options["write_page_checksum"] = True

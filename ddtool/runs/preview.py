@@ -96,7 +96,8 @@ def remarks(stages: Mapping[str, SyntheticSet]) -> str:
     parts = [f"{len(layout.classes)} of {C} classes"] * (len(layout.classes) < C)
     parts += [f"{layout.rows} of {last.ipc} images of each class"] * (layout.rows < last.ipc)
     parts += [f"each holds {last.factor**2} smaller images"] * (last.factor > 1)
-    parts += ["under each image of the last row: the two largest shares of its soft label"] * layout.labelled
+    label = "its soft label" if len(last.labels) == len(last) else "their soft labels, on average"
+    parts += [f"under each image of the last row: the two largest shares of {label}"] * layout.labelled
     return "; ".join(parts)
 
 

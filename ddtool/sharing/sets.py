@@ -103,24 +103,26 @@ def check_table(found: Found, folder: Path, exact: SyntheticSet) -> None:
     images, labels = read_parquet(folder / name, exact.num_classes)
     if not torch.equal(labels, exact.hard) or not torch.equal(images, exact.pixels()):
         raise found.refused(name, f"it is not the set of {EXACT}")
-    if not torch.equal(soft_labels(folder / name, exact.labels), exact.labels):
+    stated = exact.labels_by_image()
+    if not torch.equal(soft_labels(folder / name, stated), stated):
         raise found.refused(name, f"its soft labels are not those of {EXACT}")
 
 
 def soft_labels(path: Path, like: Tensor) -> Tensor:
-    """The soft labels in a set's parquet file, float32 (m, C) as `like`; an empty tensor when they are of another shape or type."""
+    """The soft labels in a set's parquet file, float32 (m, C) or (m, k, C) as `like`; an empty tensor when they are of another
+    shape or type."""
     from pyarrow import ArrowException, compute, parquet
 
-    m, C = like.shape
     try:
-        column = parquet.read_table(path, columns=["soft_label"])["soft_label"].combine_chunks()
-        rows = compute.list_value_length(column)
-        if len(rows) != m or rows.null_count or compute.min_max(rows).as_py() != {"min": C, "max": C}:
-            return torch.empty(0)
-        values = column.flatten()
+        values, m = parquet.read_table(path, columns=["soft_label"])["soft_label"].combine_chunks(), len(like)
+        for length in like.shape[1:]:
+            rows = compute.list_value_length(values)
+            if len(rows) != m or rows.null_count or compute.min_max(rows).as_py() != {"min": length, "max": length}:
+                return torch.empty(0)
+            values, m = values.flatten(), m * length
         if str(values.type) != "float" or values.null_count:
             return torch.empty(0)
-        return torch.from_numpy(values.to_numpy().copy()).view(m, C)
+        return torch.from_numpy(values.to_numpy().copy()).view(like.shape)
     except (ArrowException, LookupError, TypeError, ValueError):
         return torch.empty(0)
 

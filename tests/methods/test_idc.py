@@ -12,7 +12,8 @@ from test_gradient_matching import alike, calls, double_gradients
 from torch import Tensor, nn
 
 from ddtool.data.augment import cutmix
-from ddtool.data.images import ImageData, decode
+from ddtool.data.images import ImageData
+from ddtool.data.parts import decode
 from ddtool.errors import DataError, UsageError
 from ddtool.methods import distil
 from ddtool.methods.idc import IDC, encode

@@ -8,7 +8,8 @@ import torch
 from method_case import TINY, by_steps, method_of, task_of
 from torch import Tensor
 
-from ddtool.data.images import LARGEST_FACTOR, ImageData, one_hot
+from ddtool.config import LARGEST_FACTOR
+from ddtool.data.images import ImageData, one_hot
 from ddtool.errors import UsageError
 from ddtool.events import Event, Step
 from ddtool.methods import distil, find, settings_of

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ddtool import api, methods
 from ddtool.config import Count, NotNegative, RunConfig, checked, to_dict
-from ddtool.data.images import ImageData, SyntheticSet, decode, draw_pool, real_images
+from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
+from ddtool.data.parts import decode
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation import measure as evaluation
 from ddtool.events import Event, Step

@@ -139,8 +139,12 @@ def folder_names(class_names: tuple[str, ...]) -> list[str]:
 
 
 def write_webdataset(synthetic: SyntheticSet, path: Path) -> None:
-    """Write a tar of NNNNNN.png, NNNNNN.cls (the class as a number) and NNNNNN.json (its name, soft label and scale)."""
-    rows = zip(synthetic.pixels(), synthetic.hard.tolist(), synthetic.labels.tolist(), strict=True)
+    """Write a tar of NNNNNN.png, NNNNNN.cls (the class as a number) and NNNNNN.json (its name, soft label and scale).
+
+    An image that holds several has a list of soft labels, where each of those has its own.
+    """
+    soft_labels = synthetic.labels_by_image().tolist()
+    rows = zip(synthetic.pixels(), synthetic.hard.tolist(), soft_labels, strict=True)
     with tarfile.open(path, "w") as tar:
         for row, (image, label, soft) in enumerate(rows):
             told = {"class": synthetic.class_names[label], "soft_label": soft, "label_scale": synthetic.label_scale}

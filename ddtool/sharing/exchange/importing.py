@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ddtool.config import Values
-from ddtool.data.images import LARGEST_FACTOR, ImageData, SyntheticSet
+from ddtool.config import LARGEST_FACTOR, Values
+from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.errors import DataError, RunError, UsageError, did_you_mean
 from ddtool.events import Note, Report, silent
 from ddtool.runs.files import EXACT, ipcs_in, is_run, write_json

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddtool.config import LARGEST_FACTOR
 from ddtool.data.images import ImageData, SyntheticSet, one_hot, usual_label_scale
 from ddtool.data.inputs import NetworkInput
 from ddtool.data.whitening import Whitening
@@ -146,8 +147,11 @@ def check_shapes(loose: Loose, like: ImageData) -> None:
             "Name the dataset that the set was made from (--on), at the same size (--resolution).",
         )
     if loose.soft is not None and tuple(loose.soft.shape) != (m, C):
+        several, hint = loose.soft[:1].numel() // C, LABELS_HINT
+        if loose.soft.shape == (m, several * C) and several in {k**2 for k in range(2, LARGEST_FACTOR + 1)}:
+            hint = f"There are {several} soft labels for each image, of the parts that it holds: bring the set as npz or pt."
         raise DataError(
-            f"Soft labels of shape {tuple(loose.soft.shape)} do not go with {m} images and {C} classes.", LABELS_HINT
+            f"Soft labels of shape {tuple(loose.soft.shape)} do not go with {m} images and {C} classes.", hint
         )
     if loose.classes is not None and (tuple(loose.classes.shape) != (m,)):
         raise DataError(f"Labels of shape {tuple(loose.classes.shape)} do not go with {m} images.", LABELS_HINT)
