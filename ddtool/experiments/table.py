@@ -25,6 +25,8 @@ class Row:
     title: str
     group: str
     """Methods whose images take the same storage stand together."""
+    factor: int = 1
+    """Each stored image holds factor x factor images."""
     ipc: int
     budget: MaybeBudget
     seeds: int
@@ -167,9 +169,11 @@ OF_OTHER_DATA = ("label_column", "resolution", "train_split", "test_split", "max
 
 
 def with_published(row: Row, request: Request) -> Row:
-    """The row with what others have published for its method at its IPC, on the dataset as they read it."""
+    """The row with what others have published for its method at its IPC, on the dataset as they read it, with their factor."""
     given = request.settings.get("data")
     if any(name in OF_OTHER_DATA for name in (*request.data, *(given if isinstance(given, dict) else ()))):
+        return row
+    if row.factor != entry_of(row.method).method.factor:
         return row
     found = published(request.dataset, row.method, row.ipc)
     return replace(
@@ -192,11 +196,12 @@ def row_of(outcomes: Sequence[Outcome], factor: int, adapting: int) -> Row:
     job, done = outcomes[0].job, [outcome for outcome in outcomes if outcome.state == "finished"]
     failed = sum(outcome.state == "failed" for outcome in outcomes)
     entry = entry_of(job.method)
-    group = OURS if entry.method.ours else PLAIN if factor == 1 else f"{factor**2} images in the place of one"
+    several = f"{factor**2} images in the place of one"
     row = Row(
         method=job.method,
-        title=entry.variant.title,
-        group=group,
+        title=entry.variant.title + f", {several}" * (entry.method.ours and factor > 1),
+        group=OURS if entry.method.ours else PLAIN if factor == 1 else several,
+        factor=factor,
         ipc=job.ipc,
         budget=job.budget,
         seeds=len(done),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from ddtool.config.layers import leaves
 from ddtool.data.images import ImageData
 from ddtool.evaluation.protocols import CE, PROTOCOLS, protocols_in
 from ddtool.experiments.grid import Job, Request, entry_of
@@ -68,7 +69,7 @@ def cost(request: Request, jobs: Sequence[Job], train: ImageData, whole: bool = 
     said = f"Scores: {trained} by {' and as many by '.join(names)}; their seconds are in no budget."
     if CE not in names:
         return said
-    images = sum(images_trained_on(job, train.num_classes) for job in jobs)
+    images = sum(images_trained_on(job, request, train.num_classes) for job in jobs)
     seconds = CE_SECONDS * request.networks * images * math.prod(train.shape[1:]) / 32**2
     advice = f" For a first look: --protocol {names[0]}." if names[0] != CE else ""
     control = (
@@ -80,11 +81,12 @@ def cost(request: Request, jobs: Sequence[Job], train: ImageData, whole: bool = 
     )
 
 
-def images_trained_on(job: Job, classes: int) -> int:
+def images_trained_on(job: Job, request: Request, classes: int) -> int:
     """The images that the networks of a job's scores by dsa-ce train on in an epoch; those by its authors' protocol, too, which
     stand beside them in the run of the job."""
-    method = entry_of(job.method).method
-    return job.ipc * classes * method.factor**2 * (2 if method.own_protocol else 1)
+    method, given = entry_of(job.method).method, dict(leaves(request.settings_for(job.method)))
+    factor = given.get("factor", given.get("baseline.factor", method.factor))
+    return job.ipc * classes * int(str(factor)) ** 2 * (2 if method.own_protocol else 1)
 
 
 def number(value: float | None) -> str:

@@ -36,7 +36,8 @@ def sets_words(config: RunConfig, target: Target) -> str:
     """The sets that are asked for, and how to ask for others."""
     C = target.train.num_classes
     sets = " and ".join(f"{count(ipc, 'image')} per class, {ipc * C:,} in all" for ipc in config.ipc)
-    return f"{sets} (--ipc; the default is 10)"
+    held = f"; each holds {config.factor}x{config.factor} smaller images (--factor)" if config.factor > 1 else ""
+    return f"{sets} (--ipc; the default is 10){held}"
 
 
 def budget_words(config: RunConfig) -> str:

@@ -109,6 +109,17 @@ def test_every_format_shows_them(cifar: Folder) -> None:
         assert "S. Liu and X. Wang, MGDD, NeurIPS 2023" in shown
 
 
+def test_figures_are_not_of_sets_that_hold_more_images(folder: Folder) -> None:
+    ours, theirs = job("mgdd-generator", ipc=1), job("idc", ipc=1)
+    folder.add(replace(REQUEST, dataset="cifar10"), [ours, theirs], False)
+    finish(folder, ours, 45.0, 2.0, factor=2)
+    finish(folder, theirs, 30.0, 2.0, factor=2)
+    rows = {row.method: row for row in gather(folder).rows}
+    assert rows["mgdd-generator"].title == "MGDD, generator alone, 4 images in the place of one"
+    assert (rows["mgdd-generator"].factor, rows["mgdd-generator"].equal_steps_accuracy) == (2, None)
+    assert rows["idc"].equal_steps_accuracy == 25.3
+
+
 @pytest.mark.parametrize(
     "changes", [{"data": {"label_column": "coarse_label"}}, {"settings": {"data": {"resolution": 64}}}], ids=str
 )

@@ -11,7 +11,7 @@ from fake_jobs import REQUEST, A, finish, job
 
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.table import gather, speedups_of
-from ddtool.experiments.words import columns, line
+from ddtool.experiments.words import columns, images_trained_on, line
 from ddtool.runs.formats import write_set
 from ddtool.runs.run import Run
 
@@ -85,3 +85,14 @@ def test_the_bytes_of_a_set_are_in_the_table(folder: Folder, data: Path, tmp_pat
     found = gather(folder)
     assert found.rows[0].set_bytes == made.stored_bytes == 3 * 16 * 16 + 6
     assert line(found.rows[0], columns(found))[-1] == "0.8"
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "images"),
+    [
+        ("mgdd", {}, 4), ("mgdd", {"factor": 3}, 36), ("idc", {"baseline": {"factor": 1}}, 4), ("dm", {"factor": 2}, 4),
+    ],
+)  # fmt: skip
+def test_a_plan_counts_the_images_that_networks_see(method: str, settings: Any, images: int) -> None:
+    """The factor of MGDD's settings is MGDD's alone."""
+    assert images_trained_on(job(method, ipc=2), replace(REQUEST, settings=settings), 2) == images

@@ -53,6 +53,11 @@ def test_every_size_is_named(tmp_path: Path) -> None:
     assert "adaptation (1 step), refinement (1,000 steps for each set)" in lines["Stages"]
 
 
+def test_smaller_images_in_each_are_said(tmp_path: Path) -> None:
+    lines = said(RunConfig(dataset="toy", factor=2), tmp_path)
+    assert lines["To make"].endswith("the default is 10); each holds 2x2 smaller images (--factor)")
+
+
 def test_a_budget_in_seconds_is_said_in_place_of_steps(tmp_path: Path) -> None:
     config = RunConfig(dataset="toy", seconds=60.0)
     config = replace(config, evaluate=replace(config.evaluate, enabled=False))
