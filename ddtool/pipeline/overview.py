@@ -36,8 +36,14 @@ def sets_words(config: RunConfig, target: Target) -> str:
     """The sets that are asked for, and how to ask for others."""
     C = target.train.num_classes
     sets = " and ".join(f"{count(ipc, 'image')} per class, {ipc * C:,} in all" for ipc in config.ipc)
-    held = f"; each holds {config.factor}x{config.factor} smaller images (--factor)" if config.factor > 1 else ""
-    return f"{sets} (--ipc; the default is 10){held}"
+    if config.factor > 1:
+        return (
+            f"{sets} (--ipc; the default is 10); each holds {config.factor}x{config.factor} smaller images (--factor)"
+        )
+    takes_it = "factor" in methods.find(config.method).sections and not any(n % 2 for n in target.train.shape[1:])
+    tip = "; --factor 2 stores four smaller ones in each, which helps much where there is only one"
+    tip = tip if takes_it and max(config.ipc) == 1 else ""
+    return f"{sets} (--ipc; the default is 10{tip})"
 
 
 def budget_words(config: RunConfig) -> str:
