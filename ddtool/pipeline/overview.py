@@ -10,6 +10,10 @@ from ddtool.runs.facts import ProbedPace
 from ddtool.sources.load import Target
 from ddtool.text import count, duration
 
+FEW_CLASSES = 20
+"""Up to so many classes a factor of 2 is named at one image per class: with ten it is worth 9 to 12 points (docs/results.md), with
+a hundred nothing was gained in two minutes."""
+
 
 def say_overview(session: Session, target: Target) -> None:
     """Say the data, the sets, the device, the stages and the folder of a run, a line each."""
@@ -42,7 +46,7 @@ def sets_words(config: RunConfig, target: Target) -> str:
         )
     takes_it = "factor" in methods.find(config.method).sections and not any(n % 2 for n in target.train.shape[1:])
     tip = "; --factor 2 stores four smaller ones in each, which helps much where there is only one"
-    tip = tip if takes_it and max(config.ipc) == 1 else ""
+    tip = tip if takes_it and max(config.ipc) == 1 and C <= FEW_CLASSES else ""
     return f"{sets} (--ipc; the default is 10{tip})"
 
 

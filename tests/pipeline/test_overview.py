@@ -53,9 +53,12 @@ def test_every_size_is_named(tmp_path: Path) -> None:
     assert "adaptation (1 step), refinement (1,000 steps for each set)" in lines["Stages"]
 
 
-@pytest.mark.parametrize(("ipc", "method", "told"), [(1, "mgdd", True), (2, "mgdd", False), (1, "dm", False)])
-def test_few_images_are_told_of_the_factor(ipc: int, method: str, told: bool, tmp_path: Path) -> None:
-    line = said(RunConfig(dataset="toy", ipc=(ipc,), method=method), tmp_path)["To make"]
+@pytest.mark.parametrize(
+    ("ipc", "method", "classes", "told"),
+    [(1, "mgdd", 4, True), (2, "mgdd", 4, False), (1, "dm", 4, False), (1, "mgdd", 21, False)],
+)
+def test_few_images_are_told_of_the_factor(ipc: int, method: str, classes: int, told: bool, tmp_path: Path) -> None:
+    line = said(RunConfig(dataset="toy", ipc=(ipc,), method=method), tmp_path, classes)["To make"]
     assert ("--factor 2 stores four smaller ones in each" in line) == told
 
 
