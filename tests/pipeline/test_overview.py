@@ -14,6 +14,7 @@ from conftest import toy_images
 from ddtool.config import AdaptConfig, RunConfig
 from ddtool.config.presets import Pace
 from ddtool.events import Event, Note, Step
+from ddtool.pipeline import overview
 from ddtool.pipeline.overview import say_overview
 from ddtool.pipeline.session import Session
 from ddtool.runs.facts import ProbedPace
@@ -55,9 +56,12 @@ def test_every_size_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("ipc", "method", "classes", "told"),
-    [(1, "mgdd", 4, True), (2, "mgdd", 4, False), (1, "dm", 4, False), (1, "mgdd", 21, False)],
+    [(1, "mgdd", 4, True), (2, "mgdd", 4, False), (1, "dm", 4, False), (1, "mgdd", 5, False)],
 )
-def test_few_images_are_told_of_the_factor(ipc: int, method: str, classes: int, told: bool, tmp_path: Path) -> None:
+def test_few_images_are_told_of_the_factor(
+    ipc: int, method: str, classes: int, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "FEW_CLASSES", 4)
     line = said(RunConfig(dataset="toy", ipc=(ipc,), method=method), tmp_path, classes)["To make"]
     assert ("--factor 2 stores four smaller ones in each" in line) == told
 
