@@ -88,11 +88,11 @@ class Exhibit:
 
     @cached_property
     def largest(self) -> int:
-        """The most images per class that can be generated here; 0 without a generator, or without its initial samples."""
+        """The largest IPC that can be generated here; 0 without a generator, or without its initial samples."""
         if self.run is None or not self.run.has(POOL):
             return 0
-        head = self.run.load_label_head()
-        return min(head.pool_ipc or 0, max(1, MOST_GENERATED // len(head.class_names)))
+        head, each = self.run.load_label_head(), self.run.config().samples(1)
+        return min((head.pool_ipc or 0) // each, max(1, MOST_GENERATED // each // len(head.class_names)))
 
     def generate(self, ipc: int) -> str:
         """Make a set of that size with labels of Eq. 3, in one pass on the CPU; returns its name. UsageError for a size that is

@@ -13,9 +13,11 @@ from test_whitened_sets import score_of, snippet
 from tiny import done, refused
 
 from ddtool import load_set
+from ddtool.errors import UsageError
 from ddtool.runs.formats import read_set
 from ddtool.runs.run import Run
 from ddtool.sharing.sets import soft_labels
+from ddtool.space import Exhibit
 
 REPO = "ann/c10-ddtool"
 FACTOR = ("--factor", 2, "--ipc", 2, "--resolution", 16)
@@ -95,3 +97,11 @@ def test_a_form_of_pictures_says_what_it_does_not_hold(pushed: Run) -> None:
     said = refused(1, "evaluate", "others/ipc2.tar", "--on", "cifar10", "--resolution", 16)
     assert "do not go with" in said
     assert "4 soft labels for each image" in said
+
+
+def test_a_space_offers_the_sizes_that_the_pool_is_enough_for(pushed: Run) -> None:
+    shown = Exhibit(REPO, "ann/c10")
+    assert shown.largest == pushed.load_label_head().pool_ipc // 4 == 2  # type: ignore[operator]
+    assert len(shown.named(shown.generate(2)).decoded()) == 24
+    with pytest.raises(UsageError, match="Up to 2"):
+        shown.generate(3)
