@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from ddtool import methods
+from ddtool.config import Factor
 from ddtool.hub.names import DATASET, MODEL, is_commit, is_repo, parse
 from ddtool.runs.facts import Environment, Notes, Perhaps, Record, Scores
 from ddtool.sources.names import ALIASES
@@ -114,7 +115,7 @@ class SetFacts(Record):
     labels: str = ""
     label_scale: float | None = None
     images: int | None = None
-    factor: int = 1
+    factor: Factor = 1
     whitening: Literal["dct", "zca"] | None = None
     """How networks are to see it, standardised apart."""
     config: dict[str, JsonValue]

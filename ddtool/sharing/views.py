@@ -80,7 +80,7 @@ def view(facts: RepoFacts) -> View:
         "other_ipc": _other_ipc(facts),
         "fits": all(made["fits"] for made in sets),
         "results": list(_results(facts)),
-        "factor": sets[0]["factor"] if sets else 0,
+        "held": list(_held(facts)),
         "machines": list(_machines(facts)),
         "commands": list(_commands(facts)),
         "pretraining": pretraining_view(facts),
@@ -134,7 +134,6 @@ def _set_view(ipc: int, made: SetFacts) -> View:
         "train_images": counted(made.facts.train_images or None),
         "seconds": [seconds(value) for value in taken] + ["–"] * (not refined),
         "total": seconds(_sum(taken)),
-        "factor": made.factor if made.factor > 1 else 0,
         "whitening": made.whitening or "",
         "unwhitened": _unwhitened(ipc, made),
         "init": settings.init or "",
@@ -201,9 +200,17 @@ def _pool_ipc(facts: RepoFacts) -> int:
     return min((made.facts.pool_ipc for made in facts.sets.values() if made.facts.pool_ipc), default=0)
 
 
+def _held(facts: RepoFacts) -> Iterator[View]:
+    """How many images a side each image of a set holds, where it is more than one, and of which sets where not of all."""
+    for factor in sorted({made.factor for made in facts.sets.values() if made.factor > 1}):
+        ipcs = [ipc for ipc in facts.ipcs if facts.sets[ipc].factor == factor]
+        yield {"factor": factor, "of": "" if ipcs == facts.ipcs else f"IPC {enumerated(ipcs)}"}
+
+
 def _other_ipc(facts: RepoFacts) -> int:
     """An IPC that the source can fill for certain, and that the sets do not have if there is one."""
-    most = _pool_ipc(facts) or max(facts.ipcs, default=1)
+    each = max((made.factor**2 for made in facts.sets.values()), default=1)
+    most = _pool_ipc(facts) // each or max(facts.ipcs, default=1)
     return next((n for n in chain(USUAL_IPCS, range(1, most + 1)) if n <= most and n not in facts.sets), most)
 
 

@@ -441,6 +441,31 @@ def test_the_size_to_try_is_one_that_the_source_can_fill(
     assert "smallest class of the source" in model
 
 
+@pytest.mark.parametrize(("pool", "factor", "shown"), [(500, 2, 5), (500, 4, 2), (40, 2, 1)])
+def test_the_size_to_try_takes_no_more_samples_than_there_are(pool: int, factor: int, shown: int) -> None:
+    made = {"10": one_set(10, "refined", []) | {"factor": factor}}
+    assert f"ddtool generate me/c10 --ipc {shown}\n" in card_of(adapted(pool=pool, sets=made))
+
+
+@pytest.mark.parametrize("factor", [0, -2, 9, 10**400, True, "2"])
+def test_a_factor_that_no_set_has_is_refused(factor: Any) -> None:
+    made = {"10": one_set(10, "refined", []) | {"factor": factor}}
+    with pytest.raises(ValueError, match=r"factor|not readable"):
+        card_of(adapted(sets=made))
+
+
+def test_sets_that_hold_smaller_images_stand_beside_others() -> None:
+    """As the questions advise: several in one where images are few, and one in each where they are not."""
+    few = one_set(1, "refined", []) | {"factor": 2}
+    card = card_of(synthetic(sets={"1": few, "10": one_set(10, "refined", SCORES), "5": one_set(5, "refined", [])}))
+    assert "**Each image of IPC 1 holds 2x2 images** of lower resolution" in card
+    assert card.count("**Each image") == 1
+    card = card_of(synthetic(sets={"10": few, "1": one_set(1, "refined", [])}))
+    ours, exact = (next(b for b in blocks(card, "python") if word in b) for word in ("load_set", "hf_hub_download"))
+    assert "ipc=1).decoded()" in ours
+    assert 'info.get("factor", 1)' in exact  # what IPC 10 needs, too
+
+
 def test_earlier_versions_said_the_label_scale_in_the_settings_alone() -> None:
     facts = synthetic()
     made = facts["sets"]["5"]
@@ -758,6 +783,7 @@ def test_the_snippets_take_apart_what_one_image_holds(
 ) -> None:
     folder, small, _ = repo
     small = dataclasses.replace(small, factor=2)
+    write_set(folder / "ipc2" / "exact.safetensors", small)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, path, repo_type: str(folder / path))
     monkeypatch.setattr(api, "load_set", lambda name, ipc: small)
     sets = distilled()["sets"]

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import HUB
+from PIL import Image
 from pyarrow import parquet
 from test_hub import SCRATCH, _quick_pauses, _surroundings, own  # noqa: F401  fixtures among them
+from test_snippets import follow
 from test_whitened_sets import score_of, snippet
 from tiny import done, refused
 
@@ -105,3 +107,10 @@ def test_a_space_offers_the_sizes_that_the_pool_is_enough_for(pushed: Run) -> No
     assert len(shown.named(shown.generate(2)).decoded()) == 24
     with pytest.raises(UsageError, match="Up to 2"):
         shown.generate(3)
+
+
+def test_the_snippets_of_the_generators_card_run_one_after_another(pushed: Run) -> None:
+    names = follow(own(HUB, "model", "ann/c10")["README.md"].decode())
+    assert names["small"].factor == 1
+    assert names["made"].shape == names["real"].images.shape == (12, 3, 16, 16)
+    assert Image.open("generator.png").size == (8 * 16, 2 * 16)
