@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from ddtool.config import Values
+from ddtool.config import RunConfig, Values
 from ddtool.data.images import SyntheticSet
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.measure import arch_text
@@ -71,7 +71,7 @@ def sweep(
         hint = "Only a finished run of MGDD makes sets of any size: `ddtool adapt DATASET`."
         raise RunError(f"{run.folder} has no adapted generator.", hint)
     target = load_target(session.config, session.report)
-    sizes = possible(ipcs, target)
+    sizes = possible(ipcs, session.config, target)
     wanted = [Measurement(protocol, 3 if protocol == KERNEL_RIDGE else seeds) for protocol in protocols]
     judge = Judge(session.config.seed, session.engine, session.report)
     for ipc in sizes:
@@ -85,14 +85,17 @@ def sweep(
     return found
 
 
-def possible(ipcs: Sequence[int], target: Target) -> list[int]:
+def possible(ipcs: Sequence[int], config: RunConfig, target: Target) -> list[int]:
     """The sizes in order, once each; UsageError when there is none, or one that the smallest class cannot fill."""
-    sizes, most = sorted(set(ipcs)), int(target.train.class_counts().min())
+    sizes, held, each = sorted(set(ipcs)), int(target.train.class_counts().min()), config.samples(1)
+    most = held // each
     if not sizes or sizes[0] < 1:
         raise UsageError("A sweep takes sizes of at least 1 image per class.", "For example --ipc 1,2,5,10,20.")
-    if sizes[-1] > most:
+    if sizes[-1] > most and not config.allow_repeat:
         fitting = ",".join(str(n) for n in sizes if n <= most) or str(most)
-        raise UsageError(f"ipc {sizes[-1]} is more than the smallest class holds ({most}).", f"Try --ipc {fitting}.")
+        taken = f", of which each image of a set takes {each}" if each > 1 else ""
+        message = f"ipc {sizes[-1]} is more than the smallest class holds ({held}{taken})."
+        raise UsageError(message, f"Try --ipc {fitting}.")
     return sizes
 
 

@@ -14,7 +14,7 @@ from ddtool.methods import mgdd
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import Generator
 from ddtool.pipeline.networks import feature_network, load_labels
-from ddtool.pipeline.plan import check_fit, check_same_data
+from ddtool.pipeline.plan import check_class_sizes, check_fit, check_same_data
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.runs.files import RESTORE
@@ -244,6 +244,7 @@ def extend_pool(session: Session, adapted: Adapted, ipc: int) -> None:
         why=f"{kept}; for {config.samples(ipc)} it needs its dataset.",
         otherwise=f"Use --ipc {adapted.pool_ipc} or less, or bring",
     )
+    check_class_sizes(config, train, ipc)
     indices = draw_pool(train, config.samples(ipc), config.seed, config.allow_repeat)
     adapted.pool_images, adapted.pool_labels = train.images[indices].to(device), train.labels[indices].to(device)
 

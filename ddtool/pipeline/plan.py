@@ -143,23 +143,27 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
         fits = [str(n) for n in range(1, LARGEST_FACTOR + 1) if h % n == w % n == 0]
         message = f"--factor {config.factor} does not cut images of {h}x{w} pixels into equal parts."
         raise UsageError(message, f"Use {', '.join(fits[:-1])} or {fits[-1]}." if fits[1:] else "Leave it out.")
-    most = int(train.class_counts().min())
     for ipc in config.ipc:
         if ipc < 1:
             raise UsageError(
                 f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class."
             )
-        if config.samples(ipc) > most and not config.allow_repeat:
-            name = train.class_names[int(train.class_counts().argmin())]
-            asked = f"--ipc {ipc}" if config.factor == 1 else f"--ipc {ipc} times {config.factor}x{config.factor}"
-            fewer = f"--ipc {most // config.samples(1)} or less" if most >= config.samples(1) else "a smaller --factor"
-            raise UsageError(
-                f"{asked} is more than class '{name:.60}' holds ({most}).",
-                f"Use {fewer}, or let images begin several: --allow-repeat.",
-            )
+        check_class_sizes(config, train, ipc, ", or let images begin several: --allow-repeat")
         if (size := ipc * train.num_classes * math.prod(train.shape)) > MOST_BYTES:
             message = f"The pixels of --ipc {ipc} are {size / 2**30:,.0f} GiB, more than a run can keep."
             raise UsageError(message, "Use a smaller --resolution or --ipc.")
+
+
+def check_class_sizes(config: RunConfig, train: ImageData, ipc: int, otherwise: str = "") -> None:
+    """UsageError for an IPC that takes more images of a class than it holds, unless they may come again. otherwise: what else its
+    hint says."""
+    most, each = int(train.class_counts().min()), config.samples(1)
+    if ipc * each <= most or config.allow_repeat:
+        return
+    name = train.class_names[int(train.class_counts().argmin())]
+    asked = f"--ipc {ipc}" if config.factor == 1 else f"--ipc {ipc} times {config.factor}x{config.factor}"
+    fewer = f"--ipc {most // each} or less" if most >= each else "a smaller --factor"
+    raise UsageError(f"{asked} is more than class '{name:.60}' holds ({most}).", f"Use {fewer}{otherwise}.")
 
 
 def check_same_data(known: LabelHead | KnownTarget, train: ImageData, run: Run, report: Report) -> None:

@@ -95,7 +95,9 @@ def test_other_sizes_take_as_many_samples_as_they_hold(dataset: Path, tmp_path: 
         api.generate(run, 2, labels="analytical", engine=tiny.ENGINE)
     two = api.generate(run, 2, engine=tiny.ENGINE)
     assert (two.ipc, two.factor, two.labels.shape) == (2, 2, (24, 3))
-    assert "8 training" in refused(2, "generate", run.folder, "--ipc", 3)
+    said = refused(2, "generate", run.folder, "--ipc", 3)
+    assert "--ipc 3 times 2x2 is more than class 'boot' holds (8)" in said
+    assert "Use --ipc 2 or less." in said
 
 
 def test_the_command_line(dataset: Path, tmp_path: Path) -> None:
@@ -109,6 +111,9 @@ def test_the_command_line(dataset: Path, tmp_path: Path) -> None:
     assert (out / "animation.png").exists()
     done("sweep", out, "--ipc", "1,2", "--protocol", "kernel-ridge", "--no-baseline")
     assert Run(out).load_set(2).factor == 2
+    said = refused(2, "sweep", out, "--ipc", "1,2,3", "--protocol", "kernel-ridge")
+    assert "more than the smallest class holds (8, of which each image of a set takes 4)" in said
+    assert "Try --ipc 1,2." in said
 
 
 def test_a_curve_is_of_the_same_parts(dataset: Path, tmp_path: Path) -> None:
@@ -116,6 +121,13 @@ def test_a_curve_is_of_the_same_parts(dataset: Path, tmp_path: Path) -> None:
     done("adapt", dataset, "--factor", 2, "--curve", *OPTIONS, *SMALL, "--out", out)
     done("curve", out, "--protocol", "kernel-ridge")
     assert (out / "curve.json").exists()
+
+
+def test_images_that_come_again_make_any_size(dataset: Path, tmp_path: Path) -> None:
+    run = made(dataset, tmp_path / "run", factor=4, allow_repeat=True)
+    found = api.sweep(run, [1, 2], protocol="kernel-ridge", baseline=False, engine=tiny.ENGINE)
+    assert [score.ipc for score in found.scores] == [1, 2]
+    assert run.load_set(2).decoded().ipc == 32
 
 
 def test_a_factor_that_does_not_cut_the_images_is_refused(dataset: Path, tmp_path: Path) -> None:
