@@ -149,7 +149,7 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
                 f"--ipc must be at least 1, got {ipc}.", "IPC is the number of synthetic images per class."
             )
         check_class_sizes(config, train, ipc, ", or let images begin several: --allow-repeat")
-        if (size := ipc * train.num_classes * math.prod(train.shape)) > MOST_BYTES:
+        if (size := config.samples(ipc) * train.num_classes * math.prod(train.shape)) > MOST_BYTES:  # of the pool
             message = f"The pixels of --ipc {ipc} are {size / 2**30:,.0f} GiB, more than a run can keep."
             raise UsageError(message, "Use a smaller --resolution or --ipc.")
 

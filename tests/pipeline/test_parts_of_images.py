@@ -145,6 +145,15 @@ def test_more_images_than_a_class_holds_are_refused(dataset: Path, tmp_path: Pat
     assert "a smaller --factor" in said
 
 
+def test_a_pool_that_could_not_be_read_again_is_refused(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddtool.pipeline.plan.MOST_BYTES", 2000)  # a set of IPC 1 has 768, its pool four times as many
+    said = refused(2, "adapt", dataset, "--factor", 2, *OPTIONS, *SMALL, "--out", tmp_path / "run")
+    assert "more than a run can keep" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_factor_of_another_method_is_its_own_setting(dataset: Path, tmp_path: Path) -> None:
     out, quick = (
         tmp_path / "run",
