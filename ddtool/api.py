@@ -520,6 +520,9 @@ def resolve(engine: Engine, preset_name: str, *layers: Mapping[str, Any], report
         raise UsageError("No dataset was given.", "For a first try: `ddtool adapt sample --ipc 10`.")
     plan.check_config(config)
     plan.check_given(config.method, *layers)
+    # the whole configuration of a run of MGDD may say one
+    if "factor" in plan.owners_of_foreign_settings(config.method):
+        config = replace(config, factor=1)
     return replace(config, measured=speed.left_open(preset_name, config.method, config.seconds, layers))
 
 

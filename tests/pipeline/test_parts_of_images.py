@@ -168,6 +168,16 @@ def test_the_factor_of_another_method_is_its_own_setting(dataset: Path, tmp_path
     assert "takes every setting from the run" in refused(2, "adapt", "--resume", out, "--factor", 2)
 
 
+def test_the_settings_of_such_a_run_make_plain_sets_by_another_method(dataset: Path, tmp_path: Path) -> None:
+    """What the run says of MGDD alone is left aside, as its other settings are."""
+    run = made(dataset, tmp_path / "run", factor=2)
+    words = ("--config", run.folder / "config.json", "--method", "random", "--ipc", 5)
+    shown = done("adapt", dataset, *words, "--out", tmp_path / "random")
+    assert "smaller images" not in shown.stderr
+    again = Run(tmp_path / "random")
+    assert (again.load_set(5).factor, again.config().factor) == (1, 1)
+
+
 def test_a_run_of_others_that_cannot_be_cut_is_refused(dataset: Path, tmp_path: Path) -> None:
     run = made(dataset, tmp_path / "run")
     config = json.loads((run.folder / "config.json").read_text())
