@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from ddtool.config import Values, merged
+from ddtool.config.layers import leaves
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.evaluation.protocols import protocols_in
 from ddtool.methods import METHODS, Record, Variant
@@ -131,6 +132,12 @@ class Request:
         everybody = merged({} if self.published else quick_settings(method), given)
         variant = entry_of(method).variant.settings
         return merged(merged(everybody, {"baseline": dict(variant)} if variant else {}), self.own.get(method, {}))
+
+    def factor_for(self, method: str) -> int:
+        """How many images a side each stored image of a method's sets holds."""
+        given, usual = dict(leaves(self.settings_for(method))), entry_of(method).method.factor
+        asked = given.get("factor", given.get("baseline.factor"))
+        return asked if isinstance(asked, int) else usual
 
 
 def quick_settings(method: str) -> Values:

@@ -13,7 +13,7 @@ from ddtool.errors import UsageError, did_you_mean
 from ddtool.evaluation.protocols import protocols_in
 from ddtool.events import Report, silent
 from ddtool.experiments.grid import Job, Request, entry_of, known_methods, plain
-from ddtool.pipeline.plan import check_config, check_given, check_start
+from ddtool.pipeline.plan import check_config, check_given, check_ipcs, check_start
 from ddtool.runs.files import is_run
 
 FORCED: Values = {"evaluate": {"baseline": False, "kernel_ridge": False, "without_whitening": False}}
@@ -49,13 +49,16 @@ def check(request: Request, jobs: Sequence[Job], report: Report = silent) -> Ima
     for name in request.own:
         if name not in known_methods():
             raise UsageError(f"Unknown method '{name}'.", did_you_mean(name, known_methods(), listed=True))
-    config = RunConfig()
-    for method in dict.fromkeys(job.method for job in jobs):
-        config = checked_config(request, method)
     ipcs = tuple(sorted({job.ipc for job in jobs}))
-    data = config.data | request.data
-    config = replace(config, dataset=request.dataset, ipc=ipcs, data=data, generator=request.generator)
-    return check_start(config, report).train
+    methods = dict.fromkeys(job.method for job in jobs)
+    configs = [replace(checked_config(request, method), ipc=ipcs) for method in methods] or [RunConfig(ipc=ipcs)]
+    last = configs[-1]
+    data = last.data | request.data
+    last = replace(last, dataset=request.dataset, data=data, generator=request.generator)
+    train = check_start(last, report).train
+    for config in configs:  # each may have a factor of its own
+        check_ipcs(config, train)
+    return train
 
 
 def check_settings(request: Request) -> None:

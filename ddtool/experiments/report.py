@@ -242,9 +242,9 @@ def line_of(rows: Sequence[Row]) -> Line:
         for row in sorted(rows, key=lambda row: row.total_seconds or 0.0)
     )
     first = rows[0]
-    apart = first.group not in (PLAIN, OURS)
-    name = f"{short_title(first)} ({first.group})" if apart else short_title(first)
-    return Line(name, points, style_of(first.method), strong=first.ours, dashed=apart)
+    named = first.group in (PLAIN, OURS)  # the title of MGDD's says it
+    name = short_title(first) if named else f"{short_title(first)} ({first.group})"
+    return Line(name, points, style_of(first.method), strong=first.ours, dashed=first.factor > 1)
 
 
 def style_of(method: str) -> Style:

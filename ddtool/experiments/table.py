@@ -130,7 +130,7 @@ def by_one_protocol(folder: Folder, grid: Grid) -> Comparison:
 
     def cell(outcome: Outcome) -> tuple:
         job, method = outcome.job, entry_of(outcome.job.method).method
-        factor = factors.get(job.method, method.factor)
+        factor = factors.get(job.method, grid.request.factor_for(job.method))
         return job.ipc, method.ours, factor, order(job.method), job.steps or 0, job.seconds or 0.0
 
     outcomes.sort(key=lambda outcome: (*cell(outcome), outcome.job.seed))
@@ -196,7 +196,7 @@ def row_of(outcomes: Sequence[Outcome], factor: int, adapting: int) -> Row:
     job, done = outcomes[0].job, [outcome for outcome in outcomes if outcome.state == "finished"]
     failed = sum(outcome.state == "failed" for outcome in outcomes)
     entry = entry_of(job.method)
-    several = f"{factor**2} images in the place of one"
+    several = in_place_of_one(factor)
     row = Row(
         method=job.method,
         title=entry.variant.title + f", {several}" * (entry.method.ours and factor > 1),
@@ -210,6 +210,11 @@ def row_of(outcomes: Sequence[Outcome], factor: int, adapting: int) -> Row:
         jobs=tuple(outcome.job.name for outcome in outcomes),
     )
     return with_means(row, done, adapting) if done else row
+
+
+def in_place_of_one(factor: int) -> str:
+    """What is said of sets whose images hold factor x factor images each."""
+    return f"{factor**2} images in the place of one"
 
 
 def with_means(row: Row, done: Sequence[Outcome], adapting: int) -> Row:

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from ddtool.config.layers import leaves
 from ddtool.data.images import ImageData
 from ddtool.evaluation.protocols import CE, PROTOCOLS, protocols_in
 from ddtool.experiments.grid import Job, Request, entry_of
 from ddtool.experiments.published import PAPER, TITLES, known_dataset
-from ddtool.experiments.table import OURS, PLAIN, WHOLE, Comparison, Row, Speedup, order
+from ddtool.experiments.table import PLAIN, WHOLE, Comparison, Row, Speedup, in_place_of_one, order
 from ddtool.text import count, dataset_name, duration
 
 EQUAL, FULL = "the paper, %", f"published by {CE}, %"
@@ -84,9 +83,8 @@ def cost(request: Request, jobs: Sequence[Job], train: ImageData, whole: bool = 
 def images_trained_on(job: Job, request: Request, classes: int) -> int:
     """The images that the networks of a job's scores by dsa-ce train on in an epoch; those by its authors' protocol, too, which
     stand beside them in the run of the job."""
-    method, given = entry_of(job.method).method, dict(leaves(request.settings_for(job.method)))
-    factor = given.get("factor", given.get("baseline.factor", method.factor))
-    return job.ipc * classes * int(str(factor)) ** 2 * (2 if method.own_protocol else 1)
+    own = 2 if entry_of(job.method).method.own_protocol else 1
+    return job.ipc * classes * request.factor_for(job.method) ** 2 * own
 
 
 def number(value: float | None) -> str:
@@ -289,8 +287,9 @@ def of_settings(found: Comparison) -> Iterator[str]:
             "method (FRePo batch, MGDD and herding none, the others instance). Settings suit minutes; they were chosen on images "
             "held out of CIFAR-10, learning rates also on FashionMNIST, at IPC 1 and 10."
         )
-    for group in dict.fromkeys(row.group for row in found.rows if row.group not in (PLAIN, OURS)):
-        yield f"{group[:1].upper()}{group[1:]}: smaller ones, stored at the same size; not the storage of the others."
+    for factor in sorted({row.factor for row in found.rows if row.factor > 1}):
+        names = ", ".join(dict.fromkeys(row.method for row in found.rows if row.factor == factor))
+        yield f"{in_place_of_one(factor)} ({names}): smaller ones, stored at the same size; not the storage of the others."
 
 
 def of_jobs(found: Comparison) -> Iterator[str]:

@@ -152,6 +152,10 @@ def test_what_a_job_would_refuse_is_refused_before_the_first(data: Path) -> None
         assert refusal.value.hint
     with pytest.raises(UsageError, match="--ipc 9"):
         jobs.check(replace(REQUEST, dataset=str(data)), [Job("random", 9, None, None, 0)])
+    for factor, words in ((3, "--factor 3 does not cut"), (4, "--ipc 1 times 4x4")):
+        request = replace(REQUEST, dataset=str(data), own={"mgdd-generator": {"factor": factor}})
+        with pytest.raises(UsageError, match=words):
+            jobs.check(request, [job("mgdd-generator", ipc=1), job("mgdd", ipc=1)])
 
 
 @pytest.mark.parametrize("name", [*jobs.DECIDED, "data.seed"])

@@ -120,6 +120,16 @@ def test_figures_are_not_of_sets_that_hold_more_images(folder: Folder) -> None:
     assert rows["idc"].equal_steps_accuracy == 25.3
 
 
+def test_a_job_that_waits_has_the_factor_that_it_was_asked_for(folder: Folder) -> None:
+    own: dict[str, Any] = {"mgdd-generator": {"factor": 2}, "idc": {"baseline": {"factor": 1}}}
+    jobs = [job("mgdd-generator", ipc=1), job("idc", ipc=1)]
+    folder.add(replace(REQUEST, dataset="cifar10", own=own), jobs, False)
+    rows = {row.method: row for row in gather(folder).rows}
+    assert rows["mgdd-generator"].title == "MGDD, generator alone, 4 images in the place of one"
+    assert (rows["idc"].factor, rows["idc"].group) == (1, "plain pixels")
+    assert [row.equal_steps_accuracy for row in rows.values()] == [None, None]
+
+
 @pytest.mark.parametrize(
     "changes", [{"data": {"label_column": "coarse_label"}}, {"settings": {"data": {"resolution": 64}}}], ids=str
 )

@@ -17,6 +17,7 @@ from ddtool.experiments.folder import Folder
 from ddtool.experiments.grid import Job
 from ddtool.experiments.report import files, panels, render
 from ddtool.experiments.table import gather
+from ddtool.experiments.words import notes
 
 
 def test_the_report_has_every_format(full: Folder) -> None:
@@ -138,6 +139,21 @@ def test_lines_of_the_plot(full: Folder) -> None:
     assert [line.dashed for line in panel.lines] == [False, True, False, False]
     assert [line.strong for line in panel.lines] == [False, False, True, True]
     assert [(level.name, level.y) for level in panel.levels] == [("random real images", 30)]
+
+
+def test_lines_and_notes_of_sets_that_hold_more_images(folder: Folder) -> None:
+    ours, theirs, plain = job("mgdd"), job("idc"), job("dm")
+    folder.add(replace(REQUEST, own={"mgdd": {"factor": 2}}), [ours, theirs, plain], False)
+    for one, factor in ((ours, 2), (theirs, 2), (plain, 1)):
+        finish(folder, one, 45.0, 2.0, factor=factor)
+    found = gather(folder)
+    (panel,) = panels(found)
+    assert {line.name: line.dashed for line in panel.lines} == {
+        "DM": False, "IDC (4 images in the place of one)": True, "MGDD, refined, 4 images in the place of one": True,
+    }  # fmt: skip
+    assert [note for note in notes(found) if "in the place of one (" in note] == [
+        "4 images in the place of one (idc, mgdd): smaller ones, stored at the same size; not the storage of the others."
+    ]
 
 
 def test_panels_dataset_by_dataset_and_ipc_by_ipc(tmp_path: Path) -> None:
