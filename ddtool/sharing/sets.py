@@ -78,7 +78,8 @@ def set_fault(found: Found, made: SyntheticSet, ipc: int) -> str:
         return f"it has {made.ipc} images per class of {made.num_classes} classes, and {FACTS} says otherwise"
     if made.method != facts.made_by:
         return f"it is of the method '{made.method:.40}', and {FACTS} says otherwise"
-    if made.images.nbytes * made.factor**2 > files.MOST_OF_SETS:
+    labels = 4 * len(made) * made.num_classes  # bytes, of as many as there are images
+    if (made.images.nbytes + labels) * made.factor**2 > files.MOST_OF_SETS:
         return f"its images hold {made.factor} x {made.factor} images each, which is too much"
     if tuple(made.images.shape[1:]) != facts.shape:
         return f"its images are of another size than {FACTS} says"

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,13 +41,14 @@ from tiny import done, refused
 
 from ddtool import api, load_set
 from ddtool.config import LabelConfig, RunConfig
-from ddtool.data.images import ImageData, real_images
+from ddtool.data.images import ImageData, SyntheticSet, real_images
 from ddtool.errors import HubError, UsageError
 from ddtool.runs.facts import Environment
 from ddtool.runs.run import Run
 from ddtool.sharing import cards
 from ddtool.sharing.command import command as command_of
 from ddtool.sharing.facts import RepoFacts
+from ddtool.sharing.sets import set_fault
 
 ADAPT = ["adapt", "cifar10", "--method", "quarters", "--ipc", 1, "--steps", 3, "--set", "baseline.lr=0.25"]
 QUICK = ["--precision", "fp32", "--set", "evaluate.kernel_ridge=false", "--set", "evaluate.baseline=false"]
@@ -314,3 +316,20 @@ def test_a_tricky_repo_is_refused(server: HubServer, quarters: tuple[Path, dict[
 def test_images_that_would_unpack_to_very_much_are_refused(there: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ddtool.sharing.files.MOST_OF_SETS", 2**16)  # the set has 3 images of 12 KiB
     assert "hold 2 x 2 images each, which is too much" in refused(1, "evaluate", REPO, "--ipc", 1)
+
+
+@pytest.mark.parametrize("each", [1, 64])
+def test_labels_that_would_unpack_to_very_much_are_refused(each: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small images of many classes, with one label for each image, or for each of those in it. Taken apart, the images have 1.6 MB,
+    the labels 2.6."""
+    monkeypatch.setattr("ddtool.sharing.files.MOST_OF_SETS", 2**21)
+    C, names = 100, tuple(map(str, range(100)))
+    made = SyntheticSet(
+        images=torch.rand(C, 1, 8, 8), labels=torch.zeros(C * each, C), hard=torch.arange(C), ipc=1, class_names=names,
+        mean=(0.5,), std=(0.2,), factor=8, stage="distilled", source={"kind": "local", "name": "toy"},
+    )  # fmt: skip
+    facts: Any = SimpleNamespace(class_names=names, made_by="mgdd", shape=(1, 8, 8))
+    found: Any = SimpleNamespace(facts=facts)
+    assert "hold 8 x 8 images each, which is too much" in set_fault(found, made, 1)
+    monkeypatch.setattr("ddtool.sharing.files.MOST_OF_SETS", 2**23)
+    assert set_fault(found, made, 1) == ""
