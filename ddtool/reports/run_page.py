@@ -23,7 +23,7 @@ from ddtool.reports.pictures import MOST_CLASSES, images_shown, pictures
 from ddtool.runs import files, words
 from ddtool.runs.facts import RunFacts
 from ddtool.runs.files import write_atomically
-from ddtool.runs.preview import in_words
+from ddtool.runs.preview import in_words, label_words
 from ddtool.runs.run import Run
 from ddtool.sharing.command import command
 from ddtool.sharing.views import SAMPLE_NAME, broken, number, seconds, size_of
@@ -105,7 +105,8 @@ class Shown:
         """One line on what the set is."""
         made, record = self.made, methods.find(self.made.method)
         parts = [
-            f"{count(made.num_classes, 'class')}, {count(made.ipc, 'image')} per class, {size_of(made.shape)}",
+            f"{count(made.num_classes, 'class')}, {count(made.ipc, 'image')} per class, {size_of(made.shape)}"
+            + f", each holding {made.factor**2} smaller images" * (made.factor > 1),
             f"{'distilled' if record.learns else 'chosen'} by {record.title}",
             self.when,
         ]
@@ -202,7 +203,7 @@ class Shown:
             "part": part_shown(made, len(rows), number_shown, self.run.ipcs()),
             "heads": list(sets),
             "wide": number_shown > 5,
-            "soft": made.label_method != "hard",
+            "label": "" if made.label_method == "hard" else label_words(made),
             "rows": [
                 (one_line(made.class_names[c], 60), [pictures(one, c, number_shown) for one in sets.values()])
                 for c in rows

@@ -96,9 +96,13 @@ def remarks(stages: Mapping[str, SyntheticSet]) -> str:
     parts = [f"{len(layout.classes)} of {C} classes"] * (len(layout.classes) < C)
     parts += [f"{layout.rows} of {last.ipc} images of each class"] * (layout.rows < last.ipc)
     parts += [f"each holds {last.factor**2} smaller images"] * (last.factor > 1)
-    label = "its soft label" if len(last.labels) == len(last) else "their soft labels, on average"
-    parts += [f"under each image of the last row: the two largest shares of {label}"] * layout.labelled
+    parts += [f"under each image of the last row: the two largest shares of {label_words(last)}"] * layout.labelled
     return "; ".join(parts)
+
+
+def label_words(made: SyntheticSet) -> str:
+    """What of its soft labels is shown beside an image."""
+    return "its soft label" if len(made.labels) == len(made) else "the soft labels in it, on average"
 
 
 def in_words(stage: str) -> str:

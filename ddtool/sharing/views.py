@@ -265,7 +265,8 @@ def headline(facts: RepoFacts) -> str:
             best = min(ours, key=_table)
             beside = {score.stage: score.mean for score in here if _table(score) == _table(best)}
             images = number(made.images, 0)
-            text = f"{number(best.mean)} % test accuracy with {images} images"
+            held = f" that hold {number(made.factor**2, 0)} smaller ones each" if made.factor > 1 else ""
+            text = f"{number(best.mean)} % test accuracy with {images} images{held}"
             text += f", {number(beside['random'])} % with {images} random real ones" if "random" in beside else ""
             return text + (f", {number(beside['full'])} % with the whole training set" if "full" in beside else "")
     return ""

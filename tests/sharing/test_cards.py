@@ -292,6 +292,9 @@ def test_the_headline_is_the_fullest_score(facts: Callable[..., dict[str, Any]])
     assert f"**{line}, 84.1 % with the whole training set.**" in card_of(told)
     told["sets"]["10"]["scores"] = [score("refined", "quick", 49.33, 0.0, 1)]
     assert "**49.3 % test accuracy with 100 images.**" in card_of(told)
+    told["sets"]["10"]["factor"] = 2
+    assert "**49.3 % test accuracy with 100 images that hold 4 smaller ones each.**" in card_of(told)
+    told["sets"]["10"]["factor"] = 1
     for unknown in ([], [score("refined", "kernel-ridge", 49.58, 1.0, 3)]):
         told["sets"]["10"]["scores"] = unknown
         assert "% test accuracy with" not in card_of(told)
