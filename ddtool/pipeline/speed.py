@@ -51,7 +51,7 @@ def fitted_to_machine(
     nothing was. `keep` is called with the pace that was measured of what is chosen."""
     if not config.measured:
         return config
-    real, first = Real.of(data, engine), []  # type: Real, list[Pace]
+    real, first = Real.of(data, engine, config.factor), []  # type: Real, list[Pace]
 
     def pace_of(name: str) -> Pace:
         tried = with_preset(config, name)

@@ -204,3 +204,12 @@ def test_a_probe_times_the_steps_of_the_configuration(
     slow = iter([0.0, 9.0, 10.0, 14.0])  # a very long step is timed once
     assert speed.step_seconds(few, real, engine, lambda: next(slow)) == 4.0
     assert seen[-1][0] == (8, 3, 16, 16)
+
+
+def test_a_probe_keeps_images_in_parts_where_the_steps_will(
+    toy: ImageData, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(speed.mgdd, "refine", lambda X, Y, f, real, *rest: seen.append((len(X), real.inputs.factor)))
+    probed(toy, engine, (0.1, 0.1, 0.1), factor=2)
+    assert set(seen) == {(2 * 4 * 4, 2)}
