@@ -196,9 +196,13 @@ def run_config(found: Found) -> RunConfig:
     except DDToolError as error:
         message = f"The configuration in {FACTS} of '{found.repo.repo}' is refused: {error.message}"
         raise HubError(message, DAMAGED) from error
-    if fault := config_fault(config):
-        raise found.refused(FACTS, fault)
     assert found.facts.source is not None
+    assert found.facts.shape is not None
+    fault = config_fault(config)
+    if any(side % config.factor for side in found.facts.shape[1:]):
+        fault = f"its images cannot be cut {config.factor} x {config.factor}"
+    if fault:
+        raise found.refused(FACTS, fault)
     return of_source(config, found.facts.source)
 
 

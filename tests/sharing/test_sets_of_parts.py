@@ -1,5 +1,6 @@
 """A set whose images hold several each, with labels of their own: its card's snippet, the Hub and back, other people's forms."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,17 @@ def test_a_space_offers_the_sizes_that_the_pool_is_enough_for(pushed: Run) -> No
     assert len(shown.named(shown.generate(2)).decoded()) == 24
     with pytest.raises(UsageError, match="Up to 2"):
         shown.generate(3)
+
+
+@pytest.mark.parametrize("factor", [3, 5])
+def test_a_repo_whose_images_cannot_be_cut_is_not_pulled(pushed: Run, factor: int) -> None:
+    files = own(HUB, "model", "ann/c10")
+    facts = json.loads(files["ddtool.json"])
+    facts["sets"]["2"]["config"]["factor"] = factor
+    HUB.seed("model", "ann/other", files | {"ddtool.json": json.dumps(facts | {"repo": "ann/other"}).encode()})
+    said = refused(1, "generate", "ann/other", "--ipc", 1, "--labels", "analytical")
+    assert f"its images cannot be cut {factor} x {factor}" in said
+    assert not Path("runs/other").exists()
 
 
 def test_the_snippets_of_the_generators_card_run_one_after_another(pushed: Run) -> None:
