@@ -45,6 +45,7 @@ def sets_words(config: RunConfig, target: Target) -> str:
             f"{sets} (--ipc; the default is 10); each holds {config.factor}x{config.factor} smaller images (--factor)"
         )
     takes_it = "factor" in methods.find(config.method).sections and not any(n % 2 for n in target.train.shape[1:])
+    takes_it = takes_it and int(target.train.class_counts().min()) >= 4  # else such a run would be refused
     tip = "; --factor 2 stores four smaller ones in each, which helps much where there is only one"
     tip = tip if takes_it and max(config.ipc) == 1 and C <= FEW_CLASSES else ""
     return f"{sets} (--ipc; the default is 10{tip})"

@@ -21,13 +21,15 @@ from ddtool.runs.facts import ProbedPace
 from ddtool.runs.run import Run
 
 
-def said(config: RunConfig, tmp_path: Path, classes: int = 4, pace: Pace | None = None) -> dict[str, str]:
+def said(
+    config: RunConfig, tmp_path: Path, classes: int = 4, pace: Pace | None = None, each: int = 5
+) -> dict[str, str]:
     """The lines of a run on a toy dataset, by their first word."""
     run = Run.create(tmp_path / "run", config, tiny.ENGINE, force=True)
     if pace:
         run.save_pace(pace)
     heard: list[Event] = []
-    target: Any = SimpleNamespace(name="toy", train=toy_images(5, 0, classes=classes), test_size=1)
+    target: Any = SimpleNamespace(name="toy", train=toy_images(each, 0, classes=classes), test_size=1)
     say_overview(Session(config, run, tiny.ENGINE, heard.append), target)
     lines = [event.text for event in heard if isinstance(event, Note)]
     return dict(line.split(": ", 1) for line in lines)
@@ -55,14 +57,17 @@ def test_every_size_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ipc", "method", "classes", "told"),
-    [(1, "mgdd", 4, True), (2, "mgdd", 4, False), (1, "dm", 4, False), (1, "mgdd", 5, False)],
-)
+    ("ipc", "method", "classes", "each", "told"),
+    [
+        (1, "mgdd", 4, 4, True), (2, "mgdd", 4, 4, False), (1, "dm", 4, 4, False), (1, "mgdd", 5, 4, False),
+        (1, "mgdd", 4, 3, False),
+    ],
+)  # fmt: skip
 def test_few_images_are_told_of_the_factor(
-    ipc: int, method: str, classes: int, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ipc: int, method: str, classes: int, each: int, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overview, "FEW_CLASSES", 4)
-    line = said(RunConfig(dataset="toy", ipc=(ipc,), method=method), tmp_path, classes)["To make"]
+    line = said(RunConfig(dataset="toy", ipc=(ipc,), method=method), tmp_path, classes, each=each)["To make"]
     assert ("--factor 2 stores four smaller ones in each" in line) == told
 
 
