@@ -20,6 +20,7 @@ from ddtool.cli.adapt import machine_flags
 from ddtool.config import AdaptConfig, PretrainConfig, RefineConfig, RunConfig
 from ddtool.data.batches import Pool, Real
 from ddtool.data.images import ImageData, draw_per_class, one_hot
+from ddtool.data.inputs import NetworkInput
 from ddtool.data.whitening import fit
 from ddtool.errors import DDToolError, UsageError
 from ddtool.events import Event, Step, silent
@@ -156,10 +157,12 @@ def test_labels_are_the_same_without_a_look_at_them(tapes: type[Tapes]) -> None:
 class World:
     """A phase on the toy images, by an engine that captures; its start and its random stream follow from `seed`."""
 
-    def __init__(self, phase: str, toy: ImageData, norm: str = "none", bf16: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, phase: str, toy: ImageData, norm: str = "none", bf16: bool = False, factor: int = 1, **settings: Any
+    ) -> None:
         self.phase, self.norm, self.settings = phase, norm, settings
         self.engine = Engine(torch.device("cpu"), bf16, graphs=True)
-        self.real = Real.of(toy, self.engine)
+        self.real = Real.of(toy, self.engine, factor)
         self.losses: list[float] = []
 
     def listen(self, event: Event) -> None:
@@ -209,6 +212,7 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
         ("adapt", {}),
         ("adapt", {"synthetic_batch": 4, "flip": False}),
         ("adapt", {"norm": "instance", "bf16": True}),
+        ("adapt", {"factor": 2}),
         ("refine", {}),
         ("refine", {"synthetic_batch": 4, "flip": False}),
         ("refine", {"norm": "batch"}),
@@ -229,12 +233,12 @@ def test_a_replay_gives_the_bits_of_an_eager_step(
     assert not same(world.run(1), captured)
 
 
+@pytest.mark.parametrize("factor", [1, 2])
 @pytest.mark.parametrize("phase", KINDS)
-def test_whitened_images_are_captured_too(phase: str, toy: ImageData, tapes: type[Tapes]) -> None:
+def test_whitened_images_are_captured_too(phase: str, factor: int, toy: ImageData, tapes: type[Tapes]) -> None:
     plain = Real.of(toy, Engine(torch.device("cpu"), False))
-    world = World(
-        phase, replace(toy, whitening=fit(lambda rows: plain.at(rows)[0], torch.arange(len(toy)), "dct", 0.1))
-    )
+    whitening = fit(lambda rows: plain.at(rows)[0], torch.arange(len(toy)), "dct", 0.1)
+    world = World(phase, replace(toy, whitening=whitening), factor=factor)
     captured = world.run()
     assert tapes.replays
     with all_eager():
@@ -346,10 +350,10 @@ def test_a_loss_that_is_kept_is_not_that_of_a_later_step(tapes: type[Tapes]) -> 
     assert not any(value.requires_grad for value in kept)
 
 
-@pytest.mark.parametrize("norm", ["none", "instance"])
+@pytest.mark.parametrize(("norm", "factor"), [("none", 1), ("instance", 1), ("none", 2)])
 @pytest.mark.parametrize("phase", KINDS)
 def test_a_step_needs_no_values_at_all(
-    phase: str, norm: str, toy: ImageData, tapes: type[Tapes], monkeypatch: pytest.MonkeyPatch
+    phase: str, norm: str, factor: int, toy: ImageData, tapes: type[Tapes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On torch's device 'meta', where tensors have shapes and no values: a question to the host, a size that depends on a value and
     a tensor left on the CPU raise. Layers that ask for the kind of device take the way of a GPU."""
@@ -359,7 +363,7 @@ def test_a_step_needs_no_values_at_all(
     data, sampler = whole.data.to(meta), copy.copy(whole.sampler)
     for name in ("order", "counts", "starts"):
         setattr(sampler, name, getattr(sampler, name).to(meta))
-    real, stream = Real(data, sampler, data.transform), torch.Generator()
+    real, stream = Real(data, sampler, NetworkInput(data.mean, data.std, None, meta, factor)), torch.Generator()
     f = RandomFeatures(toy.shape, (4, 8), norm, Engine(meta, False), stream)
     X, Y = torch.empty(8, *toy.shape, device=meta), torch.empty(8, 4, device=meta)
     if phase == "adapt":
