@@ -1,12 +1,10 @@
 """What Windows lacks is not needed to import ddtool. (`mypy --platform win32`, in `.ci/run`, sees it inside functions too.)"""
 
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-from tests.test_layers import MODULES
+from processes import forked
+from test_layers import MODULES
 
 MODULES_OF_POSIX = ("resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix", "_posixsubprocess")
 NAMES_OF_POSIX = {
@@ -49,16 +47,14 @@ for module, names in {NAMES_OF_POSIX}.items():
 """Outside libraries are there already: they look at the system's name, and that is still ours."""
 
 
-def run(code: str, folder: Path) -> subprocess.CompletedProcess:
+def run(code: str) -> subprocess.CompletedProcess[str]:
     """Python code in a process of its own, in which nothing of POSIX alone is there for ddtool."""
-    path = folder / "code.py"
-    path.write_text(HIDING + code, encoding="utf-8")
-    return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=200, check=False)
+    return forked(HIDING + code)
 
 
-def test_every_module_is_imported_without_what_windows_lacks(tmp_path: Path) -> None:
+def test_every_module_is_imported_without_what_windows_lacks() -> None:
     names = sorted(set(MODULES) - {"ddtool.__main__"})
-    done = run(f"for name in {names}:\n    importlib.import_module(name)\nprint(len({names}))", tmp_path)
+    done = run(f"for name in {names}:\n    importlib.import_module(name)\nprint(len({names}))")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == len(names) > 70
 
@@ -66,7 +62,7 @@ def test_every_module_is_imported_without_what_windows_lacks(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "line", ["import resource", "from fcntl import flock", "import os; os.killpg", "import signal; signal.SIGHUP"]
 )
-def test_what_windows_lacks_would_be_missed(line: str, tmp_path: Path) -> None:
-    done = run(f"exec({line!r}, {{'__name__': 'ddtool.some'}})", tmp_path)
+def test_what_windows_lacks_would_be_missed(line: str) -> None:
+    done = run(f"exec({line!r}, {{'__name__': 'ddtool.some'}})")
     assert done.returncode == 1
     assert "No module named" in done.stderr or "has no attribute" in done.stderr

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import click
 import pytest
 import tiny
 import typer
+from processes import forked
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import done, refused
@@ -132,7 +134,8 @@ def test_where_data_is_means_nothing_elsewhere(moved: tuple[Path, Path]) -> None
     run, place = moved
     assert "--data goes with --resume" in refused(2, "adapt", place, "--data", place)
     assert "exclude each other" in refused(2, "evaluate", run, "--data", place, "--on", "sample")
-    done("adapt", "sample", "--ipc", 1, *tiny.OPTIONS, "--out", "bundled", "-q")
+    few = ["--max-per-class", 8, "--no-evaluate"]
+    done("adapt", "sample", "--ipc", 1, *tiny.OPTIONS, *few, "--out", "bundled", "-q")
     assert "is not that of the run" in refused(1, "evaluate", "bundled", "--data", place)
 
 
@@ -163,6 +166,8 @@ COMMANDS = f"""
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import ddtool.__main__ as m
+from ddtool.reports import run_page
+run_page.drawn = lambda figure: b"<svg/>"  # as in the tests' own process: no plots
 for code, *words in json.loads(sys.argv[2]):
     sys.argv[1:] = words
     try:
@@ -220,17 +225,22 @@ def commands() -> dict[str, set[str]]:
     }
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@cache
+def texts() -> list[tuple[str, str]]:
     """(place, text) of every string in the package, the constant parts of a formatted one with … between them."""
-    for path in sorted((tiny.ROOT / "ddtool").rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.JoinedStr):
-                said = [str(p.value) if isinstance(p, ast.Constant) else "…" for p in node.values]
-                yield f"{path.name}:{node.lineno}", "".join(said)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
-                yield f"{path.name}:{node.lineno}", node.value
+    return [said for path in sorted((tiny.ROOT / "ddtool").rglob("*.py")) for said in texts_of(path)]
+
+
+def texts_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Those of one file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            said = [str(p.value) if isinstance(p, ast.Constant) else "…" for p in node.values]
+            yield f"{path.name}:{node.lineno}", "".join(said)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield f"{path.name}:{node.lineno}", node.value
 
 
 def test_every_option_that_is_spoken_of_exists() -> None:
@@ -357,7 +367,7 @@ def test_a_polite_kill_ends_as_ctrl_c_does_wherever_it_comes(
     number: int, code: int, phase: str, finished: Path, tmp_path: Path
 ) -> None:
     words = ["adapt", finished / "data", "--ipc", 2, *tiny.OPTIONS, "--out", "run"]
-    result = tiny.python(ENDED, phase, int(number), *words)
+    result = forked(ENDED, phase, int(number), *words)
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
     error, hint = result.stderr.splitlines()[-2:]

@@ -18,6 +18,7 @@ import pytest
 import tiny
 import torch
 import typer
+from processes import forked
 from safetensors.torch import load_file
 from tiny import ddtool, done, refused
 
@@ -479,11 +480,11 @@ def test_a_killed_and_interrupted_process_goes_on_to_the_last_bit(
 ) -> None:
     """kill -9 in the middle of the adaptation, Ctrl-C in the middle of the refinement, then to the end."""
     words = ["adapt", dataset, "--ipc", 2, "--ipc", 3, *tiny.OPTIONS, "--out", "my run"]
-    killed = tiny.python(KILL_OR_INTERRUPT, "adapt", 2, 9, *words)
+    killed = forked(KILL_OR_INTERRUPT, "adapt", 2, 9, *words)
     assert killed.returncode == -9
     assert "checkpoints/adapt.safetensors" in tiny.listing(tmp_path / "my run")
     again = ["adapt", "--resume", "my run", "--precision", "fp32"]
-    stopped = tiny.python(KILL_OR_INTERRUPT, "refine ipc3", 2, 2, *again)
+    stopped = forked(KILL_OR_INTERRUPT, "refine ipc3", 2, 2, *again)
     assert stopped.returncode == 130, stopped.stderr
     assert "Traceback" not in stopped.stderr
     error, hint = stopped.stderr.splitlines()[-2:]

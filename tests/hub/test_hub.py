@@ -34,6 +34,7 @@ from hub_server import (
     Truncate,
 )
 from PIL import Image
+from processes import forked
 from safetensors.torch import load, save
 from tiny import done, refused
 
@@ -1165,9 +1166,7 @@ for line in sys.argv[1:]:
 
 def scenario(*lines: list[object], **environment: str) -> Any:
     """Commands one after the other in one fresh process, with the libraries of this one."""
-    words = ["|".join(map(str, line)) for line in lines]
-    libraries = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(tiny.ROOT), str(tiny.ROOT / "tests")])
-    return tiny.python(SCENARIO, *words, **{"PYTHONPATH": libraries} | environment)
+    return forked(SCENARIO, *["|".join(map(str, line)) for line in lines], **environment)
 
 
 def test_the_token_is_nowhere(server: HubServer, run: Path, tmp_path: Path) -> None:

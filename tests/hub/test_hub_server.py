@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import os
-import subprocess
 import sys
 import time
 import urllib.error
@@ -36,6 +34,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from processes import forked
 
 httpx = sys.modules[HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]  # huggingface_hub 2 has httpx2 instead
 
@@ -272,9 +271,7 @@ def test_datasets_loads_a_config(server: HubServer, tmp_path: Path) -> None:
         "print(sum(1 for row in load('ann/d', 'ipc10', streaming=True)['train']))"
     )
     settings = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | settings
-    command = [sys.executable, "-c", code, sha]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = forked(code, sha, **settings)
     assert done.stdout.split() == ["10", "1", "10"], done.stderr
     assert {request.status for request in server.requests} <= {200, 206, 302, 404}
 

@@ -7,8 +7,6 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 import tiny
 import torch
 from conftest import toy_images
+from processes import Forked, forked
 from safetensors.torch import load_file
 from tiny import done, refused
 
@@ -418,7 +417,7 @@ main()
 
 
 def test_kill_9_and_resume(made: tuple[Path, Any]) -> None:
-    killed = tiny.python(HOOK, 0, 11, 9, "pretrain", "sample", "--out", "my meta", *OPTIONS)
+    killed = forked(HOOK, 0, 11, 9, "pretrain", "sample", "--out", "my meta", *OPTIONS)
     assert killed.returncode == -9, killed.stderr
     assert int(state(Path("my meta"))["step"]) == 2
     with open("my meta/metrics.jsonl", "a") as file:
@@ -513,22 +512,10 @@ def launch(words: list[Any], hook: tuple[int, int, int] = (0, 0, 0), world: int 
         "WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "PYTHONPATH": str(tiny.ROOT),
     }
-    command = [sys.executable, "-c", HOOK, *map(str, hook), "pretrain", *map(str, words), "--precision", "fp32"]
-    all_ = [
-        subprocess.Popen(
-            command, env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(world)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=100) for process in all_]
-    finally:
-        for process in all_:
-            process.kill()
-    return [(process.returncode, *words) for process, words in zip(all_, said, strict=True)]
+    words = [*hook, "pretrain", *words, "--precision", "fp32"]
+    all_ = [Forked(HOOK, *words, **place, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world)]
+    return [(ended.returncode, ended.stdout, ended.stderr) for ended in Forked.all_finished(all_)]
 
 
 def test_two_processes_are_one(made: tuple[Path, Any]) -> None:

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from processes import Forked
 from torch import Tensor
 
 from ddtool.errors import UsageError
@@ -103,14 +103,14 @@ with deferred_interrupt():
     while True:
         time.sleep(3600)  # goes on after a handler, as torch's own code does
 """
-    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT)}
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == MESSAGE
-        process.send_signal(number)
-        rest, _ = process.communicate(timeout=100)
-    assert process.returncode == 128 + number
-    assert "Stopped while the networks were compiled." in rest
+    process = Forked(code)
+    while process.said() != MESSAGE + "\n":
+        assert process.runs()
+        time.sleep(0.01)
+    process.send(number)
+    ended = process.finished()
+    assert ended.returncode == 128 + number
+    assert "Stopped while the networks were compiled." in ended.stdout.removeprefix(MESSAGE)
 
 
 def test_a_signal_that_the_step_answers_in_time_is_left_to_it() -> None:

@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
+from processes import forked
 
 from ddtool.errors import DataError, UsageError
 from ddtool.events import Note, Step
@@ -931,7 +932,7 @@ def test_offline_what_was_read_before_is_read_again(hub: HubServer) -> None:
     for name in ("acme/photos", "acme/mixed", "acme/shirts", "acme/shirts@old"):
         load(name)
     hub.requests.clear()
-    run = python(OFFLINE, HF_HUB_OFFLINE="1")
+    run = forked(OFFLINE, HF_HUB_OFFLINE="1")
     assert run.returncode == 0, run.stderr[-3000:]
     assert not hub.requests
 
