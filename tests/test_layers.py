@@ -19,7 +19,6 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 IN_CLI = {name for name in MODULES if name.startswith("ddtool.cli")}
 MATHS = {name for name in MODULES if name.startswith("ddtool.methods")}
 
@@ -45,28 +44,37 @@ def stated_wings() -> list[str]:
 WINGS = stated_wings()
 
 
+@cache
+def nodes(module: str) -> tuple[ast.AST, ...]:
+    """Every node of a module's syntax tree."""
+    return tuple(ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))))
+
+
 def wing(module: str) -> str:
     """The wing that a module is in: the first name below the package."""
     return module.split(".")[1] if "." in module else ""
 
 
-def imports(module: str, typing_too: bool = True) -> Iterator[str]:
+@cache
+def imports(module: str, typing_too: bool = True) -> frozenset[str]:
     """Full names of what a module imports, inside functions and by string too; a name taken from a module counts with it."""
     package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
-    skipped = set() if typing_too else {id(n) for branch in typing_branches(TREES[module]) for n in ast.walk(branch)}
-    for node in ast.walk(TREES[module]):
-        if id(node) in skipped:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
-            base = ".".join(filter(None, [above, node.module]))
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # a string that is a module's full name is an import in the making, whoever is handed it
-            yield from [node.value] if node.value in MODULES and node.value != "ddtool" else []
+    skipped = set() if typing_too else {id(n) for branch in typing_branches(module) for n in ast.walk(branch)}
+    return frozenset(name for node in nodes(module) if id(node) not in skipped for name in imported(node, package))
+
+
+def imported(node: ast.AST, package: str) -> Iterator[str]:
+    """Full names of what one node imports, in a module of `package`."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        above = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+        base = ".".join(filter(None, [above, node.module]))
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        # a string that is a module's full name is an import in the making, whoever is handed it
+        yield from [node.value] if node.value in MODULES and node.value != "ddtool" else []
 
 
 def dotted(node: ast.AST) -> str:
@@ -76,9 +84,9 @@ def dotted(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def typing_branches(tree: ast.AST) -> Iterator[ast.AST]:
+def typing_branches(module: str) -> Iterator[ast.AST]:
     """The bodies of `if TYPE_CHECKING:`."""
-    for node in ast.walk(tree):
+    for node in nodes(module):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             yield from node.body
 
@@ -130,8 +138,8 @@ def test_modules_are_imported_by_name_only() -> None:
     """By string only the public names of the package and the registry of commands, on their first use."""
     calls = {
         module
-        for module, tree in TREES.items()
-        for node in ast.walk(tree)
+        for module in MODULES
+        for node in nodes(module)
         if (isinstance(node, ast.Call) and dotted(node.func) in BY_STRING)
         or (isinstance(node, ast.ImportFrom | ast.Import) and any(a.name == "import_module" for a in node.names))
     }
@@ -208,7 +216,7 @@ def test_nothing_is_unpickled(library: str) -> None:
 
 
 def test_only_the_engine_asks_about_hardware() -> None:
-    asking = {m for m in MODULES for node in ast.walk(TREES[m]) if dotted(node) in HARDWARE}
+    asking = {m for m in MODULES for node in nodes(m) if dotted(node) in HARDWARE}
     assert asking <= rooms("runtime.engine", "runtime.capture")
     capturing = {m for m in MODULES for name in inner_imports(m) if name == "ddtool.runtime.capture"}
     assert capturing == rooms("runtime.engine", "runtime.loop")
@@ -239,12 +247,7 @@ def test_nobody_below_imports_the_command_line() -> None:
 
 
 def test_nothing_prints_and_nothing_runs_foreign_code() -> None:
-    calls = {
-        (module, dotted(node.func))
-        for module, tree in TREES.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-    }
+    calls = {(module, dotted(node.func)) for module in MODULES for node in nodes(module) if isinstance(node, ast.Call)}
     the_converter = {
         ("ddtool.sharing.exchange.pickles", "torch.load"),
         ("ddtool.sharing.exchange.pickles", "torch.save"),
@@ -255,22 +258,22 @@ def test_nothing_prints_and_nothing_runs_foreign_code() -> None:
 def test_torch_loads_weights_only() -> None:
     loads = [
         n
-        for n in ast.walk(TREES["ddtool.sharing.exchange.pickles"])
+        for n in nodes("ddtool.sharing.exchange.pickles")
         if isinstance(n, ast.Call) and dotted(n.func) == "torch.load"
     ]
     assert [[k.value.value for k in n.keywords if k.arg == "weights_only"] for n in loads] == [[True]]  # type: ignore[attr-defined]
 
 
 def test_numpy_files_are_read_without_objects() -> None:
-    for module, tree in TREES.items():
-        for node in ast.walk(tree):
+    for module in MODULES:
+        for node in nodes(module):
             if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "trust_remote_code"):
                 assert ast.unparse(node.value) == "False", module
 
 
 def test_failures_are_caught_by_name_below_the_command_line() -> None:
     for module in set(MODULES) - IN_CLI:
-        for node in ast.walk(TREES[module]):
+        for node in nodes(module):
             if isinstance(node, ast.ExceptHandler):
                 caught = ast.unparse(node.type) if node.type else ""
                 assert caught not in ("", "Exception", "BaseException"), f"{module} line {node.lineno}"
