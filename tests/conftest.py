@@ -66,6 +66,7 @@ def server() -> Iterator[HubServer]:
 def pytest_sessionstart() -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: the last bit depends on it
+    os.fsync = lambda file: None  # a run waits for the disk forty times, and no test takes the power away
     run_page.drawn = plot.drawn = drawn_where_looked_at
     target.TRIAL_NETWORKS, target.TRIAL_WIDTH = 1, 16
 

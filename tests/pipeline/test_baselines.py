@@ -239,7 +239,7 @@ def test_a_finished_run_is_resumed_without_a_change(run: Path) -> None:
 
 def test_changed_data_is_refused(dataset: Path, tmp_path: Path) -> None:
     mine = shutil.copytree(dataset, tmp_path / "mine")
-    done("adapt", mine, "--method", "random", "--ipc", 1, "--out", "run", *SCORED)
+    done("adapt", mine, "--method", "random", "--ipc", 1, "--out", "run", "--no-evaluate")
     shutil.rmtree("run/synthetic")
     (mine / "train" / "boot" / "1.png").write_bytes((mine / "train" / "coat" / "0.png").read_bytes())
     assert "The dataset has changed since run was started" in refused(1, "adapt", "--resume", "run")
@@ -250,7 +250,7 @@ def test_changed_data_is_refused(dataset: Path, tmp_path: Path) -> None:
 def test_other_files_with_the_same_statistics_are_said(dataset: Path, tmp_path: Path) -> None:
     """Two images that change places leave mean and deviation as they are."""
     mine = shutil.copytree(dataset, tmp_path / "mine")
-    done("adapt", mine, "--method", "random", "--ipc", 1, "--out", "run", *SCORED)
+    done("adapt", mine, "--method", "random", "--ipc", 1, "--out", "run", "--no-evaluate")
     shutil.rmtree("run/synthetic")
     assert "Files of the dataset have changed" not in done("adapt", "--resume", "run").stderr
     shutil.rmtree("run/synthetic")
@@ -519,7 +519,6 @@ def test_each_ipc_has_a_random_stream_of_its_own(
         return original(name, task, settings, rng)
 
     monkeypatch.setattr(methods, "make", spy)
-    tiny.adapt(
-        dataset, tmp_path / "run", ipc=[1, 2], generator="bundled", method="dm", settings={"baseline": {"steps": 1}}
-    )
+    settings = {"baseline": {"steps": 1, "width": 8}, "evaluate": {"enabled": False}}
+    tiny.adapt(dataset, tmp_path / "run", ipc=[1, 2], generator="bundled", method="dm", settings=settings)
     assert len(set(streams)) == 2
