@@ -173,7 +173,7 @@ def test_a_run_keeps_what_was_chosen_and_can_be_made_again_by_it(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speed, "step_seconds", lambda *_: 0.4)
-    settings = {**tiny.SETTINGS, "features": {}, "refine": {"real_batch": 12}}
+    settings = {**tiny.SETTINGS, "features": {}, "refine": {"real_batch": 12}, "evaluate": {"enabled": False}}
     run = tiny.adapt(dataset, tmp_path / "run", settings=settings)
     config = run.config()
     assert config.measured[0] == "features.width"
