@@ -345,19 +345,22 @@ def import_sets(
     on: str,
     force: bool = False,
     data: Mapping[str, JsonValue] | None = None,
-    report: Report = silent,
+    report: Report | None = None,
+    progress: bool | None = None,
     **options: Any,
 ) -> list[Imported]:
     """Bring the synthetic sets in a published .pt, .npz or .safetensors file into the folder `out`, as sets of ours.
 
     on: the dataset that they were made from: its classes, and where the field's code normalises it its mean and std;
-    data: reading options of that dataset;  force: replace sets in `out`;  options: fields of
-    `ddtool.sharing.exchange.importing.ImportOptions`, for what the file does not say. No code in a file is ever run.
-    Raises DataError, UsageError or RunError.
+    data: reading options of that dataset;  force: replace sets in `out`;  report, progress: as in `adapt`; what is assumed of the
+    file is said there, too.
+    What the file does not say is said by `options`, fields of `ddtool.sharing.exchange.importing.ImportOptions`. No code in a file
+    is ever run. Raises DataError, UsageError or RunError.
     """
     taken = ImportOptions(**options)  # refuses what cannot be, before a dataset is read
-    like = _dataset(on, data or {}, report)
-    return importing.import_sets(Path(file).expanduser(), like, Path(out).expanduser(), taken, force, report)
+    with shown(report, progress) as listener:
+        like = _dataset(on, data or {}, listener)
+        return importing.import_sets(Path(file).expanduser(), like, Path(out).expanduser(), taken, force, listener)
 
 
 def export(
@@ -368,21 +371,23 @@ def export(
     ipc: int | None = None,
     stage: str | None = None,
     force: bool = False,
-    report: Report = silent,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> list[Path]:
     """Write sets (those of a run, one set's folder, or a Hub repo) into the folder `out` for others; returns what was written.
 
     format: folder (PNGs by class), webdataset (a tar), npz or pt (every tensor to the bit; pt also as the field's code reads
-    it);  ipc, stage: which set, as in `evaluate`;  force: replace what is there;  report: hears what a form does not hold of a
-    set, too.
+    it);  ipc, stage: which set, as in `evaluate`;  force: replace what is there;  report, progress: as in `adapt`; what a form
+    does not hold of a set is said there, too.
     Of several sets of one IPC (those of an import) the k-th goes into `out`/setK. Raises RunError, HubError or UsageError.
     """
     scoring.check_stage(stage)
     if not isinstance(run_or_set, Run) and importing.is_foreign(Path(run_or_set).expanduser()):
         hint = "A .pt, .npz or .safetensors file can be brought here: `ddtool import FILE --on DATASET --out DIR`."
         raise UsageError(f"{run_or_set} is a set of others; those of ddtool are exported.", hint)
-    found = _sets_to_score(run_or_set, ipc, stage, None, {}, report)
-    return exporting.export_sets(found.sets, format, Path(out).expanduser(), force, report)
+    with shown(report, progress) as listener:
+        found = _sets_to_score(run_or_set, ipc, stage, None, {}, listener)
+        return exporting.export_sets(found.sets, format, Path(out).expanduser(), force, listener)
 
 
 def push(
@@ -489,15 +494,18 @@ def load_set(
     cache_dir: str | Path | None = None,
     force_download: bool = False,
     local_files_only: bool = False,
+    report: Report | None = None,
+    progress: bool | None = None,
 ) -> SyntheticSet:
     """The exact tensors of a set in a dataset repo[@revision] of `ddtool push`; `ipc` when the repo holds several sets.
 
     revision: a branch, a tag or a commit;  token: default that of the environment or of `hf auth login`, False for none;
     cache_dir: default HF_HOME;  force_download: also what is in the cache;  local_files_only: ask nothing, take what was used
-    here before. Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused.
+    here before;  report, progress: as in `adapt`.
+    Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused.
     """
-    with asked(Access(token, cache_dir, force_download, local_files_only)):
-        return shared_sets.load_set(at_revision(repo, revision), ipc)
+    with asked(Access(token, cache_dir, force_download, local_files_only)), shown(report, progress) as listener:
+        return shared_sets.load_set(at_revision(repo, revision), ipc, listener)
 
 
 def open_run(name: str | Path, report: Report = silent) -> Run:

@@ -206,7 +206,7 @@ def readable(facts: "Values", spent: "dict[str, Spent]") -> dict[str, object]:
         if name == "spent":
             shown |= {f"spent on IPC {ipc.removeprefix('ipc')}": spent_text(took) for ipc, took in spent.items()}
         elif name != "target":
-            shown[words.fact(name)] = value_text(value)
+            shown[words.fact(name)] = f"{value}x{value}" if name == "factor" else value_text(value)
     return shown
 
 

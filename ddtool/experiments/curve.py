@@ -2,9 +2,12 @@
 
 curve.json, curve.csv, curve.md   a line for each point and protocol
 curve.svg, curve.png              accuracy over steps and over seconds, for each size and protocol
+
+The seconds of a row are all that a set took, so those before the first step (of labels, of experts) are in every row. On an axis of
+seconds they would push the points together at its end. So it begins after them, and its name says how many they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,20 +154,32 @@ def cells(row: Row) -> list[str]:
 
 
 def panels(found: Curve) -> list[Panel]:
-    """Accuracy over steps and, beside it, over seconds, for each size and protocol."""
-    pairs = dict.fromkeys((row.ipc, row.protocol) for row in found.scored)
-    return [
-        Panel(dataset_name(found.dataset), f"{count(ipc, 'image')} per class, {protocol}", lines(found, ipc, protocol, x), (), name)
-        for ipc, protocol in sorted(pairs)
-        for x, name in (("steps", STEPS), ("seconds", SECONDS))
-    ]  # fmt: skip
+    """Accuracy over steps and, beside it, over seconds from the first step on, for each size and protocol."""
+    shown = []
+    for ipc, protocol in sorted({(row.ipc, row.protocol) for row in found.scored}):
+        rows = [row for row in found.scored if (row.ipc, row.protocol) == (ipc, protocol)]
+        before = seconds_before(rows)
+        name, title = dataset_name(found.dataset), f"{count(ipc, 'image')} per class, {protocol}"
+        shown.append(Panel(name, title, lines(rows, lambda row: row.steps), (), STEPS))
+        after = lines(rows, lambda row, before=before: max(0.0, row.seconds - before))  # type: ignore[misc]
+        shown.append(Panel(name, title, after, (), seconds_name(before)))
+    return shown
 
 
-def lines(found: Curve, ipc: int, protocol: str, x: str) -> tuple[Line, ...]:
+def seconds_before(rows: Sequence[Row]) -> float:
+    """The seconds before the first step of a set: those of its points of no step; where there is none, of its first point."""
+    return max((row.seconds for row in rows if row.steps == 0), default=min(row.seconds for row in rows))
+
+
+def seconds_name(before: float) -> str:
+    """The name of an axis of seconds that begins after so many."""
+    return f"seconds after the first {before:,.1f} (logarithmic)" if before >= 0.05 else SECONDS
+
+
+def lines(rows: Sequence[Row], x: Callable[[Row], float]) -> tuple[Line, ...]:
     """A line for each phase."""
-    rows = [row for row in found.scored if (row.ipc, row.protocol) == (ipc, protocol)]
     return tuple(
         Line(NAMES[kind], points, STYLES[kind], strong=True)
         for kind in NAMES
-        if (points := tuple(Point(getattr(row, x), row.accuracy, row.std) for row in rows if row.phase == kind))
+        if (points := tuple(Point(x(row), row.accuracy, row.std) for row in rows if row.phase == kind))
     )

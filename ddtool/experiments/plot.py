@@ -161,7 +161,8 @@ def logarithmic(axes: "Axes", xs: Sequence[float]) -> None:
     else:
         axes.set_xscale("symlog", linthresh=low, linscale=0.3)
         axes.set_xlim(-low / 3, high * margin)
-        axes.xaxis.set_major_locator(FixedLocator([0.0, *(x for x in ticks.tick_values(low, high) if x >= low)]))
+        inside = [x for x in ticks.tick_values(low / margin, high * margin) if low <= x <= high * margin]
+        axes.xaxis.set_major_locator(FixedLocator([0.0, *inside]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 

@@ -104,7 +104,7 @@ def fitted_labels(
         else:
             AtA[0][rows[:, None], rows] += quadratic.double()
             AtY[0][rows] += linear.double()
-        del quadratic  # as large as the sums, where S is large
+        del quadratic, X_t  # as large as the sums, and two copies of S, where S is large
         if enough() and i * len(rows) >= m:  # the first parts cover all images once
             break
     solved = [solve_regularised(*sums, config.shrink, size) for sums in zip(AtA, AtY, strict=True)]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from ddtool.pipeline.adapt import ADAPT
 from ddtool.pipeline.generate import Adapted, fit_labels, problem_of
 from ddtool.pipeline.plan import check_same_data
 from ddtool.pipeline.session import JudgedProblem, Session
-from ddtool.runs.formats import POINT_HINT, Point, read_point
+from ddtool.runs.formats import POINT_HINT, Point, describe_point, read_point
 from ddtool.runs.points import learned, point_path, steps_kept
 
 
@@ -47,6 +48,12 @@ def check_points(session: Session) -> None:
         raise RunError(f"{run.folder} is not finished.", f"Finish it: `ddtool adapt --resume {run.folder}`.")
 
 
+def check_step(path: Path, said: int, step: int) -> None:
+    """RunError unless a point is of the step that the name of its file says."""
+    if said != step:
+        raise RunError(f"{path} is not the point of its name: it says step {said:,}.", POINT_HINT)
+
+
 class PointSets:
     """The points of a finished run (`check_points`), and the sets at them; RunError where its dataset has changed since."""
 
@@ -60,8 +67,11 @@ class PointSets:
 
     def places(self) -> Iterator[Place]:
         """Every point of every set, in order. The generator's points lead to each of them."""
+        known: dict[Phase, list[tuple[int, float]]] = {}  # those of the generator are the same for each IPC
         for ipc in self.finished:
-            series = [(phase, self.points(phase, ipc)) for phase in phases_to(self.session, ipc)]
+            phases = phases_to(self.session, ipc)
+            known |= {phase: self.points(phase, ipc) for phase in phases if phase not in known}
+            series = [(phase, known[phase]) for phase in phases]
             steps, seconds = 0, max(0.0, self.spent(ipc) - sum(points[-1][1] for _, points in series if points))
             for phase, points in series:
                 yield from (Place(ipc, phase, n, steps + n, seconds + s) for n, s in points)
@@ -69,9 +79,14 @@ class PointSets:
                     steps, seconds = steps + points[-1][0], seconds + points[-1][1]
 
     def points(self, phase: Phase, ipc: int) -> list[tuple[int, float]]:
-        """Step and seconds of each point of a phase."""
-        found = [self.point(phase, ipc, step) for step in steps_kept(self.run, phase)]
-        return [(point.step, point.seconds) for point in found]
+        """Step and seconds of each point of a phase, by what its file says; its tensors are not read. Raises as `point`."""
+        found = []
+        for step in steps_kept(self.run, phase):
+            path = point_path(self.run, phase, step)
+            said = describe_point(path, self.like(phase, ipc))
+            check_step(path, said.step, step)
+            found.append((said.step, said.seconds))
+        return found
 
     def spent(self, ipc: int) -> float:
         """The seconds that a finished set took."""
@@ -83,14 +98,14 @@ class PointSets:
 
     def point(self, phase: Phase, ipc: int, step: int) -> Point:
         """One point; RunError for a file that is damaged, or not of this run."""
-        like: Mapping[str, Tensor] = (
-            self.adapted.generator.state_dict() if phase == ADAPT else learned(self.finished[ipc])
-        )
         path = point_path(self.run, phase, step)
-        found = read_point(path, like)
-        if found.step != step:
-            raise RunError(f"{path} is not the point of its name: it says step {found.step:,}.", POINT_HINT)
+        found = read_point(path, self.like(phase, ipc))
+        check_step(path, found.step, step)
         return found
+
+    def like(self, phase: Phase, ipc: int) -> Mapping[str, Tensor]:
+        """Tensors with the names, types and shapes of those that a point of a phase has."""
+        return self.adapted.generator.state_dict() if phase == ADAPT else learned(self.finished[ipc])
 
     def set_at(self, place: Place) -> SyntheticSet:
         """The set of a point. Of a generator's: what it makes in one pass, with labels as `ddtool generate` fits them."""

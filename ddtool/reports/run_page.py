@@ -148,11 +148,16 @@ class Shown:
     def tiles(self) -> Iterator[dict[str, str | bool]]:
         """The figures at the top: the set, as many random real images, the generator alone."""
         stages = {self.made.stage: self.headline} | {stage: self.beside(stage) for stage in ("random", "generated")}
-        names = {"random": "as many random real images", "generated": "generator, before refinement"}
+        names = {"random": self.random_images, "generated": "generator, before refinement"}
         for stage, score in stages.items():
             if score is not None:
                 ours = stage == self.made.stage
                 yield {"name": "this set" if ours else names[stage], "figure": accuracy(score), "ours": ours}
+
+    @property
+    def random_images(self) -> str:
+        """What the random real images beside the set are called: where its images hold several each, theirs do not."""
+        return "as many random real images" + ", whole ones" * (self.made.factor > 1)
 
     def measured(self) -> str:
         """How the figures at the top were measured; empty where nothing was."""
@@ -176,7 +181,7 @@ class Shown:
             [names[c] for c in least],
             [accuracies[c] for c in least],
             [theirs[c] for c in least] if theirs else None,
-            ("this set", "as many random real images"),
+            ("this set", self.random_images),
         )
         shares = [[100 * n / max(1, sum(row)) for n in row] for row in ours]
         return {
@@ -218,8 +223,9 @@ class Shown:
         median, least = (
             number(value) if isinstance(value, float) else "–" for value in map(found.get, ("median", "least"))
         )
+        image = "one of the smaller images, enlarged," if self.made.factor > 1 else "an image of the set"
         return (
-            f"From an image of the set to the nearest real training image: {median} of 255 levels in the median, {least} at "
+            f"From {image} to the nearest real training image: {median} of 255 levels in the median, {least} at "
             "least (root mean square over pixel values; 0 is a copy)."
         )
 

@@ -117,6 +117,8 @@ class Environment(Record):
     device: str | None = None
     precision: str | None = None
     threads: int | None = None
+    graphs: bool = False
+    """Whether the steps were captured in CUDA graphs; said only where they were."""
     started: Perhaps[str] = Field(None, exclude=True)
     """Date and time; it is not written into what is shared."""
     pace: Perhaps[ProbedPace] = Field(None, exclude=True)

@@ -3,10 +3,11 @@
 What is read may be of others: a header is found right before a value is read, a picture's size before its pixels.
 """
 
+import contextlib
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -66,19 +67,38 @@ def read_described(path: Path, parse: Callable[[Header, Values], T]) -> tuple[di
 
     parse: sees each tensor's type and shape, and the description, before a tensor is read, and raises to refuse the file.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            info = json.loads((file.metadata() or {})["ddtool"])
-            if not isinstance(info, dict):
-                raise RunError(f"{path} is not a file of ddtool.", RESTORE)
-            stated, said = info.pop(DIGEST, None), json.dumps(info)
-            if "mirror" in info:  # as files of version 0.1 call it
-                info.setdefault("flip", info.pop("mirror"))
-            slices = {name: file.get_slice(name) for name in list(file.keys())}
-            parsed = parse({k: (part.get_dtype(), tuple(part.get_shape())) for k, part in slices.items()}, info)
-            tensors = {name: file.get_tensor(name).clone() for name in slices}  # Windows replaces no mapped file
+    with opened(path) as file:
+        parsed, stated, said = described_by(file, path, parse)
+        tensors = {name: file.get_tensor(name).clone() for name in list(file.keys())}  # Windows replaces no mapped file
         if stated is not None and stated != digest(tensors, said):
             raise ValueError("its values are not those that were written")
+    return tensors, parsed
+
+
+def read_description(path: Path, parse: Callable[[Header, Values], T]) -> T:
+    """What `parse` makes of a file's description, as in `read_described`; no tensor is read, so a damaged value is not found."""
+    with opened(path) as file:
+        return described_by(file, path, parse)[0]
+
+
+def described_by(file: Any, path: Path, parse: Callable[[Header, Values], T]) -> tuple[T, str | None, str]:
+    """What `parse` makes of the description of an open file, the digest that it states, and the text that is digested."""
+    info = json.loads((file.metadata() or {})["ddtool"])
+    if not isinstance(info, dict):
+        raise RunError(f"{path} is not a file of ddtool.", RESTORE)
+    stated, said = info.pop(DIGEST, None), json.dumps(info)
+    if "mirror" in info:  # as files of version 0.1 call it
+        info.setdefault("flip", info.pop("mirror"))
+    slices = {name: file.get_slice(name) for name in list(file.keys())}
+    return parse({k: (part.get_dtype(), tuple(part.get_shape())) for k, part in slices.items()}, info), stated, said
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, open; RunError when it is missing, and when it is damaged, as found here or inside."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
     except FileNotFoundError:
         hint = f"The run is incomplete: `ddtool adapt --resume {run_above(path) or 'RUN'}` finishes it."
         raise RunError(f"{path} is missing.", hint) from None
@@ -86,7 +106,6 @@ def read_described(path: Path, parse: Callable[[Header, Values], T]) -> tuple[di
         reason = "it says nothing about ddtool" if isinstance(error, KeyError) else error
         hint = f"Remove it, then `ddtool adapt --resume {run_above(path) or 'RUN'}` makes it again."
         raise RunError(f"{path} is damaged or not a file of ddtool: {reason}.", hint) from error
-    return tensors, parsed
 
 
 def read_own(path: Path, kind: type[D], what: str, hint: str) -> tuple[dict[str, Tensor], D]:
@@ -266,8 +285,22 @@ def write_point(path: Path, point: Point) -> None:
 
 
 def read_point(path: Path, like: Mapping[str, Tensor]) -> Point:
-    """The inverse of `write_point`; RunError for a damaged file, and, before a tensor is read, unless its tensors have the names,
-    types and shapes of those in `like`."""
+    """The inverse of `write_point`; RunError for a damaged file, and, before a tensor is read, for one that `describe_point`
+    refuses."""
+    tensors, said = read_described(path, point_parser(path, like))
+    if not all(map(finite, tensors.values())):
+        raise RunError(f"{path} has values that are not finite.", POINT_HINT)
+    return Point(said.step, said.seconds, tensors)
+
+
+def describe_point(path: Path, like: Mapping[str, Tensor]) -> PointDescription:
+    """What a point says beside its tensors, of which none is read; RunError for a file that is no whole point, and unless its
+    tensors have the names, types and shapes of those in `like`."""
+    return read_description(path, point_parser(path, like))
+
+
+def point_parser(path: Path, like: Mapping[str, Tensor]) -> Callable[[Header, Values], PointDescription]:
+    """What reads the description of a point and refuses one whose tensors are not as those in `like`."""
     wanted = {name: ("F32", tuple(tensor.shape)) for name, tensor in like.items()}
 
     def parse(header: Header, info: Values) -> PointDescription:
@@ -279,10 +312,7 @@ def read_point(path: Path, like: Mapping[str, Tensor]) -> Point:
             raise RunError(f"{path} is not a point of this run: its tensors are {header}.", POINT_HINT)
         return found
 
-    tensors, said = read_described(path, parse)
-    if not all(map(finite, tensors.values())):
-        raise RunError(f"{path} has values that are not finite.", POINT_HINT)
-    return Point(said.step, said.seconds, tensors)
+    return parse
 
 
 # ------------------------------------------------------------------------------------------------- checkpoints, parquet

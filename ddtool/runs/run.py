@@ -337,5 +337,6 @@ def environment(engine: Engine) -> dict[str, str | int]:
         "device": engine.describe(),
         "precision": "bf16" if engine.bf16 else "fp32",
         **({"threads": torch.get_num_threads()} if engine.device.type == "cpu" else {}),
+        **({"graphs": True} if engine.graphs else {}),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

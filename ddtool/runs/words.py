@@ -15,7 +15,7 @@ FACTS = {
     "pool_ipc": "initial samples kept per class",
     "pretraining_seconds": "pre-training, seconds",
     "peak_memory_mib": "peak memory, MiB",
-    "factor": "images a side in each image",
+    "factor": "smaller images in each image",
     "pulled": "pulled from",
     "nearest_real": "distance to the nearest real image, levels of 255",
 }

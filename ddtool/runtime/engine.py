@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import gc
 import hashlib
 import os
 import platform
@@ -113,8 +114,8 @@ class Engine:
     def adam(self, learned: Iterable, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.Adam:
         """torch's Adam over tensors or groups of them; where steps are captured the fused one, its learning rates tensors."""
         if not self.graphs:
-            return torch.optim.Adam(learned, lr=lr, betas=betas)
-        optimiser = torch.optim.Adam(learned, lr=lr, betas=betas, fused=True, capturable=True)
+            return first_of_all(lambda: torch.optim.Adam(learned, lr=lr, betas=betas))
+        optimiser = first_of_all(lambda: torch.optim.Adam(learned, lr=lr, betas=betas, fused=True, capturable=True))
         for group in optimiser.param_groups:
             group["lr"] = torch.tensor(group["lr"], dtype=torch.float32, device=self.device)
         return optimiser
@@ -150,6 +151,16 @@ class Engine:
 
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def first_of_all(make: Callable[[], torch.optim.Adam]) -> torch.optim.Adam:
+    """An optimiser that may be the first of the process. Then torch imports its compiler, and leaves a cycle of frames. It holds
+    all that its callers held, such as the images of a whole set, until Python collects its garbage; so that is done here."""
+    imports = "torch._dynamo" not in sys.modules
+    optimiser = make()
+    if imports:
+        gc.collect()
+    return optimiser
 
 
 def watched(compiled: Callable[[Tensor], Tensor], compilation: Compilation) -> Callable[[Tensor], Tensor]:

@@ -146,9 +146,9 @@ def sets_of(name: str, ipc: int | None = None, stage: str | None = None, report:
     return sets
 
 
-def load_set(name: str, ipc: int | None = None) -> SyntheticSet:
+def load_set(name: str, ipc: int | None = None, report: Report = silent) -> SyntheticSet:
     """One set of a dataset repo; `ipc` may be left out when there is only one."""
-    found = sets_of(name, ipc)
+    found = sets_of(name, ipc, report=report)
     if len(found) != 1:
         there = ", ".join(str(made.ipc) for made in found)
         raise UsageError(

@@ -81,6 +81,22 @@ def test_an_axis_with_plain_numbers(points: int) -> None:
     assert [axes.xaxis.get_major_formatter()(x) for x in (0.5, 20.0, 5000.0)] == ["0.5", "20", "5,000"]
 
 
+@pytest.mark.parametrize(
+    ("xs", "shown"),
+    [
+        ([0.0, 0.23, 0.45], [0, 0.5]),
+        ([0.0, 1.0, 2.0, 4.0], [0, 1, 2, 5]),
+        ([0.0, 0.3, 40.0], [0, 0.5, 1, 2, 5, 10, 20, 50]),
+    ],
+)
+def test_an_axis_from_0_has_few_plain_numbers_too(xs: list[float], shown: list[float]) -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    logarithmic(axes, xs)
+    assert axes.get_xticks().tolist() == pytest.approx(shown)
+
+
 def test_few_ticks_over_many_decades() -> None:
     from matplotlib.figure import Figure
 

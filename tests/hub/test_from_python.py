@@ -33,6 +33,7 @@ from ddtool import Generator, api, load_set, pull, push
 from ddtool.cli.app import app
 from ddtool.config import GeneratorConfig
 from ddtool.errors import GeneratorError, HubError, NotOnHubError, UsageError
+from ddtool.events import Event, Note, Step
 from ddtool.hub import memory
 from ddtool.runs.run import Run
 
@@ -118,6 +119,20 @@ def test_a_revision_that_is_not_there(pushed: HubServer) -> None:
             call("ann/c10", revision="v9")
     with pytest.raises(HubError, match="no revision 'v9'"):
         load_set("ann/c10-ddtool", revision="v9")
+
+
+def test_what_a_set_takes_is_shown_where_that_is_asked_for(pushed: HubServer, capsys: pytest.CaptureFixture) -> None:
+    events: list[Event] = []
+    load_set("ann/c10", 1, report=events.append)
+    load_set("ann/c10", 1, progress=False)
+    assert capsys.readouterr().err == ""
+    load_set("ann/c10", 1, progress=True)
+    (note,) = [event.text for event in events if isinstance(event, Note)]
+    assert "ann/c10-ddtool" in note
+    assert [e.step for e in events if isinstance(e, Step) and e.phase == "download ann/c10-ddtool"] == [1, 2]
+    said = capsys.readouterr().err
+    assert note in said
+    assert "Downloading ann/c10-ddtool  1/2" in said
 
 
 # ------------------------------------------------------------------------------------ by which token, into which cache

@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -375,6 +376,24 @@ def test_a_deadline_leaves_fewer_images_for_the_label_head(real: Real, f: Random
     ended = label_head(f, real, rows, 1e-2, chunk=30, enough=After(2))
     assert torch.equal(ended, label_head(f, real, rows[:60], 1e-2, chunk=30))
     assert torch.equal(label_head(f, real, rows, 1e-2, 30, After(0)), label_head(f, real, rows[:30], 1e-2))
+
+
+def test_the_real_images_of_a_network_are_gone_when_the_next_are_drawn(
+    real: Real, f: RandomFeatures, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the most of what a fit of labels holds of images."""
+    drawn: list[weakref.ref[Tensor]] = []
+    batch = Real.batch
+
+    def watched(self: Real, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        assert [one for one in drawn if one() is not None] == []
+        X, Y = batch(self, n, rng)
+        drawn.append(weakref.ref(X))
+        return X, Y
+
+    monkeypatch.setattr(Real, "batch", watched)
+    fitted_labels(pool.X_s, f, real, replace(FIT, networks=3), rng(1))
+    assert len(drawn) == 3
 
 
 def test_fitted_labels_beat_analytical_ones_on_unseen_images(

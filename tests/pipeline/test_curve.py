@@ -3,7 +3,9 @@
 import json
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from ddtool.experiments.plot import LIGHT, sheet
 from ddtool.pipeline.points import PointSets
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import Session
+from ddtool.runs import formats
 from ddtool.runs.foreign import strangers
 from ddtool.runs.formats import Point, write_point
 from ddtool.runs.run import Run
@@ -160,7 +163,42 @@ def test_a_selection_has_no_curve(dataset: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_places_are_known_by_what_their_files_say(runs: dict[str, Path]) -> None:
+    """A value that is damaged is found where the set of its point is asked for, before it is scored."""
+    for name in ("mgdd/curve/adapt-1", "mgdd/curve/refine-ipc2-2"):
+        path = runs["mgdd"].parent / f"{name}.safetensors"
+        content = path.read_bytes()
+        sets = point_sets(runs["mgdd"])
+        whole = list(sets.places())
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert list(sets.places()) == whole
+        place = next(place for place in whole if path.stem == f"{place.phase.file_name}-{place.step}")
+        with pytest.raises(RunError, match="not those that were written"):
+            sets.set_at(place)
+        path.write_bytes(content)
+
+
 # ----------------------------------------------------------------------------------------------------------- the curve
+
+
+def test_the_tensors_of_a_point_are_read_once_for_each_set_that_is_scored(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.shorten_protocols(monkeypatch)
+    few = [*tiny.UNCOUNTED, "--steps", 1, "--refine-steps", 1]
+    done("adapt", dataset, "--ipc", "1,2", "--no-evaluate", "-q", *few, "--curve", "--out", tmp_path / "run")
+    read, real = Counter[str](), formats.read_described
+
+    def counted(path: Path, parse: Any) -> Any:
+        read[path.stem] += path.parent.name == "curve"
+        return real(path, parse)
+
+    monkeypatch.setattr(formats, "read_described", counted)
+    found = ddtool.curve(tmp_path / "run", protocol="kernel-ridge", engine=tiny.ENGINE)
+    once = Counter([f"refine-ipc{ipc}-{n}" for ipc in (1, 2) for n in (0, 1)])
+    assert +read == once + Counter(["adapt-0", "adapt-1"] * 2)  # for either size
+    ddtool.curve(tmp_path / "run", protocol="kernel-ridge", engine=tiny.ENGINE)
+    assert read.total() == len(found.rows()) == 8
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -212,28 +250,56 @@ def test_other_seeds_take_the_place_of_earlier_scores(runs: dict[str, Path]) -> 
     assert [row["networks"] for row in rows] == [2] * 5
 
 
-def test_a_plot_has_adaptation_and_refinement_one_after_the_other() -> None:
-    def row(phase: str, step: int, steps: int, seconds: float) -> curves.Row:
-        return curves.Row(
-            ipc=10, phase=phase, step=step, steps=steps, seconds=seconds, protocol="quick", protocol_version=1,
-            arch="convnet", accuracy=50.0 + steps, std=0.0, networks=1,
-        )  # fmt: skip
+def row(phase: str, step: int, steps: int, seconds: float) -> curves.Row:
+    return curves.Row(
+        ipc=10, phase=phase, step=step, steps=steps, seconds=seconds, protocol="quick", protocol_version=1,
+        arch="convnet", accuracy=50.0 + steps, std=0.0, networks=1,
+    )  # fmt: skip
 
+
+def panels_of(*rows: curves.Row) -> tuple[Any, Any]:
+    """The axes of accuracy over steps and over seconds."""
+    steps, seconds = sheet(curves.panels(curves.Curve("some/toy", rows)), "", "y", LIGHT).axes
+    return steps, seconds
+
+
+def test_a_plot_has_adaptation_and_refinement_one_after_the_other() -> None:
     rows = (row("adapt", 0, 0, 2.0), row("adapt", 1, 1, 3.0), row("refine", 0, 1, 3.0), row("refine", 4, 5, 7.0))
+    after = "seconds after the first 2.0 (logarithmic)"
     shown = curves.panels(curves.Curve("some/toy", rows))
     assert [(panel.title, panel.x_name) for panel in shown] == [
-        ("10 images per class, quick", name) for name in (curves.STEPS, curves.SECONDS)
+        ("10 images per class, quick", name) for name in (curves.STEPS, after)
     ]
-    steps, seconds = sheet(shown, "", "y", LIGHT).axes
-    for axes, x in ((steps, "steps"), (seconds, "seconds")):
+    steps, seconds = panels_of(*rows)
+    for axes, name, xs in ((steps, curves.STEPS, [0, 1, 1, 5]), (seconds, after, [0, 1, 1, 5])):
         marks = {bars.get_label(): bars[0].get_xydata().tolist() for bars in axes.containers}
         assert list(marks) == [curves.NAMES["adapt"], curves.NAMES["refine"]]
-        assert [xy for line in marks.values() for xy in line] == [[getattr(r, x), r.accuracy] for r in rows]
-        assert axes.get_xlabel() == {"steps": curves.STEPS, "seconds": curves.SECONDS}[x]
-    assert (steps.get_xscale(), seconds.get_xscale()) == ("symlog", "log")
-    assert 0 in steps.get_xticks()
-    (alone,) = sheet(curves.panels(curves.Curve("some/toy", rows[:1]))[:1], "", "y", LIGHT).axes
+        assert [xy for line in marks.values() for xy in line] == [
+            [x, r.accuracy] for x, r in zip(xs, rows, strict=True)
+        ]
+        assert (axes.get_xlabel(), axes.get_xscale()) == (name, "symlog")
+        assert 0 in axes.get_xticks()
+    alone, _ = panels_of(rows[0])
     assert alone.get_xlim()[0] < 0
+
+
+@pytest.mark.parametrize("before", [0.0, 74.8, 5000.0])
+def test_points_fill_the_axis_of_seconds_however_long_the_labels_took(before: float) -> None:
+    doubling = [row("distil", n, n, before + 0.1 * n) for n in (0, 1, 2, 4, 8, 16, 32)]
+    for axes in panels_of(*doubling):
+        ((line, _, _),) = axes.containers
+        across = (axes.transData + axes.transAxes.inverted()).transform(line.get_xydata())[:, 0]
+        assert across[-1] - across[0] > 0.75
+        assert min(b - a for a, b in pairwise(across)) > 0.05
+    assert ("after the first" in axes.get_xlabel()) == (before > 0)
+
+
+def test_seconds_begin_where_steps_do() -> None:
+    """An adaptation of no steps leaves two points of step 0, a moment apart; a file that is removed leaves none."""
+    two = (row("adapt", 0, 0, 29.44), row("refine", 0, 0, 29.441), row("refine", 1, 1, 29.67))
+    assert curves.seconds_before(two) == 29.441
+    assert panels_of(*two)[1].containers[0][0].get_xdata().tolist() == [0.0]
+    assert curves.seconds_before(two[2:]) == 29.67
 
 
 # -------------------------------------------------------------------------------------------------------------- errors

@@ -1,6 +1,7 @@
 """A target of more bytes than there is to work in: no stage takes all of its images at once."""
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,33 @@ def test_the_estimate_counts_images_where_all_are_on_the_device(toy: ImageData) 
         plan.memory(config, toy, dataclasses.replace(tiny.ENGINE, memory=memory)) for memory in (size, size - 1)
     )
     assert larger - smaller == size
+
+
+def test_what_adaptation_has_seen_is_gone_when_it_is_over(tmp_path: Path) -> None:
+    """In a process of its own, where the run makes the first optimiser; Python collects no garbage there by itself."""
+    code = """
+import gc, sys, weakref, tiny
+from pathlib import Path
+from ddtool.pipeline import adapt as stages
+
+seen, pool_of, adapt_generator = [], stages.pool_of, stages.adapt_generator
+
+def noted(*what):
+    pool = pool_of(*what)
+    seen.append(weakref.ref(pool.X_s))
+    return pool
+
+def watched(*what):
+    adapt_generator(*what)
+    print("held" if seen[0]() is not None else "gone")
+    sys.exit()
+
+gc.disable()
+assert "torch._dynamo" not in sys.modules
+stages.pool_of, stages.adapt_generator = noted, watched
+folder = Path(sys.argv[1])
+tiny.adapt(tiny.image_folder(folder / "data"), folder / "run", settings=tiny.SETTINGS)
+"""
+    ended = tiny.python(code, tmp_path, PYTHONPATH=os.pathsep.join([str(tiny.ROOT), str(tiny.ROOT / "tests")]))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == ["gone"]

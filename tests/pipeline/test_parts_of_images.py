@@ -1,6 +1,7 @@
 """Runs with --factor: smaller images side by side in each stored one, with labels of their own, through every stage."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,16 @@ def test_images_that_come_again_make_any_size(dataset: Path, tmp_path: Path) -> 
     found = api.sweep(run, [1, 2], protocol="kernel-ridge", baseline=False, engine=tiny.ENGINE)
     assert [score.ipc for score in found.scores] == [1, 2]
     assert run.load_set(2).decoded().ipc == 32
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_what_people_read_says_that_an_image_holds_several(factor: int, dataset: Path, tmp_path: Path) -> None:
+    run = made(dataset, tmp_path / "run", factor)
+    page, several = (run.folder / "report.html").read_text(encoding="utf-8"), factor > 1
+    assert ("16 x 16 pixels, grey, each holding 4 smaller images; distilled" in page) == several
+    assert f"From {'one of the smaller images, enlarged,' if several else 'an image of the set'} to the nearest" in page
+    assert f"<span>as many random real images{', whole ones' * several}</span>" in page
+    assert bool(re.search(r"smaller images in each image +2x2\b", done("info", run.folder).stdout)) == several
 
 
 def test_a_factor_that_does_not_cut_the_images_is_refused(dataset: Path, tmp_path: Path) -> None:

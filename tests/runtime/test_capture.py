@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,12 +36,14 @@ from ddtool.runtime.capture import WARM_UP, CapturedSteps, CudaGraphs
 from ddtool.runtime.engine import Engine
 from ddtool.runtime.loop import Checkpoint
 from ddtool.runtime.signals import Interrupted
+from ddtool.sharing.describe import describe_run
 
 STEPS = 14
 ADAPT = AdaptConfig(steps=STEPS, lr=3e-3, real_batch=16, seen_ipcs=(1, 2), ridge=1e-2, flip=True, min_lr_ratio=0.1)
 REFINE = RefineConfig(steps=STEPS, real_batch=16, ridge=1e-2, flip=True, min_lr_ratio=0.1)
 KINDS = {"adapt": 2, "refine": 1}
 """Kinds of steps in each phase: a graph for each IPC that adaptation sees."""
+UNSCORED = {"evaluate": {"enabled": False}}
 
 
 # ------------------------------------------------------------------------------------------------------------ the tape
@@ -433,11 +436,24 @@ def test_a_whole_run_is_captured(tmp_path: Path, tapes: type[Tapes], monkeypatch
     settings = tiny.SETTINGS | {
         "adapt": tiny.SETTINGS["adapt"] | {"steps": 8},
         "refine": tiny.SETTINGS["refine"] | {"steps": 8},
-        "evaluate": {"enabled": False},
+        **UNSCORED,
     }
     run = tiny.adapt(tiny.image_folder(tmp_path / "data"), tmp_path / "run", settings=settings)
     assert tapes.replays == (8 - 2 * WARM_UP) + (8 - WARM_UP)
     assert run.load_set(2).stage == "refined"
+    made = describe_run(run, 0).sets[2]
+    assert (made.env.graphs, shlex.split(made.command or "")[-1]) == (True, "--graphs")
+    assert "--graphs" in (run.folder / "report.html").read_text(encoding="utf-8")
+    run.write_json("env.json", {k: v for k, v in run.read_json("env.json").items() if k != "graphs"})  # an earlier one
+    made = describe_run(run, 0).sets[2]
+    assert "graphs" not in made.env.stated()
+    assert "--graphs" not in (made.command or "")
+
+
+def test_a_run_whose_steps_are_not_captured_says_nothing_of_it(tmp_path: Path) -> None:
+    run = tiny.adapt(tiny.image_folder(tmp_path / "data"), tmp_path / "run", settings=tiny.SETTINGS | UNSCORED)
+    assert "graphs" not in run.read_json("env.json")
+    assert "--graphs" not in (describe_run(run, 0).sets[2].command or "")
 
 
 # ----------------------------------------------------------------------------------------------------------- CUDA graphs

@@ -71,6 +71,20 @@ def test_paths_may_begin_at_home(colour: Target, tmp_path: Path, monkeypatch: py
     assert api.export("~/ipc2", "~/given", format="npz") == [tmp_path / "given" / "ipc2.npz"]
 
 
+def test_what_a_form_loses_is_shown_where_that_is_asked_for(
+    colour: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set_folder(tmp_path / "ipc2", ours(colour.train))
+    events: list[Event] = []
+    api.export(tmp_path / "ipc2", tmp_path / "heard", report=events.append)
+    api.export(tmp_path / "ipc2", tmp_path / "quiet", progress=False)
+    assert capsys.readouterr().err == ""
+    api.export(tmp_path / "ipc2", tmp_path / "shown", progress=True)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes
+    assert capsys.readouterr().err.splitlines() == notes
+
+
 # ------------------------------------------------------------------------------------------------------- what is said of it
 
 

@@ -397,6 +397,21 @@ def test_paths_may_begin_at_home(folder: Path, target: Target, tmp_path: Path, m
     assert read_set(made.folder / "exact.safetensors").ipc == IPC
 
 
+def test_what_is_assumed_is_shown_where_that_is_asked_for(
+    folder: Path, target: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"data": [list(field_set(target.train))]}, tmp_path / "x.pt")
+    options: dict[str, Any] = {"on": str(folder), "mean": (0.5,), "std": (0.2,)}
+    events: list[Event] = []
+    api.import_sets(tmp_path / "x.pt", tmp_path / "heard", report=events.append, **options)
+    assert capsys.readouterr().err == ""
+    api.import_sets(tmp_path / "x.pt", tmp_path / "shown", progress=True, **options)
+    said = capsys.readouterr().err
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes
+    assert [text for text in notes if text not in said.replace("\n", " ")] == []
+
+
 def test_a_bad_option_is_found_before_a_dataset_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="learned-lr"):
         api.import_sets(tmp_path / "x.pt", tmp_path / "out", on="no/such-dataset", learned_lr=0)
