@@ -119,6 +119,8 @@ class Environment(Record):
     threads: int | None = None
     graphs: bool = False
     """Whether the steps were captured in CUDA graphs; said only where they were."""
+    compiled: bool = False
+    """Whether the networks were compiled (torch.compile); said only where they were."""
     started: Perhaps[str] = Field(None, exclude=True)
     """Date and time; it is not written into what is shared."""
     pace: Perhaps[ProbedPace] = Field(None, exclude=True)

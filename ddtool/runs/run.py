@@ -338,5 +338,6 @@ def environment(engine: Engine) -> dict[str, str | int]:
         "precision": "bf16" if engine.bf16 else "fp32",
         **({"threads": torch.get_num_threads()} if engine.device.type == "cpu" else {}),
         **({"graphs": True} if engine.graphs else {}),
+        **({"compiled": True} if engine.compile_networks else {}),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -15,8 +15,8 @@ from ddtool.runtime.engine import PRECISIONS
 
 
 def command(config: RunConfig, made: SyntheticSet, env: Environment, local: bool) -> str:
-    """The command that makes a set: every setting that is not of the nearer preset, the precision, a CPU's threads, and whether
-    steps are captured: the last bits of a result may depend on each of these."""
+    """The command that makes a set: every setting that is not of the nearer preset, the precision, a CPU's threads, and whether networks
+    are compiled or steps captured: the last bits of a result may depend on each of these."""
     by_preset = {name: list(differences(to_dict(config), name)) for name in PRESETS}
     name = min(by_preset, key=lambda name: len(by_preset[name]))
     words = ["ddtool adapt", shlex.quote(f"./{config.dataset}" if local else config.dataset)]
@@ -29,7 +29,8 @@ def command(config: RunConfig, made: SyntheticSet, env: Environment, local: bool
     given = [(key, value) for key, value in by_preset[name] if key.partition(".")[0] not in unused]
     words += [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in given]
     precision = [f"--precision {env.precision}"] if env.precision in PRECISIONS else []
-    words += precision + ([f"--threads {env.threads}"] if env.threads is not None else []) + ["--graphs"] * env.graphs
+    words += precision + ([f"--threads {env.threads}"] if env.threads is not None else [])
+    words += ["--compile"] * env.compiled + ["--graphs"] * env.graphs
     if made.stage == "generated" and config.refine.steps > 0:
         words += [f"--out runs/new && ddtool generate runs/new --ipc {made.ipc}", *precision]
         words += ["--labels analytical"] if made.label_method == "analytical" and config.fit.networks else []

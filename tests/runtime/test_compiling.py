@@ -1,8 +1,10 @@
 """What is said and done while networks are compiled; no compiler is used, and no clock of the machine decides."""
 
 import os
+import shlex
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from ddtool.errors import UsageError
 from ddtool.runtime import compiling
 from ddtool.runtime.compiling import MESSAGE, Compilation, check_compiler
 from ddtool.runtime.engine import Engine, watched
+from ddtool.sharing.describe import describe_run
 
 
 def test_no_compiler_is_an_error_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -132,3 +135,18 @@ def test_other_signals_do_not_matter() -> None:
     compilation._theirs.send(bytes([28]))  # a window that changes its size
     compilation.finish()
     assert not codes
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_run_says_whether_its_networks_were_compiled(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In env.json, and so in the command that makes its sets again: their last bits depend on it."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    monkeypatch.setattr(tiny, "ENGINE", replace(tiny.ENGINE, compile_networks=compiled))
+    settings = tiny.SETTINGS | {"evaluate": {"enabled": False}}
+    run = tiny.adapt(tiny.image_folder(tmp_path / "data"), tmp_path / "run", settings=settings)
+    assert run.read_json("env.json").get("compiled", False) == compiled
+    made = describe_run(run, 0).sets[2]
+    assert ("--compile" in shlex.split(made.command)) == compiled
+    assert made.env.stated().get("compiled", False) == compiled
