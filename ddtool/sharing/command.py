@@ -15,8 +15,8 @@ from ddtool.runtime.engine import PRECISIONS
 
 
 def command(config: RunConfig, made: SyntheticSet, env: Environment, local: bool) -> str:
-    """The command that makes a set: every setting that is not of the nearer preset, the precision, a CPU's threads, and whether networks
-    are compiled or steps captured: the last bits of a result may depend on each of these."""
+    """The command that makes a set: every setting that is not of the nearer preset, the precision, a CPU's threads, and whether
+    networks are compiled or steps captured: the last bits of a result may depend on each of these."""
     by_preset = {name: list(differences(to_dict(config), name)) for name in PRESETS}
     name = min(by_preset, key=lambda name: len(by_preset[name]))
     words = ["ddtool adapt", shlex.quote(f"./{config.dataset}" if local else config.dataset)]
