@@ -40,12 +40,13 @@ class NetworkInput:
         """Network input → pixels, cut to [0, 1]."""
         return self.pixels(self.unwhiten(seen))
 
+    def parts(self, seen: Tensor) -> Tensor:
+        """Network input (n, c, h, w) → pixels of what is stored of each image: all of it, or with a factor its part."""
+        return self.inverse(seen) if self.factor == 1 else self.pixels(reduced(self.unwhiten(seen), self.factor))
+
     def stored(self, seen: Tensor) -> Tensor:
-        """Network input (m·factor², c, h, w) → pixels of the images that a set keeps, (m, c, h, w): itself, or its parts side by
-        side."""
-        if self.factor == 1:
-            return self.inverse(seen)
-        return tiled(self.pixels(reduced(self.unwhiten(seen), self.factor)), self.factor)
+        """Network input (m·factor², c, h, w) → pixels of the images that a set keeps, (m, c, h, w)."""
+        return tiled(self.parts(seen), self.factor)
 
     def bound(self, seen: Tensor) -> Tensor:
         """Network input whose pixels are in [0, 1], and with a factor the nearest that is made of enlarged parts.

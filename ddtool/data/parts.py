@@ -5,6 +5,7 @@ the place of one. Parts of m stored images are in the order of `decode`: first a
 So of a set that is image-major, the parts are too.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -12,6 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ddtool.errors import DataError
+
+
+def cuts(factor: int, shape: Sequence[int]) -> bool:
+    """Whether images of shape (c, h, w) are cut factor x factor into parts of one size: the functions below `decode` need that."""
+    return not any(side % factor for side in shape[1:])
 
 
 def decode(images: Tensor, factor: int) -> Tensor:
@@ -32,6 +38,8 @@ def decode(images: Tensor, factor: int) -> Tensor:
 
 def tiled(parts: Tensor, factor: int) -> Tensor:
     """Parts of one size (m·factor², c, h / factor, w / factor) beside and below each other, as images (m, c, h, w)."""
+    if factor == 1:
+        return parts
     bands = parts.chunk(factor**2)
     rows = [torch.cat(bands[i : i + factor], 3) for i in range(0, factor**2, factor)]
     return torch.cat(rows, 2)

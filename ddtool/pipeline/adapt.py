@@ -26,6 +26,7 @@ from ddtool.runs.film import Film
 from ddtool.runs.formats import LabelHead
 from ddtool.runs.points import learned
 from ddtool.runtime.loop import Deadline, Loop
+from ddtool.text import count
 
 LABELS_SHARE = 0.5
 """How much of what is left of a budget in seconds the labels may take each time that labels are found, at most."""
@@ -171,11 +172,14 @@ def feasible(
     settings: AdaptConfig, ipcs: Sequence[int], data: ImageData, report: Report, factor: int = 1
 ) -> AdaptConfig:
     """The settings with seen IPCs (by default `ipcs`) that the classes of this target can fill, said aloud when they change."""
-    most = int(data.class_counts().min()) // factor**2
+    held = int(data.class_counts().min())
+    most = held // factor**2
     settings = replace(settings, seen_ipcs=settings.seen_ipcs or tuple(ipcs))
     seen = tuple(dict.fromkeys(min(ipc, most) for ipc in settings.seen_ipcs))
     if set(seen) != set(settings.seen_ipcs):
-        report(Note(f"Adaptation sees IPC {', '.join(map(str, seen))}: the smallest class holds no more images."))
+        enough = f", and each image of a set takes {factor**2}" if factor > 1 else ""
+        said = f"the smallest class holds {count(held, 'image')}{enough}"
+        report(Note(f"Adaptation sees IPC {', '.join(map(str, seen))}: {said}."))
     return replace(settings, seen_ipcs=seen)
 
 
@@ -234,6 +238,7 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
         note = f"The {config.seconds:g} seconds were over before refinement began: raise --seconds."
         session.report(Note(note))
     batch = max(config.refine.synthetic_batch, generated.num_classes)
+    whole = generated.decoded()
     film = Film(session.run, generated) if config.animation and generated.ipc == max(config.ipc) else None
 
     def made(X: Tensor, Y: Tensor) -> SyntheticSet:
@@ -248,8 +253,8 @@ def refine(session: Session, problem: JudgedProblem, generated: SyntheticSet) ->
 
     keep = session.visitor(phase, lambda loop: learned(made(**loop.tensors).scaled(config.label_scale)))
     X, Y = mgdd.refine(
-        real.inputs(generated.decoded().images),
-        generated.decoded().labels,
+        real.inputs(whole.images),
+        whole.labels,
         problem.features,
         real,
         replace(

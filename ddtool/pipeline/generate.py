@@ -8,6 +8,7 @@ from torch import Tensor
 from ddtool.data.batches import Real, in_passes
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool
 from ddtool.data.inputs import NetworkInput
+from ddtool.data.parts import cuts, tiled
 from ddtool.errors import DataError, RunError, UsageError, did_you_mean
 from ddtool.events import Note, Phase
 from ddtool.methods import mgdd
@@ -46,7 +47,7 @@ class Adapted:
         features, head = load_labels(run, engine)
         images, labels = run.load_pool(head.class_names)
         factor = run.config().factor
-        if any(side % factor for side in head.shape[1:]):  # a run may be of others
+        if not cuts(factor, head.shape):  # a run may be of others
             raise RunError(f"{run.folder} is refused: its images cannot be cut {factor} x {factor}.", RESTORE)
         return cls(
             generator=engine.place(run.load_generator()),
@@ -75,7 +76,7 @@ class Adapted:
         X = in_passes(inputs.start, samples)
         Y = mgdd.analytical_labels(self.label_features, head.W, X)
         initial = SyntheticSet(
-            images=samples.float() / 255 if self.factor == 1 else inputs.stored(X),
+            images=samples.float() / 255 if self.factor == 1 else tiled(in_passes(inputs.parts, X), self.factor),
             labels=Y,
             hard=self.pool_labels[:m],
             ipc=ipc,
@@ -89,7 +90,7 @@ class Adapted:
             factor=self.factor,
         )
         made = mgdd.generate(self.generator, X, inputs, self.engine)
-        images = in_passes(inputs.inverse, made) if self.factor == 1 else inputs.stored(made)
+        images = tiled(in_passes(inputs.parts, made), self.factor)
         return initial, replace(initial, images=images, stage="generated")
 
 

@@ -1,10 +1,13 @@
 """What a run is about to do, in a few lines for people: said before its first stage."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ddtool import methods
 from ddtool.config import RunConfig
+from ddtool.errors import UsageError
 from ddtool.events import Note
+from ddtool.pipeline.plan import check_ipcs
 from ddtool.pipeline.session import Session
 from ddtool.runs.facts import ProbedPace
 from ddtool.sources.load import Target
@@ -44,11 +47,23 @@ def sets_words(config: RunConfig, target: Target) -> str:
         return (
             f"{sets} (--ipc; the default is 10); each holds {config.factor}x{config.factor} smaller images (--factor)"
         )
-    takes_it = "factor" in methods.find(config.method).sections and not any(n % 2 for n in target.train.shape[1:])
-    takes_it = takes_it and int(target.train.class_counts().min()) >= 4  # else such a run would be refused
     tip = "; --factor 2 stores four smaller ones in each, which helps much where there is only one"
-    tip = tip if takes_it and max(config.ipc) == 1 and C <= FEW_CLASSES else ""
-    return f"{sets} (--ipc; the default is 10{tip})"
+    return f"{sets} (--ipc; the default is 10{tip if is_for_factor(config, target) else ''})"
+
+
+def is_for_factor(config: RunConfig, target: Target) -> bool:
+    """Whether a factor of 2 is worth naming: where it is known to help much, and such a run would not be refused."""
+    if (
+        "factor" not in methods.find(config.method).sections
+        or config.ipc != (1,)
+        or target.train.num_classes > FEW_CLASSES
+    ):
+        return False
+    try:
+        check_ipcs(replace(config, factor=2), target.train)
+    except UsageError:
+        return False
+    return True
 
 
 def budget_words(config: RunConfig) -> str:

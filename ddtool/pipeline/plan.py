@@ -11,6 +11,7 @@ from ddtool import methods
 from ddtool.config import LARGEST_FACTOR, RunConfig, Values, to_dict
 from ddtool.data.batches import on_device
 from ddtool.data.images import ImageData, Source
+from ddtool.data.parts import cuts
 from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.protocols import protocols_in
 from ddtool.events import Note, Report, silent
@@ -138,9 +139,9 @@ def check_ipcs(config: RunConfig, train: ImageData) -> None:
     """UsageError for an IPC that is not positive or more than a class holds, and for a factor that images cannot be cut by."""
     if not config.ipc:
         raise UsageError("No IPC was asked for.", "Give --ipc 10.")
-    if any(side % config.factor for side in train.shape[1:]):
+    if not cuts(config.factor, train.shape):
         h, w = train.shape[1:]
-        fits = [str(n) for n in range(1, LARGEST_FACTOR + 1) if h % n == w % n == 0]
+        fits = [str(n) for n in range(1, LARGEST_FACTOR + 1) if cuts(n, train.shape)]
         message = f"--factor {config.factor} does not cut images of {h}x{w} pixels into equal parts."
         raise UsageError(message, f"Use {', '.join(fits[:-1])} or {fits[-1]}." if fits[1:] else "Leave it out.")
     for ipc in config.ipc:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddtool.config import RunConfig, from_dict, most_from_hub, to_dict
+from ddtool.data.parts import cuts
 from ddtool.errors import DDToolError, HubError, RunError, UsageError
 from ddtool.events import Note, Phase, Report, silent
 from ddtool.hub.download import DAMAGED, fetch, listing, named
@@ -199,7 +200,7 @@ def run_config(found: Found) -> RunConfig:
     assert found.facts.source is not None
     assert found.facts.shape is not None
     fault = config_fault(config)
-    if any(side % config.factor for side in found.facts.shape[1:]):
+    if not cuts(config.factor, found.facts.shape):
         fault = f"its images cannot be cut {config.factor} x {config.factor}"
     if fault:
         raise found.refused(FACTS, fault)
