@@ -168,11 +168,13 @@ def logarithmic(axes: "Axes", xs: Sequence[float]) -> None:
 
 
 def legend(figure: "Figure", columns: int) -> None:
-    """One legend below all panels, a name once."""
+    """One legend below all panels, a name once, in as many columns as the figure is wide enough for."""
     found: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
-    figure.legend(
-        list(found.values()), list(found), loc="outside lower center", ncols=min(len(found), 3 + columns // 2)
-    )
+    for ncols in range(min(len(found), 3 + columns // 2), 0, -1):
+        made = figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=ncols)
+        if ncols == 1 or made.get_window_extent().width <= figure.bbox.width:
+            break
+        made.remove()

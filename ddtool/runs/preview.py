@@ -102,7 +102,7 @@ def remarks(stages: Mapping[str, SyntheticSet]) -> str:
 
 def label_words(made: SyntheticSet) -> str:
     """What of its soft labels is shown beside an image."""
-    return "its soft label" if len(made.labels) == len(made) else "the soft labels in it, on average"
+    return "its soft label" if len(made.labels) == len(made) else "the mean of its soft labels"
 
 
 def in_words(stage: str) -> str:

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations
 from xml.etree import ElementTree
 
@@ -66,6 +67,14 @@ def test_a_row_for_each_dataset_and_two_panels_a_row() -> None:
     assert [bool(axes.get_xlabel()) for axes in figure.axes] == [False, True, False, True]  # at the bottom of a column
     assert [bool(axes.get_ylabel()) for axes in figure.axes] == [True, False, True, True]
     assert len(figure.legends) == 1
+
+
+def test_long_names_do_not_leave_the_sheet() -> None:
+    long = [replace(line, name=f"{line.name}, generator alone, 4 images in the place of one") for line in panel().lines]
+    figure = sheet([replace(panel(), lines=tuple(long), levels=())], *NAMES, LIGHT)
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width <= figure.bbox.width
+    assert len(legend.get_texts()) == 2
 
 
 @pytest.mark.parametrize("points", [1, 3])

@@ -112,7 +112,7 @@ def test_the_command_line(dataset: Path, tmp_path: Path) -> None:
     assert (out / "animation.png").exists()
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "3 classes, 1 image per class, 16 x 16 pixels, grey, each holding 4 smaller images; distilled" in page
-    assert "Point at an image to see the soft labels in it, on average: how much" in page
+    assert "Point at an image to see the mean of its soft labels: how much" in page
     done("sweep", out, "--ipc", "1,2", "--protocol", "kernel-ridge", "--no-baseline")
     assert Run(out).load_set(2).factor == 2
     said = refused(2, "sweep", out, "--ipc", "1,2,3", "--protocol", "kernel-ridge")
