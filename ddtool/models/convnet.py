@@ -166,7 +166,8 @@ def draw_weights(layer: nn.Conv2d | nn.Linear, rng: torch.Generator, scheme: str
 class RandomFeatures:
     """f_θ: the features of a network with random weights (He). `draw` makes it f_θ*, a fresh one, in place.
 
-    More images than fit the memory of the engine go through it in parts; for gradients each part is computed again.
+    Images go through it in parts where that is faster, or where all of them do not fit the memory of the engine; those that do not
+    are computed again for gradients, part by part.
     """
 
     def __init__(
@@ -175,7 +176,8 @@ class RandomFeatures:
         with frozen_random_state():
             self.net = engine.place(ConvNet(shape, 1, widths, norm)).requires_grad_(False)
         self.engine, self._features, self.width = engine, engine.wrap(self.net.features), widths[-1]
-        self.at_once = engine.at_once(widest(shape, widths), PASS) if norm != "batch" else sys.maxsize
+        self.norm, self.widest = norm, widest(shape, widths)
+        self.at_once = engine.at_once(self.widest, PASS) if norm != "batch" else sys.maxsize
         self.draw(rng)
 
     @classmethod
@@ -192,10 +194,12 @@ class RandomFeatures:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Network input (n, c, h, w) → float32 features (n, d)."""
-        if len(images) <= self.at_once or (images.requires_grad and self.at_once >= PASS):
+        if self.norm == "batch":  # its statistics are those of all images
             return self._features(images)
-        if not (images.requires_grad and torch.is_grad_enabled()):
-            return torch.cat([self._features(part) for part in images.split(self.at_once)])
+        for_gradients = images.requires_grad and torch.is_grad_enabled()
+        if not for_gradients or len(images) <= self.at_once or self.at_once >= PASS:
+            size = self.engine.part(self.widest, len(images), self.norm)
+            return torch.cat([self._features(part) for part in images.split(size)])
         if self.engine.graphs:
             hint = "Give more --memory, or take fewer images a step (--set refine.synthetic_batch=N), or leave --graphs out."
             raise UsageError(

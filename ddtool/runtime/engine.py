@@ -5,6 +5,7 @@ import ctypes
 import functools
 import gc
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -30,6 +31,9 @@ KEPT_BYTES = 2**29
 """Freed memory that a process on a CPU keeps for its next step, at most."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -1, -3, 32 * 2**20
 """Numbers of glibc's malloc.h."""
+PART_BYTES = LARGEST_MMAP_THRESHOLD - 2**20
+"""The widest tensor of a part on a CPU. Larger ones the C library does not keep for the next step: they are fetched from the system
+page by page each time, of a training step a tenth to a fifth (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,18 @@ class Engine:
     def at_once(self, values: int, most: int) -> int:
         """How many images, up to `most`, a pass without gradients may take of which each has so many values at its widest."""
         return max(1, min(most, self.memory // PASS_SHARE // (BYTES_A_VALUE * max(1, values))))
+
+    def part(self, values: int, images: int, norm: str = "none") -> int:
+        """In how many images at once `images` of them are best computed, where that changes nothing but the time: equal parts.
+
+        A part fits the memory (`at_once`), and on a CPU its widest tensor has `PART_BYTES` at most. Instance norm takes its
+        statistics in float32.
+        """
+        most = self.at_once(values, images)
+        if self.device.type == "cpu":
+            size = 2 if self.bf16 and norm != "instance" else 4
+            most = max(1, min(most, PART_BYTES // (size * max(1, values))))
+        return most if images <= most else math.ceil(images / math.ceil(images / most))
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """bf16 for convolutions and matrix products inside, when the precision asks for it."""

@@ -83,3 +83,27 @@ def test_a_c_library_without_the_setting_is_left_alone(monkeypatch: pytest.Monke
 def test_a_device_counts_its_threads(threads: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert engines.hardware(torch.device("cpu")).endswith(words)
+
+
+@pytest.mark.parametrize(("bf16", "norm", "size"), [(True, "none", 2), (True, "instance", 4), (False, "none", 4)])
+@pytest.mark.parametrize(("values", "images"), [(2**17, 500), (2**17, 7), (2**12, 10_001), (2**25, 3), (2**17, 0)])
+def test_parts_are_equal_and_their_widest_tensor_is_one_that_the_c_library_keeps(
+    bf16: bool, norm: str, size: int, values: int, images: int
+) -> None:
+    part = Engine(torch.device("cpu"), bf16, memory=2**40).part(values, images, norm)
+    widest = part * values * size
+    assert part >= 1
+    assert part == 1 or part >= images or widest < engines.LARGEST_MMAP_THRESHOLD
+    fewest = -(-images * values * size // engines.PART_BYTES)
+    sizes = [len(rows) for rows in torch.arange(images).split(part)]
+    assert max(sizes) - min(sizes) < len(sizes)  # no small remainder
+    assert len(sizes) <= max(1, fewest + 1) or part == 1
+
+
+def test_parts_fit_the_memory_and_are_whole_where_a_gpu_has_it() -> None:
+    memory = engines.PASS_SHARE * engines.BYTES_A_VALUE * 1000 * 10
+    for device in ("cpu", "cuda"):
+        engine = Engine(torch.device(device), True, memory=memory)
+        assert engine.part(1000, 100) == engine.at_once(1000, 100) == 10
+        assert engine.part(1000, 35) == 9  # four parts, equal but for the last
+    assert Engine(torch.device("cuda"), True, memory=2**40).part(2**17, 1024) == 1024
