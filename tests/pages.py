@@ -26,9 +26,9 @@ PRESET: dict[str, Any] = {
     "flip": False,
     "features": {"width": 8},
     "labels": {"width": 8, "images": 500},
-    "adapt": {"steps": 2, "seen_ipcs": [1, 2], "real_batch": 20, "synthetic_batch": 20},
-    "fit": {"networks": 1, "real_batch": 20},
-    "refine": {"steps": 2, "real_batch": 20, "synthetic_batch": 20},
+    "adapt": {"steps": 2, "seen_ipcs": [1, 2], "real_batch": 20, "synthetic_batch": 20, "augmented_copies": 1},
+    "fit": {"networks": 1, "real_batch": 20, "augmented_copies": 1},
+    "refine": {"steps": 2, "real_batch": 20, "synthetic_batch": 20, "augmented_copies": 1},
 }
 PRETRAIN_PRESET: dict[str, Any] = {
     "held_out": 3,
@@ -36,7 +36,7 @@ PRETRAIN_PRESET: dict[str, Any] = {
     "features": {"width": 8},
     "meta": {
         "iterations": 2, "meta_batch": 2, "inner_steps": 1, "ways": [2, 3], "ipc": [1, 2], "label_images": 4,
-        "fit": {"networks": 1, "real_batch": 12}, "task": {"real_batch": 12},
+        "fit": {"networks": 1, "real_batch": 12, "augmented_copies": 0}, "task": {"real_batch": 12, "augmented_copies": 0},
     },
     "validate_every": 2,
     "validate_tasks": 1,

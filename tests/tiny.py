@@ -34,15 +34,16 @@ SETTINGS: dict[str, Any] = {
     "architecture": {"slots": 8, "side": 16},
     "features": {"width": 16},
     "labels": {"width": 16},
-    "adapt": {"steps": 3, "seen_ipcs": [2, 4], "real_batch": 12},
-    "fit": {"networks": 2, "real_batch": 12},
-    "refine": {"steps": 3, "real_batch": 12},
+    "adapt": {"steps": 3, "seen_ipcs": [2, 4], "real_batch": 12, "augmented_copies": 1},
+    "fit": {"networks": 2, "real_batch": 12, "augmented_copies": 1},
+    "refine": {"steps": 3, "real_batch": 12, "augmented_copies": 1},
 }
 """Of a run through the Python API; the generator is 'scratch'."""
 UNCOUNTED = shlex.split(
     "--generator scratch --precision fp32 --set architecture.slots=8 "
     "--set architecture.side=16 --set features.width=16 --set labels.width=16 --set adapt.seen_ipcs=[2,4] "
-    "--set adapt.real_batch=12 --set refine.real_batch=12 --set fit.networks=2 --set fit.real_batch=12"
+    "--set adapt.real_batch=12 --set refine.real_batch=12 --set fit.networks=2 --set fit.real_batch=12 "
+    "--set adapt.augmented_copies=1 --set refine.augmented_copies=1 --set fit.augmented_copies=1"
 )
 """The same on the command line, for a budget in seconds."""
 OPTIONS = [*UNCOUNTED, "--steps", "3", "--refine-steps", "3"]

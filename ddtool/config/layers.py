@@ -32,6 +32,11 @@ EARLIER: dict[str, str | None] = {
 }
 """The full name of a setting in an earlier version → its present one; None: it no longer means anything. Until version 1.0."""
 
+UNSAID: Values = {name: {"augmented_copies": 0} for name in ("adapt", "refine", "fit")}
+"""What runs of earlier versions did, and do not say: they had no such setting."""
+UNSAID_META: Values = {"meta": {name: {"augmented_copies": 0} for name in ("task", "fit")}}
+"""The same of pre-training."""
+
 _ABSENT = object()
 
 

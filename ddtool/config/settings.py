@@ -109,6 +109,9 @@ class FitConfig:
     """λ of the regression for the labels. From 1e-3 to 1e-1 the result is the same (docs/log.md)."""
     flip: bool = True
     """Put S flipped left-right beside S in Eq. 1."""
+    augmented_copies: Annotated[Count, MostFromHub(256)] | None = None
+    """Augmented copies of S beside S in Eq. 1, each by an operation of FRePo's augmentation; null: as many as make 160 images of
+    S, and none where S has more than 80. Ours: networks are trained on S with augmentation (docs/log.md)."""
 
 
 @checked
@@ -135,6 +138,9 @@ class AdaptConfig:
     """λ of Eq. 1."""
     flip: bool = True
     """Put S flipped left-right beside S in Eq. 1."""
+    augmented_copies: Annotated[Count, MostFromHub(256)] | None = None
+    """Augmented copies of S beside S in Eq. 1, each by an operation of FRePo's augmentation; null: as many as make 160 images of
+    S, and none where S has more than 80. Ours: networks are trained on S with augmentation (docs/log.md)."""
 
 
 @checked
@@ -161,6 +167,9 @@ class RefineConfig:
     """λ of Eq. 1."""
     flip: bool = True
     """Put S flipped left-right beside S in Eq. 1."""
+    augmented_copies: Annotated[Count, MostFromHub(256)] | None = None
+    """Augmented copies of S beside S in Eq. 1, each by an operation of FRePo's augmentation; null: as many as make 160 images of
+    S, and none where S has more than 80. Ours: networks are trained on S with augmentation (docs/log.md)."""
 
 
 @checked

@@ -7,6 +7,7 @@ again.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -203,6 +204,28 @@ ALWAYS = {"idc": ("flip", "colour")}
 """Operations of a family that every batch gets, before one of the others."""
 
 
+def operations(family: str, flip: bool) -> dict[str, Operation]:
+    """The operations of a family by name, the flip only if `flip`."""
+    return {name: operation for name, operation in FAMILIES[family].items() if flip or name != "flip"}
+
+
+def augmented_copies(images: Tensor, copies: int, turn: int, flip: bool, rng: torch.Generator) -> Tensor:
+    """So many copies of images (m, c, h, w), one after the other (copies·m, c, h, w): each by one operation of FRePo's family, with
+    parameters of its own for every image.
+
+    Operations follow each other from copy to copy, and go on where those of the turn before ended; so nothing is asked of the host.
+    """
+    family = list(operations("frepo", flip).values())
+    times = Counter(family[(turn * copies + k) % len(family)] for k in range(copies))
+    made = [operation(images.repeat(n, 1, 1, 1), Draw(rng)) for operation, n in times.items()]
+    return torch.cat(made).contiguous(memory_format=torch.channels_last)
+
+
+def turns(flip: bool) -> int:
+    """After so many turns `augmented_copies` begins with the same operation again."""
+    return len(operations("frepo", flip))
+
+
 def augmentation(
     family: str, flip: bool, host_rng: torch.Generator, rng: torch.Generator
 ) -> Callable[[Tensor], Tensor]:
@@ -213,13 +236,13 @@ def augmentation(
     """
     if not family:
         return lambda images: images.contiguous(memory_format=torch.channels_last)
-    usable = {name: op for name, op in FAMILIES[family].items() if flip or name != "flip"}
+    usable = operations(family, flip)
     first = [usable.pop(name) for name in ALWAYS.get(family, ()) if name in usable]
-    operations = list(usable.values())
+    others = list(usable.values())
 
     def augment(images: Tensor) -> Tensor:
-        choice = int(torch.randint(len(operations), (1,), generator=host_rng))
-        for operation in (*first, operations[choice]):
+        choice = int(torch.randint(len(others), (1,), generator=host_rng))
+        for operation in (*first, others[choice]):
             images = operation(images, Draw(rng))
         return images.contiguous(memory_format=torch.channels_last)
 
@@ -231,11 +254,11 @@ def siamese(
 ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """A function that applies one random operation of the family, with the same parameters, to every image of several
     batches: DSA's, for real and synthetic images of a class. Random draws as in `augmentation`."""
-    operations = [op for name, op in FAMILIES[family].items() if flip or name != "flip"]
+    usable = list(operations(family, flip).values())
 
     def augment(batches: Sequence[Tensor]) -> list[Tensor]:
-        choice = int(torch.randint(len(operations), (1,), generator=host_rng))
-        moved = operations[choice](torch.cat(list(batches)), Draw(rng, siamese=True))
+        choice = int(torch.randint(len(usable), (1,), generator=host_rng))
+        moved = usable[choice](torch.cat(list(batches)), Draw(rng, siamese=True))
         parts = moved.split([len(batch) for batch in batches])
         return [part.contiguous(memory_format=torch.channels_last) for part in parts]
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
+from ddtool.data.augment import augmented_copies, turns
 from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_chunks, in_passes, usual_batch, with_flips
 from ddtool.data.images import BalancedSampler, ImageData
 from ddtool.data.inputs import NetworkInput
@@ -26,6 +27,9 @@ from ddtool.models.ridge import ridge_head, solve_regularised
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.runtime.loop import NEVER, Deadline, Loop, Saver
+
+WITH_COPIES = 160
+"""Images that S is augmented to in a step where no number is set."""
 
 # ------------------------------------------------------------------------------------------------ the loss, the labels
 
@@ -42,6 +46,30 @@ def ridge_loss(f: Callable, X_t: Tensor, Y_t: Tensor, X_s: Tensor, Y_s: Tensor, 
     with torch.no_grad():
         F_t = in_chunks(f, X_t)
     return (F_t @ ridge_head(f(X_s), Y_s, ridge) - Y_t).square().sum(1).mean()
+
+
+def with_copies(
+    X: Tensor, Y: Tensor, config: AdaptConfig | RefineConfig | FitConfig, turn: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """S as Eq. 1 sees it: its images, the same flipped left-right, and (ours) augmented copies, as many as are set, else as many as
+    make `WITH_COPIES` images of S; each with the label of its image. turn: which of the operations come first."""
+    copies = copies_of(config, len(X))
+    images, labels = with_flips(X, Y, config.flip)
+    if not copies:
+        return images, labels
+    more = augmented_copies(X, copies, turn, config.flip, rng)
+    return torch.cat([images, more]), torch.cat([labels, Y.repeat(copies, 1)])
+
+
+def copies_of(config: AdaptConfig | RefineConfig | FitConfig, m: int) -> int:
+    """The augmented copies of each of m images."""
+    usual = WITH_COPIES // m if 2 * m <= WITH_COPIES else 0
+    return usual if config.augmented_copies is None else config.augmented_copies
+
+
+def turns_of(config: AdaptConfig | RefineConfig) -> int:
+    """How many steps differ in the operations of their augmented copies."""
+    return 1 if config.augmented_copies == 0 else turns(config.flip)
 
 
 @torch.no_grad()
@@ -96,7 +124,7 @@ def fitted_labels(
     AtY = X_s.new_zeros(m // size, size, C, dtype=torch.float64)
     for i, rows in enumerate(covering_parts(m, C, most, config.networks, rng), 1):
         X_t, Y_t = real.batch(max(config.real_batch, 2 * len(rows)), rng)
-        quadratic, linear = normal_equations(*predictor(f.draw(rng), X_t, X_s[rows], config), Y_t)
+        quadratic, linear = normal_equations(*predictor(f.draw(rng), X_t, X_s[rows], config, i, rng), Y_t)
         if len(rows) == size:
             block = 0 if size == m else int(rows[0]) // size
             AtA[block] += quadratic
@@ -111,10 +139,12 @@ def fitted_labels(
     return torch.cat(solved).float()
 
 
-def predictor(f: Callable, X_t: Tensor, X_s: Tensor, config: FitConfig) -> tuple[Tensor, Tensor]:
+def predictor(
+    f: Callable, X_t: Tensor, X_s: Tensor, config: FitConfig, turn: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """A (n, m), what the best head on the features of S says of the real batch, per unit of each label: F_t (n, d) and W (d, m),
     whose product it is."""
-    X_b, unit = with_flips(X_s, torch.eye(len(X_s), device=X_s.device), config.flip)
+    X_b, unit = with_copies(X_s, torch.eye(len(X_s), device=X_s.device), config, turn, rng)
     return in_chunks(f, X_t), ridge_head(in_chunks(f, X_b), unit, config.ridge)
 
 
@@ -131,13 +161,20 @@ def normal_equations(F_t: Tensor, W: Tensor, Y_t: Tensor) -> tuple[Tensor, Tenso
 
 
 def training_loss(
-    g: Callable, f: RandomFeatures, real: Real, pool: Pool, ipc: int, config: AdaptConfig, rng: torch.Generator
+    g: Callable,
+    f: RandomFeatures,
+    real: Real,
+    pool: Pool,
+    ipc: int,
+    config: AdaptConfig,
+    rng: torch.Generator,
+    turn: int = 0,
 ) -> Tensor:
     """TrainingLoss(T; ω): Eq. 1 of a generated batch in the feature space of a fresh random network."""
     X_t, Y_t = real_images(real, f, config, rng)
     X_s, Y_s = pool.batch(ipc, config.synthetic_batch, rng)
     X_s = real.inputs.bound(g(X_s))
-    return ridge_loss(f.draw(rng), X_t, Y_t, *with_flips(X_s, Y_s, config.flip), config.ridge)
+    return ridge_loss(f.draw(rng), X_t, Y_t, *with_copies(X_s, Y_s, config, turn, rng), config.ridge)
 
 
 def adapt(
@@ -163,9 +200,13 @@ def adapt(
         min_lr_ratio=config.min_lr_ratio, limit=seconds, captured=engine.captured(optimiser, rng), visit=visit,
     )  # fmt: skip
     run = engine.wrap(g)
-    losses = {ipc: partial(training_loss, run, f, real, pool, ipc, config, rng) for ipc in config.seen_ipcs}
+    losses = [
+        partial(training_loss, run, f, real, pool, ipc, config, rng, turn)
+        for turn in range(turns_of(config))
+        for ipc in config.seen_ipcs
+    ]
     for step in loop:
-        loop.take(losses[config.seen_ipcs[step % len(config.seen_ipcs)]])
+        loop.take(losses[step % len(losses)])
 
 
 @torch.no_grad()
@@ -180,13 +221,13 @@ def generate(g: Generator, X_s: Tensor, inputs: NetworkInput, engine: Engine) ->
 
 
 def refinement_loss(
-    X: Tensor, Y: Tensor, f: RandomFeatures, real: Real, config: RefineConfig, rng: torch.Generator
+    X: Tensor, Y: Tensor, f: RandomFeatures, real: Real, config: RefineConfig, rng: torch.Generator, turn: int = 0
 ) -> Tensor:
     """Eq. 1 of the images and labels of S, or of a random part of them, in the feature space of a fresh random network."""
     X_t, Y_t = real_images(real, f, config, rng)
     f.draw(rng)
-    X_b, Y_b = with_flips(*balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng), config.flip)
-    return ridge_loss(f, X_t, Y_t, X_b, Y_b, config.ridge)
+    X_b, Y_b = balanced_part(X, Y, Y.shape[1], config.synthetic_batch, rng)
+    return ridge_loss(f, X_t, Y_t, *with_copies(X_b, Y_b, config, turn, rng), config.ridge)
 
 
 def refine(
@@ -222,9 +263,9 @@ def refine(
         captured=f.engine.captured(optimiser, rng),
         visit=visit,
     )
-    loss = partial(refinement_loss, X, Y, f, real, config, rng)
-    for _ in loop:
-        loop.take(loss)
+    losses = [partial(refinement_loss, X, Y, f, real, config, rng, turn) for turn in range(turns_of(config))]
+    for step in loop:
+        loop.take(losses[step % len(losses)])
         with torch.no_grad():
             real.inputs.bound_(X)
     return X.detach(), Y.detach()
@@ -301,14 +342,14 @@ def meta_gradient(
     fast = copy.deepcopy(g)
     inner = torch.optim.Adam(fast.parameters(), lr=config.task.lr, betas=config.task.betas)
     run, (ipc,) = engine.wrap(fast), pool.Y_s
-    for _ in range(config.inner_steps):
+    for step in range(config.inner_steps):
         inner.zero_grad(set_to_none=True)
-        training_loss(run, f, real, pool, ipc, config.task, rng).backward()
+        training_loss(run, f, real, pool, ipc, config.task, rng, step).backward()
         inner.step()
     inner.zero_grad(set_to_none=True)
     losses = []
-    for _ in range(config.meta_test):  # one backward pass each: the next loss draws new weights into the same f
-        loss = training_loss(run, f, real, pool, ipc, config.task, rng) / config.meta_test
+    for step in range(config.meta_test):  # one backward pass each: the next loss draws new weights into the same f
+        loss = training_loss(run, f, real, pool, ipc, config.task, rng, config.inner_steps + step) / config.meta_test
         if config.outer == "maml":
             loss.backward()
         losses.append(loss.detach())

@@ -97,12 +97,13 @@ def seconds_before(config: RunConfig, C: int, step: float, small: float) -> floa
     """What the labels take, in seconds: of the pool and of the generator's output, each fitted on `fit.networks` networks; before
     them trials and W_θ. step, small: seconds of a step of this configuration, and of the smallest preset.
 
-    A step judges its real images once and works through the synthetic ones and their flips three times (a forward and a
-    backward pass); a network of the fit sees each once.
+    A step judges its real images once and works through the synthetic ones, their flips and their augmented copies three times
+    (a forward and a backward pass); a network of the fit sees each once.
     """
-    m = (1 if config.flip is False else 2) * config.samples(max(config.ipc)) * C
-    in_a_step = real_batch(config.refine, config, C) + 3 * min(m, 2 * config.refine.synthetic_batch)
-    in_a_fit = max(config.fit.real_batch, m) + m
+    m, flips = config.samples(max(config.ipc)) * C, 1 if config.flip is False else 2
+    part = min(m, config.refine.synthetic_batch)
+    in_a_step = real_batch(config.refine, config, C) + 3 * part * (flips + mgdd.copies_of(config.refine, part))
+    in_a_fit = max(config.fit.real_batch, flips * m) + m * (flips + mgdd.copies_of(config.fit, m))
     fits = (1 + len(config.ipc)) * config.fit.networks
     return TRIALS * small + fits * step * in_a_fit / in_a_step
 

@@ -137,7 +137,7 @@ def trial_accuracy(session: Session, problem: Problem, rest: Tensor, tests: tupl
     width = min(session.config.features.width, TRIAL_WIDTH)
     f = RandomFeatures.doubling(seen.shape, width, "none", session.engine, rng)
     X, _ = real.at(draw_per_class(seen, ipc, rng, among=rest))
-    fit = FitConfig(networks=2 * TRIAL_NETWORKS, flip=flip)
+    fit = FitConfig(networks=2 * TRIAL_NETWORKS, flip=flip, augmented_copies=0)
     Y = mgdd.fitted_labels(X, f, real, fit, rng)
     scores = []
     for _ in range(TRIAL_NETWORKS):

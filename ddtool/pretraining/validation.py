@@ -29,7 +29,7 @@ from ddtool.runtime.loop import Loop
 WAYS, IPC = 10, 10
 """Classes of a validation task, or as many as there are."""
 
-FIT = FitConfig(networks=16)
+FIT = FitConfig(networks=16, augmented_copies=0)
 """How the labels of a validated set are fitted before its accuracy is taken."""
 
 

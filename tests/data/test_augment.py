@@ -14,6 +14,7 @@ from ddtool.data.augment import (
     FAMILIES,
     Draw,
     augmentation,
+    augmented_copies,
     colour,
     crop,
     cutout,
@@ -22,6 +23,7 @@ from ddtool.data.augment import (
     rotate,
     scale,
     translate,
+    turns,
     warp,
     zoomed_crop,
 )
@@ -441,3 +443,31 @@ def test_result_is_channels_last() -> None:
 def test_padding_of_warp_is_zero() -> None:
     shift = torch.tensor([[1.0, 0.0, 2.5], [0.0, 1.0, 0.0]]).expand(1, -1, -1)
     assert (warp(torch.ones(1, 1, 5, 5), shift) == 0).all()
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_copies_take_the_operations_in_turn(flip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each copy gets one operation, the next copy the next one; a turn goes on where the one before ended."""
+    names = [name for name in FAMILIES["frepo"] if flip or name != "flip"]
+    marked = {name: (lambda x, draw, k=k: x + k + 1) for k, name in enumerate(FAMILIES["frepo"])}
+    monkeypatch.setitem(FAMILIES, "frepo", marked)
+    order = [list(marked).index(name) + 1.0 for name in names]
+    X = torch.zeros(2, 1, 4, 4)
+    for copies in (1, 4, 13):
+        for turn in range(turns(flip) + 1):
+            made = augmented_copies(X, copies, turn, flip, torch.Generator()).view(copies, -1)
+            wanted = [order[(turn * copies + k) % len(order)] for k in range(copies)]
+            assert sorted(made[:, 0].tolist()) == sorted(wanted)
+            assert (made == made[:, :1]).all()
+    assert turns(flip) == len(names)
+
+
+def test_copies_are_those_of_the_operations_each_image_with_its_own_parameters() -> None:
+    X = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    copies = augmented_copies(X, 6, 0, True, torch.Generator().manual_seed(1))
+    stream = torch.Generator().manual_seed(1)
+    alone = torch.cat([operation(X, Draw(stream)) for operation in FAMILIES["frepo"].values()])
+    assert torch.equal(copies, alone)
+    assert copies.is_contiguous(memory_format=torch.channels_last)
+    twice = augmented_copies(X, 12, 0, True, torch.Generator().manual_seed(1))
+    assert not torch.equal(twice[3:6] - X, twice[9:12] - X)

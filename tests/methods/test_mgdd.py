@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ddtool.config import AdaptConfig, FitConfig, MetaConfig, RefineConfig
+from ddtool.data.augment import augmented_copies
 from ddtool.data.batches import Pool, Real, balanced_part, covering_parts, in_passes, usual_batch, with_flips
 from ddtool.data.images import ImageData, draw_per_class
 from ddtool.errors import DivergedError
@@ -31,8 +32,10 @@ from ddtool.methods.mgdd import (
     meta_gradient,
     meta_train,
     refine,
+    refinement_loss,
     ridge_loss,
     training_loss,
+    with_copies,
 )
 from ddtool.models.convnet import RandomFeatures
 from ddtool.models.generator import GAIN, Generator, GeneratorConfig
@@ -42,8 +45,10 @@ from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.runtime.loop import Deadline
 from ddtool.runtime.signals import Interrupted
 
-ADAPT = AdaptConfig(steps=30, lr=3e-3, real_batch=64, seen_ipcs=(1, 2), ridge=1e-2, flip=False)
-REFINE = RefineConfig(steps=20, real_batch=64, ridge=1e-2, flip=False)
+ADAPT = AdaptConfig(
+    steps=30, lr=3e-3, real_batch=64, seen_ipcs=(1, 2), ridge=1e-2, flip=False, augmented_copies=0
+)  # fmt: skip
+REFINE = RefineConfig(steps=20, real_batch=64, ridge=1e-2, flip=False, augmented_copies=0)
 META = MetaConfig(
     iterations=6, meta_batch=1, inner_steps=1, ways=(3, 3), ipc=(2, 2), label_images=8, grey=0.0, flip=False, jitter=0.0,
     whitening="none", fit=FitConfig(networks=0),
@@ -265,7 +270,7 @@ def test_analytical_labels_tell_the_class(real: Real, held: Real, f: RandomFeatu
     assert not Y.requires_grad
 
 
-FIT = FitConfig(networks=3, real_batch=40, ridge=1e-2, shrink=1e-2, flip=False)
+FIT = FitConfig(networks=3, real_batch=40, ridge=1e-2, shrink=1e-2, flip=False, augmented_copies=0)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -1017,3 +1022,61 @@ def test_first_order_gradient_by_brute_force_in_float64(
         ends.append(loss(stream).item())
     assert (ends[0] - ends[1]) / 2e-2 == pytest.approx(expected.norm().item(), rel=1e-2)
     assert found.item() == pytest.approx(sum(ends) / 2, rel=1e-2)
+
+
+# ------------------------------------------------------------------------------------------------------ augmented copies
+
+
+@pytest.mark.parametrize(
+    ("m", "asked", "copies"),
+    [(10, None, 16), (40, None, 4), (80, None, 2), (81, None, 0), (100, None, 0), (100, 3, 3), (10, 0, 0)],
+)
+def test_a_small_set_is_augmented_to_160_images(m: int, asked: int | None, copies: int) -> None:
+    X, Y = torch.randn(m, 3, 8, 8, generator=rng()), torch.randn(m, 4, generator=rng())
+    for config in (AdaptConfig, RefineConfig, FitConfig):
+        for flip in (True, False):
+            images, labels = with_copies(X, Y, config(augmented_copies=asked, flip=flip), 0, rng())
+            plain = m * (1 + flip)
+            assert len(images) == len(labels) == plain + copies * m
+            assert torch.equal(images[:m], X)
+            assert torch.equal(labels, Y.repeat(1 + flip + copies, 1))
+
+
+@pytest.mark.parametrize("step", [training_loss, refinement_loss])
+def test_copies_stand_beside_the_set_in_equation_1(step: Callable, real: Real, f: RandomFeatures) -> None:
+    """The loss of a step is that of S with its copies, and has a gradient through them."""
+    config: Any = replace(REFINE if step is refinement_loss else ADAPT, augmented_copies=4)
+    X = real.inputs(real.data.images[:8]).requires_grad_()
+    Y = torch.randn(8, 4, generator=rng(1))
+    first = copy.deepcopy(f)  # a step draws other weights into it, in place
+    if step is refinement_loss:
+        loss = step(X, Y, f, real, config, rng(5), turn=2)
+    else:
+        loss = step(lambda x: x, f, real, Pool(X, {2: Y}), 2, replace(config, synthetic_batch=8), rng(5), turn=2)
+    stream = rng(5)
+    X_t, Y_t = real.batch(64, stream)
+    first.draw(stream)
+    bounded = X if step is refinement_loss else real.inputs.bound(X)
+    S = torch.cat([bounded, augmented_copies(bounded, 4, 2, False, stream)])
+    expected = ridge_loss(first, X_t, Y_t, S, Y.repeat(5, 1), config.ridge)
+    assert torch.allclose(loss, expected, rtol=1e-5)
+    gradient, wanted = (torch.autograd.grad(value, X)[0] for value in (loss, expected))
+    assert (gradient - wanted).norm() / wanted.norm() < 1e-3
+
+
+def test_labels_are_fitted_to_the_copies_too(real: Real, f: RandomFeatures) -> None:
+    """The labels of Eq. 1 with copies, over stacked networks, by numpy."""
+    config = replace(FIT, networks=3, augmented_copies=2)
+    X = real.inputs(real.data.images[:8])
+    labels = fitted_labels(X, f, real, config, rng(5))
+    stream, rows, targets = rng(5), [], []
+    for turn in range(1, 4):
+        X_t, Y_t = real.batch(40, stream)
+        f.draw(stream)
+        S = torch.cat([X, augmented_copies(X, 2, turn, False, stream)])
+        rows.append(f(X_t) @ ridge_head(f(S), torch.eye(8).repeat(3, 1), config.ridge))
+        targets.append(Y_t)
+    A, Y_t = torch.cat(rows).double(), torch.cat(targets).double()
+    shrink = config.shrink * A.square().sum() / 8
+    expected = torch.linalg.solve(A.T @ A + shrink * torch.eye(8), A.T @ Y_t)
+    assert (labels - expected).norm() / expected.norm() < 1e-3

@@ -128,7 +128,9 @@ def test_fitted_labels_are_better_for_the_same_images(toy: ImageData, name: str)
     rng = ENGINE.rng(7, "other")
     f = RandomFeatures(toy.shape, (32, 64), "none", ENGINE, rng)
     X_t, Y_t = task.real.at(torch.arange(len(toy)))
-    A = torch.cat([torch.matmul(*predictor(f.draw(rng), X_t, X, FitConfig())) for _ in range(20)])
+    A = torch.cat(
+        [torch.matmul(*predictor(f.draw(rng), X_t, X, FitConfig(augmented_copies=0), 0, rng)) for _ in range(20)]
+    )
     errors = [float((A @ one - Y_t.repeat(20, 1)).square().mean()) for one in (labels, Y)]
     assert errors[0] < errors[1]
 

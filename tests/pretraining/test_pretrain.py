@@ -44,14 +44,15 @@ SETTINGS: dict[str, Any] = {
     "validate_every": 2, "validate_tasks": 1, "validate_steps": 3,
     "meta": {
         "iterations": 5, "meta_batch": 3, "inner_steps": 2, "ways": [3, 4], "ipc": [1, 3], "label_images": 20,
-        "task": {"real_batch": 12}, "fit": {"networks": 2, "real_batch": 12},
+        "task": {"real_batch": 12, "augmented_copies": 0}, "fit": {"networks": 2, "real_batch": 12, "augmented_copies": 0},
     },
 }  # fmt: skip
 OPTIONS = shlex.split(
     "--iterations 5 --meta-batch 3 --inner-steps 2 --precision fp32 --set held_out=2 --set architecture.slots=8 "
     "--set architecture.side=16 --set features.width=16 --set validate_every=2 --set validate_tasks=1 "
     "--set validate_steps=3 --set meta.ways=[3,4] --set meta.ipc=[1,3] --set meta.label_images=20 "
-    "--set meta.task.real_batch=12 --set features.width=16 --set meta.fit.networks=2 --set meta.fit.real_batch=12"
+    "--set meta.task.real_batch=12 --set features.width=16 --set meta.fit.networks=2 --set meta.fit.real_batch=12 "
+    "--set meta.task.augmented_copies=0 --set meta.fit.augmented_copies=0"
 )
 """The same on the command line."""
 PICTURES = [f"pictures/iteration-{i:06}.png" for i in (0, 2, 4, 5)]
@@ -350,7 +351,11 @@ def test_validation_changes_nothing(made: tuple[Path, Any]) -> None:
 def test_validation_measures_what_it_says(engine: Engine, tmp_path: Path) -> None:
     """Classes that are easy to tell: accuracy far above chance, and adaptation lowers the loss of an ω that is far off."""
     large = LargeSet.of(toy_images(60, 5, classes=8), 4, 10, 0)
-    meta = {"ipc": [2, 2], "inner_steps": 10, "task": {"lr": 3e-3, "real_batch": 32, "flip": False}}
+    meta = {
+        "ipc": [2, 2],
+        "inner_steps": 10,
+        "task": {"lr": 3e-3, "real_batch": 32, "flip": False, "augmented_copies": 0},
+    }
     config = configured(held_out=4, meta=SETTINGS["meta"] | meta, validate_tasks=2, validate_steps=20)
     g = engine.place(Generator.build(GeneratorConfig(8, 16), 0))
     with torch.no_grad():
@@ -634,7 +639,11 @@ def test_rows_of_a_large_set_are_read_without_those_around_them() -> None:
 
 def test_colour_and_grey_tasks_share_a_generator(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     large = LargeSet.of(toy_images(20, 5, classes=8), 2, 6, 0)
-    meta = SETTINGS["meta"] | {"iterations": 4, "grey": 0.5, "task": {"real_batch": 12, "flip": False}}
+    meta = SETTINGS["meta"] | {
+        "iterations": 4,
+        "grey": 0.5,
+        "task": {"real_batch": 12, "flip": False, "augmented_copies": 1},
+    }
     config = configured(meta=meta)
     features, shapes = pretrain.feature_networks(config, [large], engine), []
     draw = mgdd.draw_task

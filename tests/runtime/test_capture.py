@@ -39,10 +39,12 @@ from ddtool.runtime.signals import Interrupted
 from ddtool.sharing.describe import describe_run
 
 STEPS = 14
-ADAPT = AdaptConfig(steps=STEPS, lr=3e-3, real_batch=16, seen_ipcs=(1, 2), ridge=1e-2, flip=True, min_lr_ratio=0.1)
-REFINE = RefineConfig(steps=STEPS, real_batch=16, ridge=1e-2, flip=True, min_lr_ratio=0.1)
+ADAPT = AdaptConfig(
+    steps=STEPS, lr=3e-3, real_batch=16, seen_ipcs=(1, 2), ridge=1e-2, flip=True, min_lr_ratio=0.1, augmented_copies=0
+)  # fmt: skip
+REFINE = RefineConfig(steps=STEPS, real_batch=16, ridge=1e-2, flip=True, min_lr_ratio=0.1, augmented_copies=0)
 KINDS = {"adapt": 2, "refine": 1}
-"""Kinds of steps in each phase: a graph for each IPC that adaptation sees."""
+"""Kinds of steps in each phase without augmented copies: a graph for each IPC that adaptation sees."""
 UNSCORED = {"evaluate": {"enabled": False}}
 
 
@@ -236,6 +238,20 @@ def test_a_replay_gives_the_bits_of_an_eager_step(
     assert not same(world.run(1), captured)
 
 
+@pytest.mark.usefixtures("untouched_global_rng")
+@pytest.mark.parametrize("phase", KINDS)
+def test_steps_with_augmented_copies_are_captured_by_the_operations_that_come_first(
+    phase: str, toy: ImageData, tapes: type[Tapes]
+) -> None:
+    """FRePo's family has six operations: with one copy, six kinds of steps for each IPC."""
+    kinds = 6 * KINDS[phase]
+    world = World(phase, toy, augmented_copies=1, steps=4 * kinds + 3)
+    captured = world.run()
+    assert tapes.replays == 4 * kinds + 3 - WARM_UP * kinds
+    with all_eager():
+        assert same(world.run(), captured)
+
+
 @pytest.mark.parametrize("factor", [1, 2])
 @pytest.mark.parametrize("phase", KINDS)
 def test_whitened_images_are_captured_too(phase: str, factor: int, toy: ImageData, tapes: type[Tapes]) -> None:
@@ -353,11 +369,14 @@ def test_a_loss_that_is_kept_is_not_that_of_a_later_step(tapes: type[Tapes]) -> 
     assert not any(value.requires_grad for value in kept)
 
 
-@pytest.mark.parametrize(("norm", "factor"), [("none", 1), ("instance", 1), ("none", 2)])
+@pytest.mark.parametrize(
+    ("norm", "factor", "copies"), [("none", 1, 0), ("none", 1, None), ("instance", 1, 0), ("none", 2, 0)]
+)
 @pytest.mark.parametrize("phase", KINDS)
 def test_a_step_needs_no_values_at_all(
-    phase: str, norm: str, factor: int, toy: ImageData, tapes: type[Tapes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    phase: str, norm: str, factor: int, copies: int | None, toy: ImageData, tapes: type[Tapes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """On torch's device 'meta', where tensors have shapes and no values: a question to the host, a size that depends on a value and
     a tensor left on the CPU raise. Layers that ask for the kind of device take the way of a GPU."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
@@ -371,10 +390,12 @@ def test_a_step_needs_no_values_at_all(
     X, Y = torch.empty(8, *toy.shape, device=meta), torch.empty(8, 4, device=meta)
     if phase == "adapt":
         g = Generator(GeneratorConfig(slots=8, side=8)).to(meta)  # smaller than the images, which are resampled
-        loss = mgdd.training_loss(g, f, real, Pool(X, {2: Y}), 2, replace(ADAPT, synthetic_batch=4), stream)
+        loss = mgdd.training_loss(
+            g, f, real, Pool(X, {2: Y}), 2, replace(ADAPT, synthetic_batch=4, augmented_copies=copies), stream
+        )
     else:
         X.requires_grad_()
-        loss = mgdd.refinement_loss(X, Y, f, real, replace(REFINE, synthetic_batch=4), stream)
+        loss = mgdd.refinement_loss(X, Y, f, real, replace(REFINE, synthetic_batch=4, augmented_copies=copies), stream)
     loss.backward()
     assert loss.device == meta
     assert (g.values if phase == "adapt" else X).grad is not None
@@ -434,8 +455,8 @@ def test_other_methods_and_pretraining_are_refused_before_any_data_is_read(tmp_p
 def test_a_whole_run_is_captured(tmp_path: Path, tapes: type[Tapes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny, "ENGINE", replace(tiny.ENGINE, graphs=True))
     settings = tiny.SETTINGS | {
-        "adapt": tiny.SETTINGS["adapt"] | {"steps": 8},
-        "refine": tiny.SETTINGS["refine"] | {"steps": 8},
+        "adapt": tiny.SETTINGS["adapt"] | {"steps": 8, "augmented_copies": 0},
+        "refine": tiny.SETTINGS["refine"] | {"steps": 8, "augmented_copies": 0},
         **UNSCORED,
     }
     run = tiny.adapt(tiny.image_folder(tmp_path / "data"), tmp_path / "run", settings=settings)
