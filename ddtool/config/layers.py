@@ -32,10 +32,8 @@ EARLIER: dict[str, str | None] = {
 }
 """The full name of a setting in an earlier version → its present one; None: it no longer means anything. Until version 1.0."""
 
-UNSAID: Values = {name: {"augmented_copies": 0} for name in ("adapt", "refine", "fit")}
-"""What runs of earlier versions did, and do not say: they had no such setting."""
-UNSAID_META: Values = {"meta": {name: {"augmented_copies": 0} for name in ("task", "fit")}}
-"""The same of pre-training."""
+UNSAID = ("adapt", "refine", "fit", "meta.task", "meta.fit")
+"""Sections of a configuration whose `augmented_copies` runs of earlier versions do not state: they had none."""
 
 _ABSENT = object()
 
@@ -60,6 +58,20 @@ def up_to_date(values: Mapping[str, JsonValue], note: Notes = unheard) -> Values
         if not _put(present, new, value):
             raise UsageError(f"Setting '{old}' is now called '{new}', and both are given.", f"Leave '{old}' out.")
         note(f"Setting '{old}' is now called '{new}'.")
+    return present
+
+
+def as_begun(values: Any) -> Any:
+    """A configuration of a run as its version meant it, where it says less than a present one does; what is none stays as it is."""
+    if not isinstance(values, Mapping):
+        return values
+    present = copy.deepcopy(dict(values))
+    for section in UNSAID:
+        inner: Any = present
+        for name in section.split("."):
+            inner = inner.get(name) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner.setdefault("augmented_copies", 0)
     return present
 
 

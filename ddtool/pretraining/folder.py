@@ -15,8 +15,8 @@ from typing import Literal, TypedDict, cast
 
 from pydantic import Field, ValidationError
 
-from ddtool.config import PretrainConfig, Values, from_dict, merged, to_dict
-from ddtool.config.layers import UNSAID_META
+from ddtool.config import PretrainConfig, Values, from_dict, to_dict
+from ddtool.config.layers import as_begun
 from ddtool.errors import RunError, UsageError
 from ddtool.events import Event
 from ddtool.pretraining.tasks import LargeSet
@@ -100,7 +100,7 @@ class Pretraining:
     def config(self) -> PretrainConfig:
         """The resolved configuration it was started with."""
         try:
-            return from_dict(PretrainConfig, merged(UNSAID_META, self._read("config.json")))
+            return from_dict(PretrainConfig, as_begun(self._read("config.json")))
         except UsageError as error:
             raise RunError(f"{self.folder / 'config.json'}: {error.message}", error.hint or RESTORE) from error
 

@@ -23,8 +23,8 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from ddtool.config import RunConfig, Values, from_dict, merged, to_dict
-from ddtool.config.layers import UNSAID
+from ddtool.config import RunConfig, Values, from_dict, to_dict
+from ddtool.config.layers import as_begun
 from ddtool.config.presets import Pace
 from ddtool.data.images import ImageData, Source, SyntheticSet
 from ddtool.data.whitening import Whitening
@@ -96,7 +96,7 @@ class Run:
     def config(self) -> RunConfig:
         """The resolved configuration it was started with."""
         try:
-            return from_dict(RunConfig, merged(UNSAID, self.read_json(files.CONFIG)))
+            return from_dict(RunConfig, as_begun(self.read_json(files.CONFIG)))
         except UsageError as error:
             hint = error.hint or "Undo the change to the file, or start a new run."
             raise RunError(f"{self.folder / 'config.json'}: {error.message}", hint) from error

@@ -1,6 +1,7 @@
 """Settings: JSON in and out, layers on top of each other, files and `--set`."""
 
 import ast
+import copy
 import dataclasses
 import json
 import math
@@ -29,11 +30,12 @@ from ddtool.config import (
     settings,
     to_dict,
 )
-from ddtool.config.layers import EARLIER, leaves, nested
+from ddtool.config.layers import EARLIER, as_begun, leaves, nested
 from ddtool.errors import UsageError
 from ddtool.events import Event, Note
 from ddtool.methods import METHODS, settings_of
 from ddtool.models.generator import GeneratorConfig
+from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -423,3 +425,30 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_only_options_that_were_given_count() -> None:
     assert options_given(a=None, b=[], c=0, d=False, e="x") == {"c": 0, "d": False, "e": "x"}
+
+
+def test_a_run_of_an_earlier_version_had_no_augmented_copies() -> None:
+    """Its configuration does not name them, and is what it resumes by; one that says null says what is usual today."""
+    values: Any = {"adapt": {"steps": 3}, "refine": {"augmented_copies": None}, "meta": {"task": {}}, "seed": 1}
+    before = copy.deepcopy(values)
+    assert as_begun(values) == {
+        "adapt": {"steps": 3, "augmented_copies": 0},
+        "refine": {"augmented_copies": None},
+        "meta": {"task": {"augmented_copies": 0}},
+        "seed": 1,
+    }
+    assert values == before
+    for damaged in ([], None, {"adapt": 3}):
+        assert as_begun(damaged) == damaged
+
+
+def test_a_run_that_was_begun_by_an_earlier_version_goes_on_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    stated: Any = to_dict(RunConfig(dataset="sample"))
+    for section in ("adapt", "refine", "fit"):
+        del stated[section]["augmented_copies"]
+    (folder / "config.json").write_text(json.dumps(stated), encoding="utf-8")
+    config = Run(folder).config()
+    assert (config.adapt.augmented_copies, config.refine.augmented_copies, config.fit.augmented_copies) == (0, 0, 0)
+    assert RunConfig(dataset="sample").refine.augmented_copies is None

@@ -919,7 +919,7 @@ def test_one_commit_is_read_whatever_happens_meanwhile(
 
 def changed(data: bytes, **changes: Any) -> bytes:
     """A JSON file with other values."""
-    return json.dumps(json.loads(data) | changes).encode()
+    return json.dumps(json.loads(data) | changes, separators=(",", ":")).encode()
 
 
 def config_of(data: bytes, /, **changes: Any) -> bytes:
