@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from ddtool.config import RunConfig, from_dict, layered, preset, to_dict
+from ddtool.config import RunConfig, Values, from_dict, layered, preset, to_dict
 from ddtool.config.presets import Pace
 from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.errors import UsageError
@@ -84,7 +84,8 @@ def adapt(
     tracking.check(track)
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
-    chosen = {"dataset": dataset, "method": method, "ipc": ipcs, "generator": generator, "seed": seed}
+    chosen: Values = {"dataset": dataset, "method": method, "ipc": [*ipcs], "generator": generator, "seed": seed}
+    check_settings(dict(settings or {}), chosen)
     with shown(report, progress) as listener:
         config = resolve(engine, preset_name, settings or {}, chosen, report=listener)
         run = start(config, Path(out).expanduser() if out else default_folder(config), engine, force, listener)
@@ -92,6 +93,15 @@ def adapt(
         if push_to:
             push(run, push_to, pool=pool, report=listener)
     return run
+
+
+def check_settings(settings: Values, chosen: Values) -> None:
+    """UsageError for a setting that an argument of the same name would overrule."""
+    for name, value in chosen.items():
+        stated = settings.get(name, value)
+        if (list(stated) if isinstance(stated, tuple) else stated) != value:
+            message = f"The setting {name} is {stated!r}, and the argument {name} is {value!r}."
+            raise UsageError(message, f"Give it as an argument alone: {name}={stated!r}.")
 
 
 def work(run: Run, engine: Engine, report: Report, track: str | None = None) -> None:

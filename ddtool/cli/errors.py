@@ -59,6 +59,8 @@ def refuse(error: Any, as_json: bool) -> None:
 
 OUT_OF_MEMORY = re.compile("out of memory|can(no|')t allocate memory", re.IGNORECASE)
 """As torch says it on GPUs, and on Linux of a CPU."""
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""What the system says of a place that may not be read or written, or that cannot be."""
 
 
 def explain(error: BaseException) -> tuple[str, str, int]:
@@ -69,6 +71,8 @@ def explain(error: BaseException) -> tuple[str, str, int]:
         return INTERRUPTED, getattr(error, "hint", "Run the command again."), exit_code(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "The disk is full.", "Free some space, then run the command again (a run goes on with --resume RUN).", 1
+    if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename is not None:
+        return f"{error.filename} cannot be used: {error.strerror}.", "Check the path and its permissions.", 1
     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
         return (
             "Out of memory.",

@@ -17,7 +17,7 @@ from ddtool.evaluation.protocols import KERNEL_RIDGE, Score, version_of
 from ddtool.events import Note
 from ddtool.experiments.outcome import as_markdown, write
 from ddtool.experiments.plot import Line, Panel, Point, Style
-from ddtool.pipeline.generate import generate
+from ddtool.pipeline.generate import generate, restore_stages
 from ddtool.pipeline.scoring import Judge, Measurement, load_target, random_subset
 from ddtool.pipeline.session import Session
 from ddtool.runs.run import Run
@@ -106,6 +106,8 @@ def generated_set(session: Session, ipc: int) -> SyntheticSet:
         session.report(Note(f"Generating {ipc} images per class."))
         generate(session, ipc)
     final = run.load_set(ipc)
+    if final.stage != GENERATED and not run.set_path(ipc, GENERATED).exists():
+        restore_stages(session, ipc)  # a pulled run has none
     return final if final.stage == GENERATED else run.load_set(ipc, GENERATED)
 
 

@@ -220,7 +220,7 @@ def read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
             weights = {name: file.get_tensor(name) for name in header}
             written = (file.metadata() or {}).get(DIGEST)
     except FileNotFoundError:
-        raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.") from None
+        raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.", RESTORE) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise GeneratorError(f"{path} is not a readable safetensors file: {error}", RESTORE) from error
     if written is not None and written != digest(weights):

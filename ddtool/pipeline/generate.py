@@ -108,6 +108,19 @@ def generate(session: Session, ipc: int, *, labels: str | None = None, force: bo
         session.report(Note(f"{session.run.folder} has this set of ipc {ipc} already; --force makes it anew."))
         return session.run.set_path(ipc).parent
     check_request(session, ipc, force)
+    initial, generated = generate_stages(session, ipc, labels)
+    session.run.drop_scores(ipc)
+    return write_stages(session, initial, generated, generated, force)
+
+
+def restore_stages(session: Session, ipc: int) -> None:
+    """Make the initial and the generated stage of a finished set again, where the run does not hold them; the set stays."""
+    initial, generated = generate_stages(session, ipc)
+    save_stages(session, initial, generated)
+
+
+def generate_stages(session: Session, ipc: int, labels: str | None = None) -> tuple[SyntheticSet, SyntheticSet]:
+    """The initial and the generated set of one IPC, the latter with labels as `generate` has them."""
     if labels == "analytical":
         check_pool(session.run, ipc)
     if not session.run.has("pool/train.parquet"):
@@ -121,8 +134,7 @@ def generate(session: Session, ipc: int, *, labels: str | None = None, force: bo
     if problem is not None:
         session.report(Note("Fitting the labels takes most of the time; --labels analytical skips it."))
         generated = fit_labels(session, problem, generated)
-    session.run.drop_scores(ipc)
-    return write_stages(session, initial, generated, generated, force)
+    return initial, generated
 
 
 def synthesise(session: Session, adapted: Adapted, ipc: int) -> tuple[SyntheticSet, SyntheticSet]:
@@ -151,10 +163,14 @@ def write_stages(
     session: Session, initial: SyntheticSet, generated: SyntheticSet, final: SyntheticSet, force: bool = True
 ) -> Path:
     """Keep all stages of a set, labels at one scale; the final one last, since its presence means: done."""
-    run, scale = session.run, session.config.label_scale
-    run.save_stage(initial.scaled(scale))
-    run.save_stage(generated.scaled(scale))
-    return run.save_final(final.scaled(scale), force=force)
+    save_stages(session, initial, generated)
+    return session.run.save_final(final.scaled(session.config.label_scale), force=force)
+
+
+def save_stages(session: Session, initial: SyntheticSet, generated: SyntheticSet) -> None:
+    """Keep what a set was before it was finished, labels at one scale."""
+    for synthetic in (initial, generated):
+        session.run.save_stage(synthetic.scaled(session.config.label_scale))
 
 
 # ---------------------------------------------------------------------------------------------------------------- checks

@@ -53,6 +53,8 @@ def robustness(
         raise UsageError(f"There are no robust scores by {unfit}.", "Name another --protocol, such as dsa-ce.")
     if any(one.protocol.endswith(PLAIN) for one in wanted):
         raise UsageError("Robust scores compare a protocol with and without its augmentation.", f"Leave out '{PLAIN}'.")
+    if found.run:
+        found.run.record()  # refuses, before the work, a damaged results.json and a folder that cannot be written
     scores = []
     for one in wanted:
         for synthetic in found.sets:

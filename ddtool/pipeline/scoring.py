@@ -156,6 +156,8 @@ def evaluate(
     run, sets = found.run, found.sets
     for one in wanted:
         find(one.arch).check(sets[0].shape)
+    if run:
+        run.record()  # refuses, before the work, a damaged results.json and a folder that cannot be written
     if not any(by_its_own_rate(wanted, synthetic) for synthetic in sets):
         protocol_of(LEARNED_LR)  # says that no set has one
     if baseline:
@@ -189,11 +191,17 @@ def target_of(
 def requested(
     protocols: Sequence[str], archs: Sequence[str], seeds: int, pixels: str, inputs: str
 ) -> list[Measurement]:
-    """A measurement for every protocol and kind of network, the guide once; UsageError for names that do not exist."""
+    """A measurement for every protocol and kind of network, the guide once; UsageError for names that do not exist, and for kinds
+    of network that would have no effect."""
+    if seeds < 1:
+        raise UsageError(f"A score takes at least 1 network, got {seeds}.", "Ask for 1 or more seeds (--eval-seeds).")
     for name in archs:
         find(name)
     for name in set(protocols) - {KERNEL_RIDGE, LEARNED_LR}:
         check_protocol(name)
+    if set(protocols) == {KERNEL_RIDGE} and set(archs) != {DEFAULT}:
+        message = f"{KERNEL_RIDGE} has networks of its own: --arch {','.join(archs)} would have no effect."
+        raise UsageError(message, "Leave --arch out, or name another --protocol, such as quick.")
     pairs = [(p, DEFAULT if p == KERNEL_RIDGE else arch) for p, arch in product(protocols, archs)]
     return [Measurement(p, seeds, pixels, inputs, arch) for p, arch in dict.fromkeys(pairs)]
 

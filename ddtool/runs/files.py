@@ -32,6 +32,8 @@ TABLE, EXACT = "train.parquet", "exact.safetensors"
 GENERATOR, LABELS, POOL = "generator", "generator/labels.safetensors", "pool/train.parquet"
 POINTS = "curve"
 """The folder of what `--curve` keeps of the steps."""
+STAGES = "stages"
+"""The folder of what sets were before they were finished."""
 WHITENING = "checkpoints/whitening.safetensors"
 NUMBERS = re.compile(r"(?<=\[)\n[\s\d,.e+-]+(?=\])")
 """What is between the brackets of a list of numbers in indented JSON; the text of a string has no line breaks there."""
@@ -124,8 +126,8 @@ def staged_folder(target: Path, replacing: bool = False) -> Iterator[Path]:
     named, target = target, target.resolve()  # "." has no name; a link stays one
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         yield temporary
         files.synchronise(temporary)
         if replacing and target.exists():

@@ -30,7 +30,7 @@ from ddtool.runs.descriptions import (
     PointDescription,
     SetDescription,
 )
-from ddtool.runs.files import EXACT, RESTORE, TABLE, run_above, staged_folder, write_atomically
+from ddtool.runs.files import EXACT, POINTS, RESTORE, STAGES, TABLE, run_above, staged_folder, write_atomically
 from ddtool.runtime.digest import digest
 from ddtool.runtime.engine import finite
 from ddtool.runtime.loop import Checkpoint
@@ -104,8 +104,20 @@ def opened(path: Path) -> Iterator[Any]:
         raise RunError(f"{path} is missing.", hint) from None
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         reason = "it says nothing about ddtool" if isinstance(error, KeyError) else error
-        hint = f"Remove it, then `ddtool adapt --resume {run_above(path) or 'RUN'}` makes it again."
-        raise RunError(f"{path} is damaged or not a file of ddtool: {reason}.", hint) from error
+        raise RunError(f"{path} is damaged or not a file of ddtool: {reason}.", made_again(path)) from error
+
+
+def made_again(path: Path) -> str:
+    """What to do about a damaged file: what can make it again, where anything can."""
+    folder = run_above(path)
+    if not folder:
+        return "Copy or make it again."
+    if path.parent.name == POINTS:
+        return f"Remove it; `ddtool curve {folder}` goes on without this point."
+    if path.parent.name == STAGES:
+        return "Remove it; the finished set does not need it."
+    hint = f"Remove it, then `ddtool adapt --resume {folder}` makes it again"
+    return f"{hint}, or `ddtool generate {folder} --ipc N` if that made it." if path.name == EXACT else f"{hint}."
 
 
 def read_own(path: Path, kind: type[D], what: str, hint: str) -> tuple[dict[str, Tensor], D]:
@@ -383,7 +395,12 @@ def read_parquet(path: Path, num_classes: int) -> tuple[Tensor, Tensor]:
                 raise ValueError("its labels are of another type")
             images, classes = rows_of(file)
     except FileNotFoundError:
-        raise RunError(f"{path} is missing.", "Only sets that were made already can be used from this run.") from None
+        hint = (
+            f"Remove {EXACT} beside it as well, and make the set again."
+            if path.name == TABLE and (path.parent / EXACT).exists()
+            else RESTORE
+        )
+        raise RunError(f"{path} is missing.", hint) from None
     except (pyarrow.ArrowException, OSError, LookupError, TypeError, ValueError, SyntaxError) as error:
         raise RunError(f"{path} is damaged: {error}.", RESTORE) from error
     if classes.ndim != 1 or classes.is_floating_point() or not labels_fit(classes, num_classes):

@@ -261,7 +261,7 @@ class Run:
         """Where the exact tensors of a set are: the final one, or an earlier stage."""
         if stage is None or (stage not in ("initial", "generated")):
             return self.folder / "synthetic" / f"ipc{ipc}" / files.EXACT
-        return self.folder / "stages" / f"ipc{ipc}-{stage}.safetensors"
+        return self.folder / files.STAGES / f"ipc{ipc}-{stage}.safetensors"
 
     def ipcs(self) -> list[int]:
         """The images per class of the finished sets."""
@@ -288,8 +288,9 @@ class Run:
             hint = f"Sets there: {there}."
             if self.has_generator():
                 hint += f" Make it with `ddtool generate {self.folder} --ipc {ipc}`."
-            if found:
-                hint = f"That set is there as it was {found.stage}; leave --stage out."
+            if found or (stage and self.set_path(ipc).exists()):
+                final = found or formats.read_set(self.set_path(ipc))
+                hint = f"That set is there as it was {final.stage}; leave --stage out."
             raise RunError(f"{self.folder} has no synthetic set of ipc {ipc}{f' ({stage})' if stage else ''}.", hint)
         return found
 

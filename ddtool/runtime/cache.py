@@ -70,9 +70,9 @@ def _name_of(path: Path) -> str:
 
 
 def prune(entries: Iterable[Kept], days: float, now: float | None = None) -> list[Kept]:
-    """Remove what was not used for so many days; returns that. It is made again when it is needed."""
+    """Remove what was not used for so many days; returns what is gone. It is made again when it is needed."""
     now = time.time() if now is None else now
     old = [one for one in entries if now - one.used >= days * 86400]
     for one in old:
         shutil.rmtree(one.path, ignore_errors=True)
-    return old
+    return [one for one in old if not one.path.exists()]

@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 import tiny
 from tiny import done, refused
 
@@ -71,3 +72,12 @@ def test_days_are_for_what_is_removed(tmp_path: Path) -> None:
     before = tiny.listing(cache)
     assert "Hint: ddtool cache --prune --days 0.5" in refused(2, "cache", "--days", 0.5)
     assert tiny.listing(cache) == before
+
+
+def test_what_cannot_be_removed_is_not_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path)
+    monkeypatch.setattr(
+        "ddtool.runtime.cache.shutil.rmtree", lambda path, ignore_errors: None
+    )  # as on a read-only disk
+    said = json.loads(done("cache", "--prune", "--days", 0, "--json").stdout)
+    assert (len(said["removed"]), len(said["entries"])) == (0, 5)

@@ -1,5 +1,6 @@
 """The commands as a user types them: what goes to stdout and stderr, exit codes, files, hints."""
 
+import errno
 import inspect
 import io
 import json
@@ -631,11 +632,32 @@ def test_evaluate_on_other_classes(run: Path, tmp_path: Path) -> None:
         (2, ["run/synthetic/ipc2", "--ipc", 3], "is one set, of ipc 2, refined"),
         (2, ["run/synthetic/ipc2", "--stage", "initial"], "is one set, of ipc 2, refined"),
         (1, ["run", "--on", "fashon_mnist"], "Did you mean 'fashion_mnist'?"),
+        (2, ["run", "--protocol", "kernel-ridge", "--arch", "mlp"], "--arch mlp would have no effect"),
     ],
 )
 @pytest.mark.usefixtures("run")
 def test_evaluate_explains_what_it_cannot_do(code: int, words: list, expected: str) -> None:
     assert expected in refused(code, "evaluate", *words)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR])
+def test_a_place_that_cannot_be_written_is_no_bug(
+    number: int, run: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Path.mkdir
+
+    def mkdir(path: Path, *args: Any, **options: Any) -> None:
+        if any(part.lstrip(".").startswith("locked") for part in path.parts):
+            raise OSError(number, os.strerror(number), str(path))
+        make(path, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    comparison = ["compare", dataset, "--methods", "random", "--steps", 2, "--protocol", "quick", "--ipc", 2]
+    for words in (["export", run], ["adapt", dataset, *tiny.OPTIONS, "--ipc", 2], comparison):
+        said = refused(1, *words, "--out", "locked")
+        assert os.strerror(number) in said
+        assert "permissions" in said
+        assert "bug" not in said
 
 
 # -------------------------------------------------------------------------------------------- info, env, version, help

@@ -593,6 +593,13 @@ def test_every_pair_of_protocol_and_network_is_asked_for_once() -> None:
             scoring.requested(protocols, archs, 2, "exact", "as stated")
 
 
+def test_networks_that_would_have_no_effect_are_refused() -> None:
+    with pytest.raises(UsageError, match="--arch mlp,vit would have no effect"):
+        scoring.requested(["kernel-ridge"], ["mlp", "vit"], 2, "exact", "as stated")
+    with pytest.raises(UsageError, match="at least 1 network, got 0"):
+        scoring.requested(["quick"], ["convnet"], 0, "exact", "as stated")
+
+
 # ------------------------------------------------------------------------------------------- a learning rate of the set's own
 
 

@@ -1,10 +1,12 @@
 """`ddtool sweep`: sizes from one generator, scored once, with a table and a curve."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from tiny import done, refused
 
 import ddtool
@@ -62,6 +64,15 @@ def test_seen_and_unseen_sizes_are_scored_once(run: Run, monkeypatch: pytest.Mon
     assert (run.folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (run.folder / "sweep.svg").read_bytes()
     assert strangers(run.folder) == []
+
+
+def test_a_refined_set_without_its_stages_is_swept_all_the_same(run: Run) -> None:
+    refined, before = run.load_set(2), run.load_set(2, "generated")
+    shutil.rmtree(run.folder / "stages")  # as in a run that was pulled with its sets
+    found = api.sweep(run, [2], protocol="kernel-ridge", baseline=False, engine=tiny.ENGINE)
+    assert [(score.ipc, score.stage) for score in found.scores] == [(2, "generated")]
+    assert torch.equal(run.load_set(2, "generated").images, before.images)
+    assert torch.equal(run.load_set(2).images, refined.images)
 
 
 def test_the_curve_marks_the_sizes_that_were_seen() -> None:

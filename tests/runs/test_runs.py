@@ -626,6 +626,46 @@ def test_damaged_results_are_named_and_can_be_made_again(text: str, run: Run) ->
     assert len(run.results()["scores"]) == 7
 
 
+@pytest.mark.parametrize("measured", [api.evaluate, api.robustness])
+def test_damaged_results_are_said_before_anything_is_measured(
+    measured: Callable[..., object], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run.folder / "results.json").write_text("{")
+    monkeypatch.setattr("ddtool.pipeline.scoring.Judge.measure", lambda *words: pytest.fail("measured in vain"))
+    monkeypatch.setattr("ddtool.pipeline.robustness.whole_score", lambda *words, **more: pytest.fail("in vain"))
+    with pytest.raises(RunError, match=r"results\.json is damaged"):
+        measured(run, protocol="quick", seeds=1, engine=tiny.ENGINE)
+
+
+def test_what_is_said_of_a_damaged_or_missing_file_of_a_set_leads_on(run: Run) -> None:
+    generate(run, 3)
+    (run.folder / "stages" / "ipc2-generated.safetensors").unlink()
+    with pytest.raises(RunError, match=r"no synthetic set of ipc 2 \(generated\)") as caught:
+        run.load_set(2, "generated")
+    assert caught.value.hint == "That set is there as it was refined; leave --stage out."
+    hints = {}
+    for name in ("synthetic/ipc3/exact", "stages/ipc3-generated", "generator/labels"):
+        truncate(run.folder / f"{name}.safetensors")
+        with pytest.raises(RunError, match="is damaged") as caught:
+            formats.read_tensors(run.folder / f"{name}.safetensors")
+        hints[name] = caught.value.hint
+    assert f"`ddtool generate {run.folder} --ipc N` if that made it" in hints["synthetic/ipc3/exact"]
+    assert hints["stages/ipc3-generated"] == "Remove it; the finished set does not need it."
+    assert hints["generator/labels"] == f"Remove it, then `ddtool adapt --resume {run.folder}` makes it again."
+    (run.folder / "synthetic" / "ipc2" / "train.parquet").unlink()
+    with pytest.raises(RunError, match=r"train\.parquet is missing") as caught:
+        formats.read_parquet(run.folder / "synthetic" / "ipc2" / "train.parquet", 3)
+    assert caught.value.hint == "Remove exact.safetensors beside it as well, and make the set again."
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", 3), ("ipc", [5]), ("generator", "scratch")])
+def test_a_setting_that_an_argument_would_overrule_is_refused(name: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"The setting {name} is ") as caught:
+        api.adapt("sample", ipc=2, out=tmp_path / "run", settings={name: value}, engine=tiny.ENGINE)
+    assert f"{name}={value!r}" in caught.value.hint
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"stepz": 1}', '{"ipc": "x"}'])
 def test_a_damaged_configuration_is_named(text: str, run: Run) -> None:
     (run.folder / "config.json").write_text(text)

@@ -4,6 +4,7 @@ Read with `weights_only`: an unpickler that makes tensors and plain values and r
 field's files hold beside the sets are numbers of numpy; they are read by two stand-ins that know numbers only.
 """
 
+import io
 import struct
 from pathlib import Path
 from pickle import UnpicklingError
@@ -62,4 +63,6 @@ def load(path: Path) -> Any:
 
 def save(path: Path, content: Any) -> None:
     """Write tensors and plain values as a .pt file."""
-    torch.save(content, path)
+    whole = io.BytesIO()  # on a full disk torch's own writer raises a RuntimeError that says nothing of the disk
+    torch.save(content, whole)
+    path.write_bytes(whole.getbuffer())

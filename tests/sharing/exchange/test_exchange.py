@@ -20,7 +20,7 @@ from ddtool.data.images import one_hot
 from ddtool.errors import DataError, UsageError
 from ddtool.evaluation.measure import kernel_ridge
 from ddtool.runs.formats import read_set, write_parquet, write_set
-from ddtool.sharing.exchange import exporting, importing
+from ddtool.sharing.exchange import exporting, importing, pickles
 from ddtool.sharing.exchange.containers import read
 from ddtool.sharing.exchange.importing import ImportOptions
 from ddtool.sharing.exchange.published import FIELD, mtt_whitening, prepared
@@ -206,6 +206,12 @@ def test_export_and_import_give_the_same_bits(colour: Target, tmp_path: Path, ki
     (back,) = importing.import_sets(path, colour.train, tmp_path / "back", ImportOptions())
     write_set(tmp_path / "made.safetensors", made)
     assert (back.folder / "exact.safetensors").read_bytes() == (tmp_path / "made.safetensors").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is full, on Linux")
+def test_a_full_disk_is_said_of_a_pt_as_of_any_file() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        pickles.save(Path("/dev/full"), {"images": torch.zeros(1000)})
 
 
 def test_the_fields_code_reads_an_exported_pt(colour: Target, tmp_path: Path) -> None:
