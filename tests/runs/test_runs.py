@@ -1044,7 +1044,7 @@ def test_a_refined_set_that_was_lost_is_refined_again_within_the_budget(dataset:
 
 def test_labels_leave_time_for_the_steps(dataset: Path, tmp_path: Path) -> None:
     """Fitted on as many networks as are asked for, the labels alone would take hours."""
-    settings = tiny.SETTINGS | {"seconds": 2.0, "fit": {"networks": 1_000_000, "real_batch": 12}}
+    settings = tiny.SETTINGS | {"seconds": 4.0, "fit": {"networks": 1_000_000, "real_batch": 12}}
     run = tiny.adapt(dataset, tmp_path / "run", settings=settings)
     assert run.steps()["adapt"] > 0
     assert run.steps()["refine ipc2"] > 0
