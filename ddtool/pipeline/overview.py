@@ -7,6 +7,7 @@ from ddtool import methods
 from ddtool.config import RunConfig
 from ddtool.errors import UsageError
 from ddtool.events import Note
+from ddtool.methods import mgdd
 from ddtool.pipeline.plan import check_ipcs
 from ddtool.pipeline.session import Session
 from ddtool.runs.facts import ProbedPace
@@ -14,8 +15,8 @@ from ddtool.sources.load import Target
 from ddtool.text import count, duration
 
 FEW_CLASSES = 20
-"""Up to so many classes a factor of 2 is named at one image per class: with ten it is worth 9 to 12 points (docs/results.md), with
-a hundred nothing was gained in two minutes."""
+"""Up to so many classes a factor of 2 is named at one image per class: with ten it is worth 5 to 8 points (docs/results.md), with a
+hundred nothing was gained in two minutes."""
 
 
 def say_overview(session: Session, target: Target) -> None:
@@ -23,11 +24,14 @@ def say_overview(session: Session, target: Target) -> None:
     lines = {
         "Data": data_words(target),
         "To make": sets_words(session.config, target),
+        "Copies": copies_words(session.config, target.train.num_classes),
         "Device": session.engine.describe(),
         "Stages": budget_words(session.config) + ", ".join(stages(session)),
         "Folder": str(session.run.folder),
     }
     for name, words in lines.items():
+        if not words:
+            continue
         session.report(Note(f"{name}: {words}", target.train.num_classes if name == "Data" else None))
 
 
@@ -49,6 +53,17 @@ def sets_words(config: RunConfig, target: Target) -> str:
         )
     tip = "; --factor 2 stores four smaller ones in each, which helps much where there is only one"
     return f"{sets} (--ipc; the default is 10{tip if is_for_factor(config, target) else ''})"
+
+
+def copies_words(config: RunConfig, C: int) -> str:
+    """The augmented copies that stand beside the images of a set while it is made; empty where there are none."""
+    if "refine" not in methods.find(config.method).sections:
+        return ""
+    stage = config.refine if config.refine.steps else config.adapt
+    beside = {ipc: mgdd.copies_of(stage, min(config.samples(ipc) * C, stage.synthetic_batch)) for ipc in config.ipc}
+    said = [f"{n} of each image at IPC {ipc}" for ipc, n in beside.items() if n]
+    section = "refine" if config.refine.steps else "adapt"
+    return f"{' and '.join(said)}, augmented, in each step ({section}.augmented_copies)" if said else ""
 
 
 def is_for_factor(config: RunConfig, target: Target) -> bool:

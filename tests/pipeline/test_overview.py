@@ -11,7 +11,7 @@ import pytest
 import tiny
 from conftest import toy_images
 
-from ddtool.config import AdaptConfig, RunConfig
+from ddtool.config import AdaptConfig, RefineConfig, RunConfig
 from ddtool.config.presets import Pace
 from ddtool.events import Event, Note, Step
 from ddtool.pipeline import overview
@@ -37,7 +37,7 @@ def said(
 
 def test_a_run_says_what_it_is_about_to_do(tmp_path: Path) -> None:
     lines = said(RunConfig(dataset="toy"), tmp_path)
-    assert list(lines) == ["Data", "To make", "Device", "Stages", "Folder"]
+    assert list(lines) == ["Data", "To make", "Copies", "Device", "Stages", "Folder"]
     assert lines["Data"] == "toy, 20 training images and 1 test image of 4 classes, 16x16 pixels"
     assert lines["To make"] == "10 images per class, 40 in all (--ipc; the default is 10)"
     assert lines["Stages"] == (
@@ -45,6 +45,29 @@ def test_a_run_says_what_it_is_about_to_do(tmp_path: Path) -> None:
         "scores by quick (1 network for each)"
     )
     assert lines["Folder"] == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"ipc": (10,)}, "4 of each image at IPC 10, augmented, in each step (refine.augmented_copies)"),
+        (
+            {"ipc": (1, 5, 30)},
+            "40 of each image at IPC 1 and 8 of each image at IPC 5, augmented, in each step (refine.augmented_copies)",
+        ),
+        ({"ipc": (1,), "factor": 2}, "10 of each image at IPC 1, augmented, in each step (refine.augmented_copies)"),
+        ({"ipc": (10,), "refine": RefineConfig(augmented_copies=2)}, "2 of each image at IPC 10, augmented, in each step "
+         "(refine.augmented_copies)"),
+        ({"ipc": (10,), "refine": RefineConfig(steps=0)}, "4 of each image at IPC 10, augmented, in each step "
+         "(adapt.augmented_copies)"),
+        ({"ipc": (10,), "refine": RefineConfig(augmented_copies=0)}, ""),
+        ({"ipc": (30,)}, ""),
+        ({"ipc": (1,), "method": "dm"}, ""),
+    ],
+)  # fmt: skip
+def test_augmented_copies_are_said_where_there_are_any(settings: dict[str, Any], words: str, tmp_path: Path) -> None:
+    lines = said(RunConfig(dataset="toy", **settings), tmp_path, each=120)
+    assert lines.get("Copies", "") == words
 
 
 def test_every_size_is_named(tmp_path: Path) -> None:
