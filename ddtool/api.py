@@ -99,7 +99,8 @@ def check_settings(settings: Values, chosen: Values) -> None:
     """UsageError for a setting that an argument of the same name would overrule."""
     for name, value in chosen.items():
         stated = settings.get(name, value)
-        if (list(stated) if isinstance(stated, tuple) else stated) != value:
+        alike = [value, tuple(value), *(value if len(value) == 1 else ())] if isinstance(value, list) else [value]
+        if stated not in alike:
             message = f"The setting {name} is {stated!r}, and the argument {name} is {value!r}."
             raise UsageError(message, f"Give it as an argument alone: {name}={stated!r}.")
 

@@ -67,9 +67,10 @@ def copies_of(config: AdaptConfig | RefineConfig | FitConfig, m: int) -> int:
     return usual if config.augmented_copies is None else config.augmented_copies
 
 
-def turns_of(config: AdaptConfig | RefineConfig) -> int:
-    """How many steps differ in the operations of their augmented copies."""
-    return 1 if config.augmented_copies == 0 else turns(config.flip)
+def turns_of(config: AdaptConfig | RefineConfig, m: int) -> int:
+    """How many steps on m images differ in the operations of their augmented copies; one kind of step where there are none."""
+    whole = m <= config.synthetic_batch  # the part of a larger set may be small enough for copies
+    return 1 if config.augmented_copies == 0 or (whole and not copies_of(config, m)) else turns(config.flip)
 
 
 @torch.no_grad()
@@ -200,9 +201,10 @@ def adapt(
         min_lr_ratio=config.min_lr_ratio, limit=seconds, captured=engine.captured(optimiser, rng), visit=visit,
     )  # fmt: skip
     run = engine.wrap(g)
+    smallest = min(map(len, pool.Y_s.values()), default=1)
     losses = [
         partial(training_loss, run, f, real, pool, ipc, config, rng, turn)
-        for turn in range(turns_of(config))
+        for turn in range(turns_of(config, smallest))
         for ipc in config.seen_ipcs
     ]
     for step in loop:
@@ -263,7 +265,7 @@ def refine(
         captured=f.engine.captured(optimiser, rng),
         visit=visit,
     )
-    losses = [partial(refinement_loss, X, Y, f, real, config, rng, turn) for turn in range(turns_of(config))]
+    losses = [partial(refinement_loss, X, Y, f, real, config, rng, turn) for turn in range(turns_of(config, len(X)))]
     for step in loop:
         loop.take(losses[step % len(losses)])
         with torch.no_grad():

@@ -33,7 +33,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD = -1, -3, 32 * 2**20
 """Numbers of glibc's malloc.h."""
 PART_BYTES = LARGEST_MMAP_THRESHOLD - 2**20
 """The widest tensor of a part on a CPU. Larger ones the C library does not keep for the next step: they are fetched from the system
-page by page each time, of a training step a tenth to a fifth (docs/log.md)."""
+page by page each time, of a training step a tenth to a third (docs/log.md)."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddtool.config import RunConfig, from_dict, most_from_hub, to_dict
+from ddtool.config.layers import as_begun
 from ddtool.data.parts import cuts
 from ddtool.errors import DDToolError, HubError, RunError, UsageError
 from ddtool.events import Note, Phase, Report, silent
@@ -191,7 +192,7 @@ def run_config(found: Found) -> RunConfig:
     """
     made = found.facts.sets[found.ipcs[-1]]
     try:
-        config = from_dict(RunConfig, made.config)
+        config = from_dict(RunConfig, as_begun(made.config))
         check_config(config)
         from_dict(sources.DataOptions, config.data, "data.")
     except DDToolError as error:

@@ -35,6 +35,7 @@ from ddtool.methods.mgdd import (
     refinement_loss,
     ridge_loss,
     training_loss,
+    turns_of,
     with_copies,
 )
 from ddtool.models.convnet import RandomFeatures
@@ -1040,6 +1041,15 @@ def test_a_small_set_is_augmented_to_160_images(m: int, asked: int | None, copie
             assert len(images) == len(labels) == plain + copies * m
             assert torch.equal(images[:m], X)
             assert torch.equal(labels, Y.repeat(1 + flip + copies, 1))
+
+
+@pytest.mark.parametrize(
+    ("m", "asked", "kinds"),
+    [(10, None, 5), (80, None, 5), (81, None, 1), (1000, None, 1), (1001, None, 5), (1001, 0, 1), (500, 3, 5)],
+)
+def test_steps_are_of_one_kind_where_there_are_no_copies(m: int, asked: int | None, kinds: int) -> None:
+    """A captured step is recorded for each kind. Of more than 1,000 images a step takes a part, which may be small."""
+    assert turns_of(RefineConfig(augmented_copies=asked, flip=False), m) == kinds
 
 
 @pytest.mark.parametrize("step", [training_loss, refinement_loss])

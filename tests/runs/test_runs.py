@@ -666,6 +666,11 @@ def test_a_setting_that_an_argument_would_overrule_is_refused(name: str, value: 
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("stated", [2, [2], (2,)])
+def test_a_setting_that_says_what_its_argument_says_is_no_conflict(stated: Any) -> None:
+    api.check_settings({"ipc": stated, "seed": 0}, {"ipc": [2], "seed": 0})
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"stepz": 1}', '{"ipc": "x"}'])
 def test_a_damaged_configuration_is_named(text: str, run: Run) -> None:
     (run.folder / "config.json").write_text(text)
