@@ -56,7 +56,7 @@ class NetworkInput:
         if self.factor > 1:
             parts = reduced(self.unwhiten(seen), self.factor)
             parts = parts if self.whitening else self.cut(parts)
-            return self.whiten(enlarged(parts, self.factor).contiguous(memory_format=torch.channels_last))
+            return self.whiten(enlarged(parts, self.factor))
         return self.cut(seen) if self.whitening is None else seen
 
     def bound_(self, seen: Tensor) -> None:
@@ -71,15 +71,14 @@ class NetworkInput:
         return self(images) if self.factor == 1 else self.bound(self(images))
 
     def standardise(self, images: Tensor) -> Tensor:
-        """uint8 or [0, 1] float images → standardised, channels last."""
+        """uint8 or [0, 1] float images → standardised."""
         pixels = images.float().div(255) if images.dtype == torch.uint8 else images
-        return ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return (pixels - self.mean) / self.std
 
     def whiten(self, standardised: Tensor) -> Tensor:
         """Standardised images → network input, channels last. Gradients flow through."""
-        if self.whitening is None:
-            return standardised
-        return self.whitening.forward(standardised).contiguous(memory_format=torch.channels_last)
+        seen = standardised if self.whitening is None else self.whitening.forward(standardised)
+        return seen.contiguous(memory_format=torch.channels_last)
 
     def unwhiten(self, seen: Tensor) -> Tensor:
         """Network input → standardised images: the inverse of `whiten`."""

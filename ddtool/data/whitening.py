@@ -75,8 +75,10 @@ class Whitening:
                 return (x.flatten(1) @ M).view_as(x)  # M is symmetric
             rows, columns = (dct_matrix(side, x.device) for side in x.shape[2:])
             z = rows @ x @ columns.T
-            z = torch.stack([M[:, d] * z[:, d, None] for d in range(len(M))]).sum(0)  # the colours, at each frequency
-            return rows.T @ z @ columns
+            mixed = M[:, 0] * z[:, 0, None]  # the colours, at each frequency
+            for d in range(1, len(M)):
+                mixed = torch.addcmul(mixed, M[:, d], z[:, d, None])
+            return rows.T @ mixed @ columns
 
     # ------------------------------------------------------------------------------------------------------- stored form
 

@@ -77,7 +77,7 @@ def train_and_test(
         other = "" if arch == registry.DEFAULT else f" {arch}"
         phase = f"{protocol}{other} {synthetic.stage} ipc{synthetic.ipc} net {k + 1}/{seeds}"
         net = train_network(whole, protocol, engine, (seed, k), phase, report, arch)
-        chunk = engine.part(widest_of(test.shape), 500, kind.norm)
+        chunk = engine.part(widest_of(test.shape), 500)
         answers.append(predict(engine.wrap(net.eval()), test, whole.transform, chunk=chunk).argmax(1))
     return _score(synthetic, kind.text(test.shape), protocol, answers, test, started)
 
@@ -156,7 +156,7 @@ def training(
     loss_of = F.mse_loss if p.loss == "mse" else F.cross_entropy
     augment, forward = augmentation(p.family, synthetic.flip, host_rng, rng), engine.wrap(net)
     batch = min(len(X), p.batch)
-    most = batch if kind.norm == "batch" else engine.part(widest_of(synthetic.shape), batch, kind.norm)
+    most = batch if kind.norm == "batch" else engine.part(widest_of(synthetic.shape), batch)
     batches = epoch_batches(len(X), batch, rng)
     optimiser = make_optimiser(p, net)
     yield net, torch.zeros(())

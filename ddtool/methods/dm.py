@@ -57,7 +57,7 @@ class DM(Method):
         self.optimiser = torch.optim.SGD([self.X], lr, settings.momentum)
         self.net = self.network().requires_grad_(False)
         self.f = task.engine.wrap(self.net.features)
-        self.at_once = task.engine.part(widest(task.real.data.shape, self.net.widths), PASS, self.config.norm)
+        self.at_once = task.engine.part(widest(task.real.data.shape, self.net.widths), PASS)
 
     def gradient(self, step: int) -> Tensor:
         task, C = self.task, self.task.num_classes

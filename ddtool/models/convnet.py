@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,31 +11,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ddtool.errors import UsageError, did_you_mean
+from ddtool.models.layers import Halved, InstanceNorm, RectifiedConv
 from ddtool.runtime.engine import Engine, frozen_random_state
 
 PASS = 1024
 """Images at once through a network of random features, where memory allows."""
-
-
-class InstanceNorm(nn.GroupNorm):
-    """GroupNorm of one channel a group, in bf16 as sums over pixels that keep channels last.
-
-    On a CPU forward and backward of a 32-64-128 ConvNet then take under half the time of torch's kernel, second derivatives
-    no more; in float32 torch's kernel is the faster one (docs/log.md). Statistics are at least float32.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.float32 and x.device.type == "cpu":
-            return super().forward(x)
-        var, mean = torch.var_mean(
-            x.to(torch.promote_types(x.dtype, torch.float32)), (2, 3), correction=0, keepdim=True
-        )
-        scale = self.weight.view(1, -1, 1, 1) * (var + self.eps).rsqrt()
-        shift = self.bias.view(1, -1, 1, 1) - mean * scale
-        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -51,30 +30,6 @@ def known_norm(name: str) -> str:
     if name not in NORMS:
         raise UsageError(f"Unknown norm '{name}'.", did_you_mean(name, NORMS))
     return name
-
-
-class Halved(nn.AvgPool2d):
-    """2x2 average pooling, whose gradient in bf16 on a CPU is found by repetition: the same bits, three times as fast."""
-
-    def __init__(self) -> None:
-        super().__init__(2)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) → (n, c, ⌊h/2⌋, ⌊w/2⌋)."""
-        by_repetition = images.requires_grad and images.dtype is torch.bfloat16 and images.device.type == "cpu"
-        return _ByRepetition.apply(images) if by_repetition else super().forward(images)
-
-
-class _ByRepetition(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor) -> Tensor:
-        ctx.left_over = 0, images.shape[3] % 2, 0, images.shape[2] % 2
-        return F.avg_pool2d(images, 2)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        repeated = F.interpolate(gradient / 4, scale_factor=2.0)
-        return F.pad(repeated, ctx.left_over) if any(ctx.left_over) else repeated
 
 
 class ConvNet(nn.Module):
@@ -103,11 +58,12 @@ class ConvNet(nn.Module):
                 f"{len(widths)} blocks are too many for {shape[1]}x{shape[2]} images.",
                 "Read the images larger: --resolution 32.",
             )
+        rectified = norm_first or norm == "none"  # no norm layer stands between a convolution and its ReLU
         blocks: list[nn.Module] = []
         for i, out in enumerate(widths):
-            conv = nn.Conv2d(channels, out, 3, padding=1)
+            conv = (RectifiedConv if rectified else nn.Conv2d)(channels, out, 3, padding=1)
             normed = [conv, NORMS[norm](out)] if not norm_first else [NORMS[norm](channels), conv] if i else [conv]
-            blocks += [*normed, nn.ReLU(inplace=True), Halved()]
+            blocks += [*normed, nn.Identity() if rectified else nn.ReLU(inplace=True), Halved()]
             channels = out
         self.body = nn.Sequential(*blocks)
         self.feature_dim = channels * height * width
@@ -158,7 +114,10 @@ def draw_weights(layer: nn.Conv2d | nn.Linear, rng: torch.Generator, scheme: str
         for tensor in layer.parameters():
             tensor.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=rng)
         return
-    layer.weight.normal_(0, math.sqrt((2 if scheme == "he" else 1) / fan_in), generator=rng)
+    std = math.sqrt((2 if scheme == "he" else 1) / fan_in)
+    # Drawn into plain rows: on a CPU torch takes eight times as long for normal numbers in channels-last layout.
+    drawn = torch.empty_like(layer.weight, memory_format=torch.contiguous_format)
+    layer.weight.copy_(drawn.normal_(0, std, generator=rng))
     if layer.bias is not None:
         layer.bias.zero_()
 
@@ -198,7 +157,7 @@ class RandomFeatures:
             return self._features(images)
         for_gradients = images.requires_grad and torch.is_grad_enabled()
         if not for_gradients or len(images) <= self.at_once or self.at_once >= PASS:
-            size = self.engine.part(self.widest, len(images), self.norm)
+            size = self.engine.part(self.widest, len(images))
             return torch.cat([self._features(part) for part in images.split(size)])
         if self.engine.graphs:
             hint = "Give more --memory, or take fewer images a step (--set refine.synthetic_batch=N), or leave --graphs out."

@@ -94,16 +94,14 @@ class Engine:
         """How many images, up to `most`, a pass without gradients may take of which each has so many values at its widest."""
         return max(1, min(most, self.memory // PASS_SHARE // (BYTES_A_VALUE * max(1, values))))
 
-    def part(self, values: int, images: int, norm: str = "none") -> int:
+    def part(self, values: int, images: int) -> int:
         """In how many images at once `images` of them are best computed, where that changes nothing but the time: equal parts.
 
-        A part fits the memory (`at_once`), and on a CPU its widest tensor has `PART_BYTES` at most. Instance norm takes its
-        statistics in float32.
+        A part fits the memory (`at_once`), and on a CPU its widest tensor has `PART_BYTES` at most.
         """
         most = self.at_once(values, images)
         if self.device.type == "cpu":
-            size = 2 if self.bf16 and norm != "instance" else 4
-            most = max(1, min(most, PART_BYTES // (size * max(1, values))))
+            most = max(1, min(most, PART_BYTES // ((2 if self.bf16 else 4) * max(1, values))))
         return most if images <= most else math.ceil(images / math.ceil(images / most))
 
     def autocast(self) -> contextlib.AbstractContextManager:

@@ -13,6 +13,7 @@ from ddtool.data.images import ImageData, one_hot
 from ddtool.errors import DivergedError, UsageError
 from ddtool.methods import distil, settings_of
 from ddtool.methods.frepo import FRePo, margin, regression_loss, usual_flips
+from ddtool.models.layers import Halved
 
 
 def frepo(data: ImageData, ipc: int = 2, flip: bool = True, **settings: object) -> FRePo:
@@ -26,15 +27,14 @@ def features(net: nn.Module, X: Tensor) -> Tensor:
     for module in net.body:
         if isinstance(module, nn.Conv2d):
             X = F.conv2d(X, module.weight.double(), module.bias.double(), padding=module.padding)
+            X = X * (X > 0)
         elif isinstance(module, nn.BatchNorm2d):
             mean, var, weight, bias = (
                 t.double().view(1, -1, 1, 1)
                 for t in (module.running_mean, module.running_var, module.weight, module.bias)
             )
             X = (X - mean) / (var + 1e-5).sqrt() * weight + bias
-        elif isinstance(module, nn.ReLU):
-            X = X * (X > 0)
-        else:
+        elif isinstance(module, Halved):
             X = F.avg_pool2d(X, 2)
     return X.flatten(1)
 
@@ -164,7 +164,7 @@ def test_weights_are_lecuns_and_a_step_on_images_leaves_the_networks_alone(toy: 
 
 def test_batch_norm_stands_before_the_convolutions_but_the_first(toy: ImageData) -> None:
     names = [type(module).__name__ for module in frepo(toy, width=8).pool[0].net.body]
-    block = ["Conv2d", "ReLU", "Halved"]
+    block = ["RectifiedConv", "Identity", "Halved"]
     assert names == [*block, "BatchNorm2d", *block]
     assert [m.num_features for m in frepo(toy, width=8).pool[0].net.modules() if isinstance(m, nn.BatchNorm2d)] == [8]
 

@@ -10,14 +10,12 @@ from torch.nn import functional as F
 from ddtool.errors import UsageError
 from ddtool.models.convnet import (
     ConvNet,
-    Halved,
-    InstanceNorm,
     RandomFeatures,
-    _ByRepetition,
     depth_for,
     doubling_widths,
     initialise,
 )
+from ddtool.models.layers import Halved, InstanceNorm, RectifiedConv, _ByRepetition, _Rectified
 from ddtool.runtime.engine import Engine
 
 
@@ -64,8 +62,9 @@ def test_convnet_is_conv_norm_relu_pool(shape: tuple[int, int, int], padding: in
     ("norm", "kind"), [("none", nn.Identity), ("batch", nn.BatchNorm2d), ("instance", nn.GroupNorm)]
 )
 def test_norm_options(norm: str, kind: type) -> None:
-    layers = [m for m in ConvNet((3, 16, 16), 2, (4, 8), norm).body if isinstance(m, kind)]
-    assert len(layers) == 2
+    body = ConvNet((3, 16, 16), 2, (4, 8), norm).body
+    layers = [body[1], body[5]]
+    assert all(isinstance(layer, kind) for layer in layers)
     if norm == "instance":
         assert [m.num_groups for m in layers] == [4, 8]
 
@@ -205,6 +204,31 @@ def test_features_are_float32_under_bf16() -> None:
     assert 1e-4 < error < 2e-2  # bf16 was used, and only bf16's error came of it
 
 
+def test_instance_norm_in_bf16_is_that_in_float64_but_for_rounding() -> None:
+    """Its output, gradients and second derivatives; every tensor off by less than some roundings of bf16."""
+    ours, theirs = InstanceNorm(3), nn.GroupNorm(3, 3).double()
+    with torch.no_grad():
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            a.copy_(torch.randn(3, generator=rng()) + 1)
+            b.copy_(a)
+    x = (1 + 2 * torch.randn(4, 3, 8, 6, generator=rng(1))).to(torch.bfloat16)
+    to = torch.randn(4, 3, 8, 6, generator=rng(2)).to(torch.bfloat16)
+    results = []
+    for norm in (ours, theirs):
+        kind = torch.bfloat16 if norm is ours else torch.float64
+        leaf = x.to(kind).contiguous(memory_format=torch.channels_last).requires_grad_()
+        out = norm(leaf)
+        weights = list(norm.parameters())
+        first = torch.autograd.grad((out * to.to(kind)).double().sum(), [leaf, *weights], create_graph=True)
+        along = sum((g.double() * torch.randn(g.shape, generator=rng(3))).sum() for g in first)
+        second = torch.autograd.grad(along, [leaf, weights[0]])
+        results.append([out, *first, *second])
+    assert results[0][0].grad_fn.name().startswith("_InstanceNorm")
+    assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (results[0][0], results[0][1]))
+    for a, b in zip(*results, strict=True):
+        assert (a - b).norm() < 2**-6 * b.norm()
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
 def test_instance_norm_is_torchs_with_its_derivatives(dtype: torch.dtype, tolerance: float) -> None:
     rng = torch.Generator().manual_seed(0)
@@ -273,6 +297,62 @@ def test_pooling_has_the_gradient_of_torchs_own_to_the_last_bit(side: tuple[int,
     assert ours.grad.shape == images.shape
 
 
+def test_the_gradient_of_pooling_has_the_layout_of_its_images() -> None:
+    """Features are flattened channel by channel, and what came before would be slow in two layouts."""
+    images = torch.randn(3, 4, 6, 6).to(torch.bfloat16).contiguous(memory_format=torch.channels_last).requires_grad_()
+    Halved()(images).flatten(1).square().sum().backward()
+    assert images.grad.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_pooling_has_second_derivatives() -> None:
     x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda z: _ByRepetition.apply(z).square(), x)
+
+
+# --------------------------------------------------------------------------------------- a convolution and its ReLU
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_and_its_relu_by_one_kernel(bias: bool) -> None:
+    """Output and all gradients, in bf16, beside float64 on the numbers that bf16 has."""
+    conv = RectifiedConv(4, 6, 3, padding=1, bias=bias).to(memory_format=torch.channels_last)
+    images = torch.randn(5, 4, 7, 6, generator=rng()).to(torch.bfloat16).float()
+    images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
+    above = torch.randn(5, 6, 7, 6, generator=rng(1)).to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = conv(images)
+    assert made.grad_fn.name().startswith("_Rectified")
+    assert made.dtype is torch.bfloat16
+    made.backward(above)
+
+    tensors = [t.detach().to(torch.bfloat16).double().requires_grad_() for t in (images, *conv.parameters())]
+    X, W, *rest = tensors
+    expected = F.relu(F.conv2d(X, W, *rest, padding=1))
+    kept = (made > 0).double()  # where a value is nearly zero, rounding may say on which side
+    assert torch.allclose(made.double(), expected, rtol=2**-7, atol=2**-7)
+    gradients = torch.autograd.grad(F.conv2d(X, W, *rest, padding=1), tensors, above.double() * kept)
+    for tensor, gradient in zip((images, *conv.parameters()), gradients, strict=True):
+        assert (tensor.grad - gradient).norm() < 2**-6 * gradient.norm()
+
+
+def test_elsewhere_a_convolution_and_its_relu_are_two() -> None:
+    """In float32, and in what is compiled."""
+    conv, plain = RectifiedConv(3, 4, 3, padding=1), torch.nn.Conv2d(3, 4, 3, padding=1)
+    plain.load_state_dict(conv.state_dict())
+    images = torch.randn(2, 3, 5, 5, generator=rng(), requires_grad=True)
+    made = conv(images)
+    assert made.grad_fn.name().startswith("Relu")
+    assert torch.equal(made, F.relu(plain(images)))
+
+
+def test_a_convolution_and_its_relu_have_second_derivatives() -> None:
+    """In float32, which the kernel takes too."""
+    weights = torch.randn(4, 3, 3, 3, generator=rng()).requires_grad_()
+    images = torch.randn(2, 3, 5, 5, generator=rng(1)).requires_grad_()
+    shape = [1, 1], [1, 1], [1, 1], 1
+    seconds = []
+    for made in (_Rectified.apply(images, weights, None, *shape), F.relu(F.conv2d(images, weights, padding=1))):
+        first = torch.autograd.grad(made.square().sum(), (images, weights), create_graph=True)
+        seconds.append(torch.autograd.grad(sum(g.square().sum() for g in first), (images, weights)))
+    for ours, theirs in zip(*seconds, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)

@@ -10,7 +10,8 @@ from torch import nn
 
 from ddtool.errors import UsageError
 from ddtool.models import registry
-from ddtool.models.convnet import ConvNet, InstanceNorm, initialise
+from ddtool.models.convnet import ConvNet, initialise
+from ddtool.models.layers import InstanceNorm
 from ddtool.models.networks import Shape, ViT, positions
 from ddtool.models.registry import NETWORKS, Kind, find
 

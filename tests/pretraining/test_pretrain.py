@@ -356,7 +356,8 @@ def test_validation_measures_what_it_says(engine: Engine, tmp_path: Path) -> Non
         "inner_steps": 10,
         "task": {"lr": 3e-3, "real_batch": 32, "flip": False, "augmented_copies": 0},
     }
-    config = configured(held_out=4, meta=SETTINGS["meta"] | meta, validate_tasks=2, validate_steps=20)
+    more = {"validate_tasks": 2, "validate_steps": 20, "features": {"width": 64}}
+    config = configured(held_out=4, meta=SETTINGS["meta"] | meta, **more)
     g = engine.place(Generator.build(GeneratorConfig(8, 16), 0))
     with torch.no_grad():
         g.values.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
@@ -366,7 +367,7 @@ def test_validation_measures_what_it_says(engine: Engine, tmp_path: Path) -> Non
     (loss_before, loss_after, accuracy), pictures = judge.measure()
     assert all(torch.equal(a, b) for a, b in zip(before, g.parameters(), strict=True))
     assert loss_after < 0.97 * loss_before
-    assert 35 < accuracy <= 100  # of 4 classes
+    assert 50 < accuracy <= 100  # of 4 classes
     assert judge.measure()[0] == [loss_before, loss_after, accuracy]
     assert list(pictures) == ["initial", "generated", "adapted"]
     real = large.data.images[torch.isin(large.data.labels, torch.tensor(large.held))]

@@ -85,12 +85,12 @@ def test_a_device_counts_its_threads(threads: int, words: str, monkeypatch: pyte
     assert engines.hardware(torch.device("cpu")).endswith(words)
 
 
-@pytest.mark.parametrize(("bf16", "norm", "size"), [(True, "none", 2), (True, "instance", 4), (False, "none", 4)])
+@pytest.mark.parametrize(("bf16", "size"), [(True, 2), (False, 4)])
 @pytest.mark.parametrize(("values", "images"), [(2**17, 500), (2**17, 7), (2**12, 10_001), (2**25, 3), (2**17, 0)])
 def test_parts_are_equal_and_their_widest_tensor_is_one_that_the_c_library_keeps(
-    bf16: bool, norm: str, size: int, values: int, images: int
+    bf16: bool, size: int, values: int, images: int
 ) -> None:
-    part = Engine(torch.device("cpu"), bf16, memory=2**40).part(values, images, norm)
+    part = Engine(torch.device("cpu"), bf16, memory=2**40).part(values, images)
     widest = part * values * size
     assert part >= 1
     assert part == 1 or part >= images or widest < engines.LARGEST_MMAP_THRESHOLD

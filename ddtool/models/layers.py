@@ -1,0 +1,186 @@
+"""Layers in the forms that are fast in bf16 on a CPU, with the values of torch's own; everywhere else they are torch's own.
+
+There the convolutions take little of the time and the passes over memory most of it. So a layer makes few of them, and no gradient
+comes in another layout than its images: torch is many times slower with two layouts. Figures are in docs/log.md.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ONE_KERNEL = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+"""Whether this build of torch has oneDNN's convolution with what follows it, which torch's compiler uses on CPUs."""
+
+
+def in_bf16(images: Tensor) -> bool:
+    """Whether a layer is computed in bf16 on a CPU, and not for a compiler, which makes kernels of its own."""
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return autocast or images.dtype is torch.bfloat16
+
+
+def memory_format(images: Tensor) -> torch.memory_format:
+    """The layout of images (n, c, h, w)."""
+    last = images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+# ------------------------------------------------------------------------------------------------------------ 2x2 pool
+
+
+class Halved(nn.AvgPool2d):
+    """2x2 average pooling, whose gradient is found by repetition: the same bits, three times as fast."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) → (n, c, ⌊h/2⌋, ⌊w/2⌋)."""
+        if images.requires_grad and images.dtype is torch.bfloat16 and in_bf16(images):
+            return _ByRepetition.apply(images)
+        return super().forward(images)
+
+
+class _ByRepetition(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        ctx.left_over = 0, images.shape[3] % 2, 0, images.shape[2] % 2
+        ctx.layout = memory_format(images)
+        return F.avg_pool2d(images, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Behind the last pool features are flattened channel by channel, and so is their gradient.
+        repeated = F.interpolate(gradient.contiguous(memory_format=ctx.layout) / 4, scale_factor=2.0)
+        return F.pad(repeated, ctx.left_over) if any(ctx.left_over) else repeated
+
+
+# ------------------------------------------------------------------------------------------- a convolution and its ReLU
+
+
+class RectifiedConv(nn.Conv2d):
+    """A convolution and the ReLU after it, by one kernel: the same bits, without a second pass over the result."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) → (n, c', h', w'), none below 0."""
+        if not (ONE_KERNEL and in_bf16(images)):
+            return F.relu_(super().forward(images))
+        kind, shape = torch.bfloat16, ([*self.stride], [*self.padding], [*self.dilation], self.groups)
+        bias = None if self.bias is None else self.bias.to(kind)
+        return _Rectified.apply(images.to(kind), self.weight.to(kind), bias, *shape)
+
+
+class _Rectified(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weights: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
+        stride, padding, dilation, groups = ctx.shape = shape
+        rectified = torch.ops.mkldnn._convolution_pointwise(
+            images, weights, bias, padding, stride, dilation, groups, "relu", [], ""
+        )
+        ctx.save_for_backward(images, weights, rectified)
+        return rectified
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, weights, rectified = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.shape
+        gradient = torch.ops.aten.threshold_backward(gradient, rectified, 0)
+        gradients = torch.ops.aten.convolution_backward(
+            gradient, images, weights, [len(weights)], stride, padding, dilation, False, [0, 0], groups,
+            [*ctx.needs_input_grad[:3]],
+        )  # fmt: skip
+        return *gradients, None, None, None, None
+
+
+# -------------------------------------------------------------------------------------------------------- instance norm
+
+
+class InstanceNorm(nn.GroupNorm):
+    """GroupNorm of one channel a group. Statistics are at least float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) → (n, c, h, w)."""
+        if images.dtype is torch.bfloat16 and in_bf16(images):
+            return _InstanceNorm.apply(images, self.weight, self.bias, self.eps)
+        if images.dtype is torch.float32 and images.device.type == "cpu":
+            return super().forward(images)
+        kind = torch.promote_types(images.dtype, torch.float32)
+        var, mean = torch.var_mean(images.to(kind), (2, 3), correction=0, keepdim=True)
+        scale = by_channel(self.weight) * (var + self.eps).rsqrt()
+        return scaled(images, scale, by_channel(self.bias) - mean * scale)
+
+
+class _InstanceNorm(torch.autograd.Function):
+    """No image is there in float32: what rounding to bf16 does to single pixels is lost in their sum."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        near = middle(images)
+        centred = images - near
+        rest, inverse = statistics(centred, eps)
+        ctx.save_for_backward(images, weight, near, rest, inverse)
+        ctx.eps = eps
+        scale = by_channel(weight) * inverse
+        return scaled(centred, scale, by_channel(bias) - rest * scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight, near, rest, inverse = ctx.saved_tensors
+        centred = images - near
+        if torch.is_grad_enabled():  # for second derivatives the statistics are functions of the images
+            rest, inverse = statistics(centred, ctx.eps)
+        gradient, pixels = gradient.contiguous(memory_format=memory_format(images)), images[0, 0].numel()
+        total = _PixelSum.apply(gradient)
+        along = (_PixelSum.apply(gradient * centred) - rest * total) * inverse
+        scale = by_channel(weight) * inverse
+        slope = -scale * inverse * along / pixels
+        # scale · (gradient − its mean − normed images · the mean of their product with it)
+        through = scaled(centred, slope, -slope * rest - scale * total / pixels)
+        through = torch.addcmul(through, gradient, scale.to(images.dtype))
+        return through, along.sum((0, 2, 3)), total.sum((0, 2, 3)), None
+
+
+def middle(images: Tensor) -> Tensor:
+    """The mean of each channel of each image as bf16 has it, (n, c, 1, 1). Any number near it would do: nothing follows from it."""
+    return images.detach().mean((2, 3), keepdim=True)
+
+
+def statistics(centred: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The mean of each channel of each image, and the inverse of its standard deviation, both float32 (n, c, 1, 1).
+
+    centred: images whose means are small, so that little is lost where the sums are rounded to bf16.
+    """
+    pixels = centred[0, 0].numel()
+    mean = _PixelSum.apply(centred) / pixels
+    var = _PixelSum.apply(centred * centred) / pixels - mean.square()
+    return mean, (var + eps).rsqrt()
+
+
+class _PixelSum(torch.autograd.Function):
+    """(n, c, h, w) → (n, c, 1, 1) in float32. torch's own gradient of it fills an image in another layout."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        ctx.like = images.shape, images.dtype
+        return images.sum((2, 3), keepdim=True).float()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        shape, kind = ctx.like
+        return gradient.to(kind).expand(shape)
+
+
+def scaled(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """images · scale + shift in one pass, in the type of the images."""
+    return torch.addcmul(shift.to(images.dtype), images, scale.to(images.dtype))
+
+
+def by_channel(values: Tensor) -> Tensor:
+    """(c,) → (1, c, 1, 1)."""
+    return values.view(1, -1, 1, 1)
