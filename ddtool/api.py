@@ -1,4 +1,4 @@
-"""The Python API: what the commands do, in one call each."""
+"""The Python API: what the commands do, in one call each. Whole numbers may be NumPy's, and several of them an array."""
 
 import shlex
 import time
@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from ddtool.config import RunConfig, Values, from_dict, layered, preset, to_dict
+from ddtool.config import RunConfig, Values, counted, from_dict, layered, preset, to_dict, whole_numbers
 from ddtool.config.presets import Pace
 from ddtool.data.images import ImageData, SyntheticSet
 from ddtool.errors import UsageError
@@ -49,6 +49,7 @@ from ddtool.sources.load import Target
 from ddtool.text import file_name
 
 
+@whole_numbers
 def adapt(
     dataset: str,
     *,
@@ -85,9 +86,10 @@ def adapt(
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     chosen: Values = {"dataset": dataset, "method": method, "ipc": [*ipcs], "generator": generator, "seed": seed}
-    check_settings(dict(settings or {}), chosen)
+    stated: Values = counted(dict(settings or {}))
+    check_settings(stated, chosen)
     with shown(report, progress) as listener:
-        config = resolve(engine, preset_name, settings or {}, chosen, report=listener)
+        config = resolve(engine, preset_name, stated, chosen, report=listener)
         run = start(config, Path(out).expanduser() if out else default_folder(config), engine, force, listener)
         work(run, engine, listener, track)
         if push_to:
@@ -141,6 +143,7 @@ def resume(
     return run
 
 
+@whole_numbers
 def generate(
     run: str | Path | Run,
     ipc: int,
@@ -164,6 +167,7 @@ def generate(
     return run.load_set(ipc)
 
 
+@whole_numbers
 def sweep(
     run: str | Path | Run,
     ipcs: Sequence[int] = sweeps.SIZES,
@@ -190,6 +194,7 @@ def sweep(
         return sweeps.sweep(session, ipcs, protocols, seeds, baseline)
 
 
+@whole_numbers
 def curve(
     run: str | Path | Run,
     *,
@@ -215,6 +220,7 @@ def curve(
         return curves.curve(session, protocols, seeds)
 
 
+@whole_numbers
 def evaluate(
     run_or_set: str | Path | Run,
     *,
@@ -260,6 +266,7 @@ def evaluate(
         return scores + whole_scores(found, wanted, judge, target) if whole else scores
 
 
+@whole_numbers
 def robustness(
     run_or_set: str | Path | Run,
     *,
@@ -368,12 +375,13 @@ def import_sets(
     What the file does not say is said by `options`, fields of `ddtool.sharing.exchange.importing.ImportOptions`. No code in a file
     is ever run. Raises DataError, UsageError or RunError.
     """
-    taken = ImportOptions(**options)  # refuses what cannot be, before a dataset is read
+    taken = ImportOptions(**counted(options))  # refuses what cannot be, before a dataset is read
     with shown(report, progress) as listener:
         like = _dataset(on, data or {}, listener)
         return importing.import_sets(Path(file).expanduser(), like, Path(out).expanduser(), taken, force, listener)
 
 
+@whole_numbers
 def export(
     run_or_set: str | Path | Run,
     out: str | Path,
@@ -496,6 +504,7 @@ def pulled(
     return pulling.pull(repo, Path(out).expanduser() if out else None, force, with_sets, report)
 
 
+@whole_numbers
 def load_set(
     repo: str,
     ipc: int | None = None,

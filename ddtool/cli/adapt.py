@@ -174,7 +174,10 @@ def command(
             raise UsageError("--data goes with --resume.", "Name the dataset of a new run without it.")
         engine = engine_for(device, precision, compile_, threads, output, memory, graphs)
         layers = (o.read_config_file(config), o.parse_settings(set_ or []))
-        if not chosen_method(*layers, flags).has_generator:
+        chosen = chosen_method(*layers, flags)
+        if factor is not None:
+            check_takes_factor(chosen)
+        if not chosen.has_generator:
             check_without_generator(generator, refine_steps)
             stages["baseline"] = stages.pop("adapt") | o.given(factor=factor)
         else:
@@ -195,6 +198,16 @@ def check_without_generator(generator: str | None, refine_steps: int | None) -> 
     """UsageError for options that a method without a generator has not."""
     if generator is not None or refine_steps is not None:
         raise UsageError("--generator and --refine-steps are MGDD's.", "Leave them out, or leave --method out.")
+
+
+def check_takes_factor(method: "Record") -> None:
+    """UsageError for --factor with a method whose images hold one image each."""
+    from ddtool.methods import METHODS
+
+    if not method.takes_factor:
+        taking = " and ".join(kind.record.name for kind in METHODS.values() if kind.record.takes_factor)
+        hint = f"Leave it out; the methods that take it are {taking}."
+        raise UsageError(f"The method '{method.name}' takes no --factor: each of its images is one.", hint)
 
 
 def check_budget(seconds: float | None, steps: int | None, refine_steps: int | None) -> None:

@@ -63,7 +63,10 @@ REGISTRY = {
         "ddtool.cli.pull",
         "Pull an adapted generator (as a run), a meta generator or synthetic sets from the Hub. Everything is checked.",
     ),
-    "info": ("ddtool.cli.info", "Describe a run, a generator, a repo of `ddtool push`, or a dataset."),
+    "info": (
+        "ddtool.cli.info",
+        "Describe a run, a set, a comparison, a generator, a repo of `ddtool push`, or a dataset.",
+    ),
     "cache": (
         "ddtool.cli.cache",
         "List what is cached (decoded datasets, experts, what was seen of the Hub) with sizes and last use; remove what is old.",

@@ -138,6 +138,7 @@ def command(
     """
     from ddtool.cli.machine import engine_for
     from ddtool.config import from_dict, merged
+    from ddtool.evaluation.protocols import once_each
     from ddtool.experiments import executors
     from ddtool.experiments.folder import Folder
     from ddtool.experiments.grid import USUAL, Request, find_methods, jobs_of
@@ -159,8 +160,8 @@ def command(
         jobs = jobs_of(chosen, ipc or [10], steps or ([] if seconds else [1000]), seconds or [], seeds)
         settings = merged(o.read_config_file(config), o.parse_settings(set_ or []))
         request = Request(
-            dataset=dataset, protocol=o.together(protocol) or USUAL, networks=eval_seeds, published=published,
-            generator=generator, preset=preset, precision=precision, compiled=compile_,
+            dataset=dataset, protocol=once_each(o.together(protocol) or USUAL), networks=eval_seeds,
+            published=published, generator=generator, preset=preset, precision=precision, compiled=compile_,
             data={**data}, settings=settings, own=settings_of_methods(set_for or []),
         )  # fmt: skip
         folder = Folder(out or default_folder(dataset))

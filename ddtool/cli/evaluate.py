@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ddtool.cli import options as o
+from ddtool.cli.adapt import machine_flags
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
 from ddtool.errors import UsageError
@@ -121,9 +122,20 @@ def command(
         means = "\n".join(f"{score.mean:.2f}" for score in scores)
         output.result({"scores": [score.to_dict() for score in scores]}, means, [score_table(scores)])
         if other := next_protocol(api.several(protocol or USUAL)):
-            where = [o.shell(flag, place) for flag, place in (("--on", on), ("--data", moved)) if place]
-            words = " ".join(filter(None, [*where, o.as_typed(data), f"--protocol {other} --eval-seeds 3"]))
-            output.next_step(o.shell("ddtool evaluate", run_or_set, words))
+            named = {
+                "--ipc": ipc,
+                "--stage": stage,
+                "--on": on,
+                "--data": moved,
+                "--arch": o.together(arch),
+                "--seed": seed,
+            }
+            typed = [o.shell(flag, str(value)) for flag, value in named.items() if value]
+            marks = {"--no-baseline": not baseline, "--whole": whole, "--exact": exact, "--no-whiten": not whiten}
+            machine = machine_flags(device, precision, threads, compile_, memory)
+            words = [*typed, o.as_typed(data), f"--protocol {other} --eval-seeds {eval_seeds}"]
+            words += [*(flag for flag, given in marks.items() if given), machine]
+            output.next_step(o.shell("ddtool evaluate", run_or_set, " ".join(filter(None, words))))
 
 
 def refuse_with_robust(given: dict[str, bool]) -> None:

@@ -40,6 +40,7 @@ def command(
     with Output(json_, quiet) as output:
         engine = engine_for(device, precision, False, None, output, memory)
         opened = api.open_run(run, output.listener)
+        ipc = list(dict.fromkeys(ipc))
         for n in ipc:
             api.generate(opened, n, labels=labels, engine=engine, force=force, report=output.listener)
         folders = [opened.set_path(n).parent for n in ipc]

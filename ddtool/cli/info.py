@@ -1,4 +1,4 @@
-"""`ddtool info`: what is in a run, a generator or a dataset."""
+"""`ddtool info`: what is in a run, a set, a comparison, a generator or a dataset."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,6 +17,7 @@ from ddtool.text import count, printable
 
 if TYPE_CHECKING:
     from ddtool.config import Values
+    from ddtool.experiments.folder import Folder
     from ddtool.runs.facts import Spent
     from ddtool.sharing.found import Found
     from ddtool.sources.load import DataOptions, Target
@@ -25,17 +26,27 @@ if TYPE_CHECKING:
 @handled
 @o.reads_data
 def command(
-    name: Annotated[str, typer.Argument(help="A run, a generator (a folder, or 'bundled'), a Hub repo, or a dataset.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A run, a set's folder or exact.safetensors, the folder of a comparison, a generator (a folder, or 'bundled'), "
+            "a Hub repo, or a dataset."
+        ),
+    ],
     *,
     data: o.Given,
     json_: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Describe a run, a generator, a repo of `ddtool push`, or a dataset.
+    """Describe a run, a set, a comparison, a generator, a repo of `ddtool push`, or a dataset.
 
     Examples:
 
       ddtool info sample
+
+      ddtool info runs/cifar10/synthetic/ipc10
+
+      ddtool info runs/compare-cifar10
 
       ddtool info photos/ --resolution 32
 
@@ -49,11 +60,16 @@ def command(
 
 def describe(name: str, data: o.Given, output: Output) -> None:
     """What a name means, and what is in it."""
-    from ddtool.runs.files import is_pretraining, is_run
+    from ddtool.experiments.folder import Folder
+    from ddtool.runs.files import EXACT, is_pretraining, is_run
 
     path = Path(name).expanduser()
     if is_run(path):
         describe_run(path, output)
+    elif Folder(path).is_begun():
+        describe_comparison(Folder(path), output)
+    elif (path / EXACT).is_file() or (path.is_file() and path.suffix == ".safetensors"):
+        describe_set(path, output)
     elif name == "bundled" or is_pretraining(path) or (path / "model.safetensors").is_file():
         describe_generator(name, output)
     elif path.exists() or not describe_repo(name, output):
@@ -119,6 +135,53 @@ def describe_run(path: Path, output: Output) -> None:
         output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
     else:
         output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(run.ipcs())}"))
+
+
+def describe_set(path: Path, output: Output) -> None:
+    """What one synthetic set holds, by its folder or its file."""
+    from ddtool.pipeline.scoring import one_set
+
+    made = one_set(path, None, None)
+    facts: Values = {
+        "set": str(path),
+        "method": made.method,
+        "stage": made.stage,
+        "ipc": made.ipc,
+        "images": len(made),
+        "classes": made.num_classes,
+        "image": "x".join(map(str, made.shape)),
+        "labels": made.label_method,
+        "whitening": made.whitening.kind if made.whitening else "none",
+        "factor": made.factor,
+        "bytes": made.stored_bytes,
+    }
+    shown = {name: value for name, value in facts.items() if (name, value) != ("factor", 1)}
+    output.result(facts, str(path), [fact_table(readable(shown, {}))])
+    output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
+
+
+def describe_comparison(folder: "Folder", output: Output) -> None:
+    """What a comparison was asked for, how far it is, and the next command."""
+    grid = folder.read()
+    states = [folder.outcome(job, grid.request).state for job in grid.jobs]
+    facts = {
+        "comparison": str(folder.path),
+        "dataset": grid.request.dataset,
+        "protocols": grid.request.protocol.split(","),
+        "methods": list(dict.fromkeys(job.method for job in grid.jobs)),
+        "sets (ipc)": sorted({job.ipc for job in grid.jobs}),
+        "budgets": list(dict.fromkeys(str(job.budget) for job in grid.jobs if job.budget)),
+        "seeds": sorted({job.seed for job in grid.jobs}),
+        "jobs": len(states),
+        "finished": states.count("finished"),
+        "failed": states.count("failed"),
+    }
+    shown = {name: value for name, value in facts.items() if value != []}  # selections of real images have no budget
+    output.result(facts, str(folder.path), [fact_table(shown)])
+    if facts["finished"] == len(states):
+        output.next_step(o.shell("ddtool report", folder.path))
+    else:
+        output.next_step(f"the same `ddtool compare` again, into {folder.path}: finished jobs stay")
 
 
 def describe_generator(name: str, output: Output) -> None:

@@ -15,9 +15,11 @@ from ddtool.config.checked import (
     Seed,
     Share,
     checked,
+    counted,
     from_dict,
     most_from_hub,
     to_dict,
+    whole_numbers,
 )
 from ddtool.config.layers import Notes, Values, layered, merged
 from ddtool.config.presets import PRESETS, PRETRAIN_PRESETS, by_device, preset
@@ -66,10 +68,12 @@ __all__ = [
     "WhiteningConfig",
     "by_device",
     "checked",
+    "counted",
     "from_dict",
     "layered",
     "merged",
     "most_from_hub",
     "preset",
     "to_dict",
+    "whole_numbers",
 ]

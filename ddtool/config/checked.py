@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import inspect
 import json
+import operator
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, ParamSpec, TypeVar, dataclass_transform
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter
@@ -15,6 +17,7 @@ from ddtool.config.layers import Notes, Values, unheard, up_to_date
 from ddtool.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
+P = ParamSpec("P")
 SEE_SETTINGS = "`ddtool adapt sample --dry-run` shows all settings as JSON."
 
 # --------------------------------------------------------------------------------------------------- types with bounds
@@ -59,6 +62,57 @@ Seed = Annotated[int, Field(ge=0, lt=2**63), MostFromHub(2**63)]
 """What a random stream can be seeded with."""
 
 
+# -------------------------------------------------------------------------------------------- whole numbers of any kind
+
+
+def counted(value: Any) -> Any:
+    """Whole numbers of any kind as Python's own (`operator.index`), arrays as lists, also inside lists and mappings; anything else,
+    truth values among it, as it is."""
+    if isinstance(value, dict):
+        return {name: counted(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(counted, value))
+    if hasattr(value, "tolist"):  # an array, or a number of the same package
+        return value.tolist()
+    return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
+
+
+ONE, SEVERAL = (int, int | None), (Sequence[int], int | Sequence[int])
+"""Annotations of whole numbers: of one, and of several."""
+
+
+def whole_numbers(call: Callable[P, T]) -> Callable[P, T]:
+    """A function whose whole numbers, those by its annotations, may be of any kind: NumPy's, say, and several of them an array.
+
+    It raises UsageError, naming the argument, where one is given that is none; truth values are none.
+    """
+    signature, run = inspect.signature(call), typing.cast(Any, call)
+    kinds = {name: p.annotation for name, p in signature.parameters.items() if p.annotation in (*ONE, *SEVERAL)}
+
+    @functools.wraps(call)
+    def counting(*values: P.args, **named: P.kwargs) -> T:
+        given = signature.bind(*values, **named)
+        wholes = {name: value for name, value in given.arguments.items() if name in kinds}
+        given.arguments.update({name: _whole(name, value, kinds[name]) for name, value in wholes.items()})
+        result: T = run(*given.args, **given.kwargs)
+        return result
+
+    return counting
+
+
+def _whole(name: str, given: Any, kind: Any) -> Any:
+    """The whole number that is given for an argument, a list of them where the annotation `kind` is of several."""
+    if given is None and kind == int | None:
+        return None
+    several, found = kind in SEVERAL, counted(given)
+    listed = several and isinstance(found, Iterable) and not isinstance(found, str | bytes)
+    numbers = [counted(one) for one in found] if listed else [found]
+    if all(type(number) is int for number in numbers):
+        return numbers if several else numbers[0]
+    what, example = ("whole numbers", f"{name}=[1, 10]") if several else ("a whole number", f"{name}=10")
+    raise UsageError(f"{name} must be {what}, got {given!r:.80}.", f"For example {example}.")
+
+
 # ---------------------------------------------------------------------------------------------------------- dataclasses
 
 
@@ -66,7 +120,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63), MostFromHub(2**63)]
 def checked(cls: type[T]) -> type[T]:
     """A frozen dataclass that checks type and bounds of its fields, and runs its validators, whenever one is made.
 
-    A value that does not fit is a UsageError that names the setting.
+    Whole numbers may be of any kind (`counted`). A value that does not fit is a UsageError that names the setting.
     """
     strict = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
     made: Any = pydantic.dataclasses.dataclass(frozen=True, config=strict)(cls)
@@ -75,7 +129,7 @@ def checked(cls: type[T]) -> type[T]:
     @functools.wraps(initialise)
     def explaining(self: Any, *values: Any, **named: Any) -> None:
         try:
-            initialise(self, *values, **named)
+            initialise(self, *map(counted, values), **counted(named))
         except pydantic.ValidationError as error:
             raise explained(made, error) from None
 
@@ -87,18 +141,24 @@ def from_dict(cls: type[T], values: Mapping[str, JsonValue], where: str = "", no
     """A checked dataclass from JSON values on top of its defaults; names of earlier versions are read, and `note` hears so.
 
     Raises UsageError, naming the setting below `where`, for an unknown key or a value that does not fit. A number may stand
-    for a list of one, and a float may be text (YAML reads 1e-3 as text).
+    for a list of one, a whole number be of any kind (`counted`), and a float be text (YAML reads 1e-3 as text).
     """
     if not isinstance(values, Mapping):
         raise UsageError(f"A configuration must be a mapping of settings, got {values!r:.80}.", SEE_SETTINGS)
     try:
-        text = json.dumps(up_to_date(values, note), default=str)
+        text = json.dumps(up_to_date(values, note), default=_as_json)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"A configuration must be JSON values ({error}).", SEE_SETTINGS) from error
     try:
         return TypeAdapter(cls).validate_json(text)
     except pydantic.ValidationError as error:
         raise explained(cls, error, where) from None
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON knows in place of a value that it does not know: its numbers, else its text."""
+    plain = counted(value)
+    return str(value) if plain is value else plain
 
 
 def to_dict(config: Any) -> Values:

@@ -199,9 +199,14 @@ def version_of(name: str) -> int:
     return PROTOCOLS[name].version if name in PROTOCOLS else 1
 
 
+def once_each(text: str) -> str:
+    """A text of names with commas between them, as they are, but each once."""
+    return ",".join(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
 def protocols_in(text: str) -> list[str]:
     """The protocols of a text with commas between them, once each; UsageError for one that there is not, or for none."""
-    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    names = [name for name in once_each(text).split(",") if name]
     for name in names or [text]:
         if name != KERNEL_RIDGE:
             check_protocol(name)

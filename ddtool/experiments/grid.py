@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from ddtool.config import Values, merged
 from ddtool.config.layers import leaves
 from ddtool.errors import UsageError, did_you_mean
-from ddtool.evaluation.protocols import protocols_in
+from ddtool.evaluation.protocols import once_each, protocols_in
 from ddtool.methods import METHODS, Record, Variant
 
 USUAL = "quick,dsa-ce"
@@ -99,8 +99,8 @@ class Request:
 
     dataset: str
     """Alias, Hub id, path, or 'sample'."""
-    protocol: str = USUAL
-    """How every set is scored; several with commas."""
+    protocol: Annotated[str, AfterValidator(once_each)] = USUAL
+    """How every set is scored; several with commas, each once."""
     networks: Count = 1
     """Fresh networks a job."""
     published: bool = False

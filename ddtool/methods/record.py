@@ -1,7 +1,7 @@
 """What a method is for the rest of the program, which never asks for its name: what it can do, and how a comparison shows it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 
@@ -72,6 +72,12 @@ class Record:
     def short_title(self) -> str:
         """The title without authors and year."""
         return self.title.partition(" (")[0]
+
+    @property
+    def takes_factor(self) -> bool:
+        """Whether it can be told how many images a stored one holds: by a setting of its own, or by that of `RunConfig`."""
+        own = fields(self.settings) if self.settings else ()
+        return "factor" in self.sections or any(setting.name == "factor" for setting in own)
 
     def compared(self) -> tuple[Variant, ...]:
         """The ways in which a comparison runs it: its variants, or itself as the only one."""

@@ -96,7 +96,7 @@ def remarks(stages: Mapping[str, SyntheticSet]) -> str:
     parts = [f"{len(layout.classes)} of {C} classes"] * (len(layout.classes) < C)
     parts += [f"{layout.rows} of {last.ipc} images of each class"] * (layout.rows < last.ipc)
     parts += [f"each holds {last.factor**2} smaller images"] * (last.factor > 1)
-    parts += [f"under each image of the last row: the two largest shares of {label_words(last)}"] * layout.labelled
+    parts += [f"under each image of the last stage: the two largest shares of {label_words(last)}"] * layout.labelled
     return "; ".join(parts)
 
 

@@ -10,10 +10,15 @@ import numpy as np
 
 from ddtool.errors import DataError
 from ddtool.sources.schema import Column
-from ddtool.text import listed
+from ddtool.text import count, is_or_are, listed
 
 MAX_CLASSES = 100_000
 """More classes than this are taken for a mistake (a free-text column, for example)."""
+
+
+NO_LABEL = "-1, which in datasets stands for no label"
+NO_LABEL_HINT = "Remove these rows, or give each its class. If -1 is a class itself, write the classes as names."
+"""What a label of -1 is said to be, and what to do about the rows that have it."""
 
 
 _KEPT_BYTE = re.compile("[\udc80-\udcff]")
@@ -115,6 +120,10 @@ def classes(column: Column, values: Sequence[Hashable]) -> Classes:
     found = {value for value in values if value is not None and value is not DROPPED}
     if found != {-1, 1}:  # elsewhere -1 says that a row has no label
         found -= {-1, ""}
+    if len(found) < 2 and (without := sum(value == -1 for value in values)):
+        there = f"there {is_or_are(len(found))} {count(len(found), 'class')}"
+        said = f"Beside {NO_LABEL} ({without} of {len(values)} rows), {there}; distillation needs two."
+        raise DataError(said, NO_LABEL_HINT)
     _check_count(len(found))
     alike = len({type(value) for value in found}) == 1
     known = tuple(sorted(found, key=None if alike else str))  # type: ignore[type-var, arg-type]
@@ -168,6 +177,9 @@ def _check_labels(labels: np.ndarray, column: Sequence[Hashable], names: Sequenc
     bad = np.flatnonzero(((labels < 0) | (labels >= len(names))) & ~dropped)
     if len(bad):
         value = column[bad[0]]
+        if value == -1:
+            rows = f"{sum(one == -1 for one in column)} of {len(column)} rows"
+            raise DataError(f"Row {bad[0]} of split '{split}' has label {NO_LABEL} ({rows}).", NO_LABEL_HINT)
         what = "no label" if value in (None, "") else f"label {str(value)[:80]!r}"
         message = f"Row {bad[0]} of split '{split}' has {what}, which is none of the {len(names)} classes."
         raise DataError(message, f"{len(bad)} of {len(labels)} rows are affected: correct or remove them.")

@@ -1,5 +1,6 @@
 """The commands as a user types them: what goes to stdout and stderr, exit codes, files, hints."""
 
+import dataclasses
 import errno
 import inspect
 import io
@@ -31,6 +32,7 @@ from ddtool.cli.commands import REGISTRY, function
 from ddtool.cli.output import Output
 from ddtool.cli.words import one_by_one, repeated
 from ddtool.config import RunConfig, from_dict
+from ddtool.data.whitening import fit
 from ddtool.evaluation.protocols import Score
 from ddtool.events import Done, Event, Note, Step
 from ddtool.hub import generators
@@ -524,6 +526,10 @@ def test_generate_draws_more_from_the_dataset(run: Path) -> None:
     assert torch.equal(load_file("run/stages/ipc6-initial.safetensors")["images"][:12], pool.float() / 255)
 
 
+def test_a_size_that_is_named_twice_is_generated_once(run: Path) -> None:
+    assert done("generate", run, "--ipc", "4,4", "--ipc", 4, "-q").stdout == "run/synthetic/ipc4\n"
+
+
 def test_generate_replaces_only_by_force(run: Path) -> None:
     assert "--force" in refused(1, "generate", run, "--ipc", 2)
     assert done("generate", run, "--ipc", 2, "--force", "-q").stdout == "run/synthetic/ipc2\n"
@@ -554,7 +560,7 @@ def test_evaluate_records_the_scores_of_a_run(run: Path) -> None:
     assert [(s["stage"], s["ipc"]) for s in scores] == [("refined", 2), ("refined", 3), ("random", 2), ("random", 3)]
     assert {(s["protocol"], s["seeds"]) for s in scores} == {("dsa-ce", 2)}
     assert Run.open(run).results()["scores"][-4:] == scores
-    assert next_command(result) == "ddtool evaluate run --protocol frepo-mse --eval-seeds 3"
+    assert next_command(result) == "ddtool evaluate run --protocol frepo-mse --eval-seeds 2"
 
 
 @pytest.mark.parametrize(
@@ -571,8 +577,20 @@ def test_evaluate_names_what_is_not_measured_yet(
     if following is None:
         assert "Next: " not in result.stderr
     else:
-        where = "--on './my clothes' --label-column label --max-per-class 7"
-        assert next_command(result) == f"ddtool evaluate run {where} --protocol {following} --eval-seeds 3"
+        where = "--ipc 2 --on './my clothes' --label-column label --max-per-class 7"
+        last = f"--protocol {following} --eval-seeds 1 --no-baseline"
+        assert next_command(result) == f"ddtool evaluate run {where} {last}"
+
+
+def test_the_next_command_of_evaluate_measures_the_same_by_the_other_protocol(run: Path) -> None:
+    which = "--ipc 2 --stage initial --arch convnet-batch,mlp --seed 5"
+    how = "--eval-seeds 1 --no-baseline --exact --no-whiten --device cpu --precision fp32 --threads 1"
+    following = next_command(done("evaluate", run, *shlex.split(f"{which} --protocol quick {how}")))
+    assert following == f"ddtool evaluate run {which} --protocol frepo-mse {how}"
+    scores = only_json(done(*shlex.split(following)[1:], "--json").stdout)["scores"]
+    assert [(s["protocol"], s["stage"], s["ipc"], s["pixels"], s["seeds"]) for s in scores] == [
+        ("frepo-mse", "initial", 2, "exact", 1)
+    ] * 2
 
 
 def test_evaluate_several_networks_by_several_protocols(run: Path) -> None:
@@ -676,6 +694,43 @@ def test_info_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(run / "synthetic")
     (run / "results.json").unlink()
     assert next_command(done("info", run)) == "ddtool adapt --resume run"
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("run/synthetic/ipc2", "refined"), ("run/synthetic/ipc2/exact.safetensors", "refined"),
+        ("run/stages/ipc2-initial.safetensors", "initial"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("run")
+def test_info_of_a_set(name: str, stage: str) -> None:
+    result = done("info", name)
+    assert re.search(rf"^ *stage +{stage} *$", result.stdout, re.MULTILINE)
+    assert "smaller images" not in result.stdout
+    assert next_command(result) == f"ddtool evaluate {name} --protocol frepo-mse --eval-seeds 3"
+    said = only_json(done("info", name, "--json").stdout)
+    made = Run.open(Path("run")).load_set(2, stage)
+    assert said == {
+        "set": name, "method": "mgdd", "stage": stage, "ipc": 2, "images": 6, "classes": 3, "image": "1x16x16",
+        "labels": made.label_method, "whitening": made.whitening.kind if made.whitening else "none", "factor": 1,
+        "bytes": made.stored_bytes,
+    }  # fmt: skip
+    assert done("info", name, "-q").stdout == f"{name}\n"
+
+
+def test_info_of_a_set_that_is_whitened_and_holds_smaller_images(run: Path) -> None:
+    images = torch.rand(40, 1, 16, 16)
+    whitening = fit(lambda rows: images[rows], torch.arange(40), "dct", 0.1)
+    synthetic = dataclasses.replace(Run.open(run).load_set(2), factor=2, whitening=whitening)
+    formats.write_set_folder(Path("ipc2"), synthetic)
+    said = only_json(done("info", "ipc2", "--json").stdout)
+    assert (said["whitening"], said["factor"], said["bytes"]) == ("dct", 2, synthetic.stored_bytes)
+    assert re.search(r"smaller images in each image +2x2\b", done("info", "ipc2").stdout)
+
+
+def test_info_of_tensors_of_others(run: Path) -> None:
+    assert "not a synthetic set of ddtool" in refused(1, "info", run / "generator" / "labels.safetensors")
 
 
 def test_info_of_a_dataset(dataset: Path) -> None:

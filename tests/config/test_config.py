@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -178,6 +180,36 @@ def test_numbers_are_read_as_people_write_them() -> None:
     """YAML reads 1e-3 as text; a list of one is written as the one; whole numbers are floats too."""
     config = from_dict(RunConfig, {"adapt": {"lr": "1e-3", "min_lr_ratio": 0, "seen_ipcs": 4}, "ipc": 10})
     assert (config.adapt.lr, config.adapt.min_lr_ratio, config.adapt.seen_ipcs, config.ipc) == (1e-3, 0.0, (4,), (10,))
+
+
+class Whole:
+    """A whole number that is none of Python's own."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+@pytest.mark.parametrize("ipc", [np.array([1, 10]), [np.int64(1), Whole(10)], (np.uint8(1), 10), torch.tensor([1, 10])])
+@pytest.mark.parametrize("make", [lambda values: RunConfig(**values), lambda values: from_dict(RunConfig, values)])
+def test_whole_numbers_may_be_of_any_kind(make: Callable[[Any], RunConfig], ipc: Any) -> None:
+    config = make({"ipc": ipc, "seed": np.int64(3), "data": {"resolution": Whole(32)}, "label_scale": np.float32(0.5)})
+    wanted = RunConfig(ipc=(1, 10), seed=3, data={"resolution": 32}, label_scale=0.5)
+    assert config == wanted
+    assert json.dumps(to_dict(config)) == json.dumps(to_dict(wanted))
+    assert make({"ipc": np.int64(5)}).ipc == make({"ipc": Whole(5)}).ipc == (5,)
+
+
+@pytest.mark.parametrize(
+    "value", [np.float64(1.5), np.bool_(True), np.array([1.5]), np.array([[1]]), np.array(1.5), "1", 1.0]
+)
+@pytest.mark.parametrize("make", [lambda values: RunConfig(**values), lambda values: from_dict(RunConfig, values)])
+def test_what_is_no_whole_number_is_refused_as_before(make: Callable[[Any], RunConfig], value: Any) -> None:
+    for name in ("seed", "ipc"):
+        with pytest.raises(UsageError, match=f"'{name}' must be of type int"):
+            make({name: value})
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,42 @@ def test_compare_runs_what_is_left_and_shows_the_table(
     assert 'protocol "quick,dsa-ce"' in message
 
 
+def test_a_protocol_that_is_named_twice_counts_once(
+    tmp_path: Path, data: Path, faked: dict[str, dict[str, Any]]
+) -> None:
+    twice = ("--protocol", "quick", "--protocol", "quick, quick")
+    for k, (first, then) in enumerate([(("--protocol", "quick"), twice), (twice, ("--protocol", "quick"))]):
+        words = ("compare", data, *WORDS, "--out", tmp_path / str(k))
+        done(*words, *first)
+        shown = done(*words, *then, "--methods", "random,mgdd,random", "--ipc", "1,1", "--json")
+        assert "Finished already: 4 of 4 jobs." in shown.stderr
+        assert json.loads(shown.stdout)["request"]["protocol"] == "quick"
+    file = tmp_path / "0" / "compare.json"  # as an earlier version wrote what was named twice
+    file.write_text(file.read_text().replace('"protocol": "quick"', '"protocol": "quick,quick"'))
+    assert "Finished already: 4 of 4 jobs." in done("compare", data, *WORDS, "--out", file.parent, *twice).stderr
+
+
+def test_info_of_a_comparison(tmp_path: Path, data: Path, faked: dict[str, dict[str, Any]]) -> None:
+    out = tmp_path / "my out"
+    faked["random-ipc1-seed1"] = {"say": "Error: No luck.", "exit": 1}
+    assert ddtool("compare", data, *WORDS, "--out", out).exit_code == 1
+    said = json.loads(done("info", out, "--json").stdout)
+    assert said == {
+        "comparison": str(out), "dataset": str(data), "protocols": ["quick", "dsa-ce"], "methods": ["random", "mgdd"],
+        "sets (ipc)": [1], "budgets": ["5 steps"], "seeds": [0, 1], "jobs": 4, "finished": 3, "failed": 1,
+    }  # fmt: skip
+    shown = done("info", out)
+    assert re.search(r"^ *methods +random, mgdd *$", shown.stdout, re.MULTILINE)
+    assert shown.stderr.splitlines()[-1] == f"Next: the same `ddtool compare` again, into {out}: finished jobs stay"
+    faked.clear()
+    done("compare", data, *WORDS, "--out", out)
+    shown = done("info", out)
+    assert shown.stderr.splitlines()[-1] == f"Next: ddtool report '{out}'"
+    done(*shlex.split(shown.stderr.splitlines()[-1])[2:])
+    (out / "compare.json").write_text("{")
+    assert "compare.json is damaged" in refused(1, "info", out).replace("\n", "")
+
+
 def test_processes_of_a_launcher_share_the_jobs(
     tmp_path: Path, data: Path, faked: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,7 +178,11 @@ def test_the_factor_of_another_method_is_its_own_setting(dataset: Path, tmp_path
         "--set", "baseline.real_images=8",
     )  # fmt: skip
     assert Run(out).load_set(1).factor == 4
-    assert "factor" in refused(2, "adapt", dataset, "--method", "dm", "--factor", 2, "--out", tmp_path / "dm")
+    for words in (["--method", "dm"], ["--set", "method=random"]):
+        said = refused(2, "adapt", dataset, *words, "--factor", 2, "--out", tmp_path / "other")
+        assert f"The method '{words[1].removeprefix('method=')}' takes no --factor" in said
+        assert "the methods that take it are idc and mgdd" in said
+        assert "baseline" not in said
     assert "takes every setting from the run" in refused(2, "adapt", "--resume", out, "--factor", 2)
 
 

@@ -87,7 +87,7 @@ def test_of_many_classes_a_part_is_shown_and_the_picture_says_so(
     assert layout.classes == tuple(sorted(set(layout.classes)))
     assert layout.classes[-1] >= C - C / columns - 1  # spread over all of them
     sheet = picture({"refined": synthetic}, "title")
-    said = says + "under each image of the last row: the two largest shares of its soft label" * labelled
+    said = says + "under each image of the last stage: the two largest shares of its soft label" * labelled
     assert remarks({"refined": synthetic}) == said
     assert words(written)[:2] == ["title", said]
     assert max(sheet.size) < 2000
@@ -122,11 +122,15 @@ def test_names_of_rows(name: str, says: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- soft labels
 
 
-def test_the_last_row_shows_its_two_largest_shares(written: list[tuple[str, tuple[float, float]]]) -> None:
+def test_every_row_of_the_last_stage_shows_the_two_largest_shares(
+    written: list[tuple[str, tuple[float, float]]],
+) -> None:
     stages = {"generated": made(4, 2, stage="generated"), "refined": made(4, 2)}
     sheet = picture(stages, "title")
     shares = [(text, y) for text, (_, y) in written if text.endswith("%")]
     assert [text for text, _ in shares] == ["75 %", "25 %"] * 8
+    assert len({y for _, y in shares}) == 2 * 2  # two lines below each of two rows, as the line below the title says
+    assert "under each image of the last stage: the two largest shares of its soft label" in words(written)
     assert min(y for _, y in shares) > dict(written)["refined"][1]
     assert max(y for _, y in shares) < sheet.height - MARGIN / 2
     below = [text for text, (_, y) in written if y > dict(written)["refined"][1]]
@@ -241,7 +245,7 @@ def test_a_run_leaves_a_picture_of_three_stages(
         size = shown.size
     said = words(written)
     assert said[0] == "ddtool · clothes · 4 images per class"
-    assert said[1].startswith("3 of 4 images of each class; under each image of the last row")
+    assert said[1].startswith("3 of 4 images of each class; under each image of the last stage")
     assert said.index("random real images") < said.index("generator") < said.index("refined")
     assert {*tiny.CLASSES} <= set(said)
     assert len([text for text in said if text.endswith(" %")]) == 2 * 9

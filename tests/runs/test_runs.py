@@ -671,6 +671,45 @@ def test_a_setting_that_says_what_its_argument_says_is_no_conflict(stated: Any) 
     api.check_settings({"ipc": stated, "seed": 0}, {"ipc": [2], "seed": 0})
 
 
+def test_functions_take_whole_numbers_of_any_kind(dataset: Path, tmp_path: Path) -> None:
+    """NumPy's, as they come from a loop over an array: what is kept and returned holds Python's own."""
+    one, few = np.int64(1), np.array([1, 2])
+    settings = tiny.SETTINGS | {"ipc": few, "adapt": tiny.SETTINGS["adapt"] | {"steps": np.int32(1)}}
+    run = tiny.adapt(dataset, tmp_path / "run", ipc=few, seed=np.int64(0), settings=settings)
+    assert (run.ipcs(), run.config().seed, run.config().adapt.steps) == ([1, 2], 0, 1)
+    assert api.generate(run, np.int64(3), engine=tiny.ENGINE).ipc == 3
+    usual: dict[str, Any] = {"protocol": "quick", "engine": tiny.ENGINE, "seeds": one}
+    scores = api.evaluate(run, ipc=one, seed=np.int64(5), data={"max_per_class": np.int64(7)}, **usual)
+    assert {(type(score.ipc), score.ipc, type(score.seeds)) for score in scores} == {(int, 1, int)}
+    assert {score.ipc for score in api.sweep(run, few, **usual).scores} == {1, 2}
+    assert api.export(run, tmp_path / "out", ipc=one, format="npz")
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda run: api.adapt("sample", ipc="10", out=run), "ipc must be whole numbers, got '10'"),
+        (lambda run: api.adapt("sample", ipc=[1, 2.0], out=run), "ipc must be whole numbers, got [1, 2.0]"),
+        (lambda run: api.adapt("sample", seed=np.float64(1), out=run), "seed must be a whole number, got "),
+        (lambda run: api.adapt("sample", ipc=True, out=run), "ipc must be whole numbers, got True"),
+        (lambda run: api.adapt("sample", seed=None, out=run), "seed must be a whole number, got None"),
+        (lambda run: api.generate(run, [1, 2]), "ipc must be a whole number, got [1, 2]"),
+        (lambda run: api.sweep(run, np.array([1.5])), "ipcs must be whole numbers, got array([1.5])"),
+        (lambda run: api.evaluate(run, ipc=1.0), "ipc must be a whole number, got 1.0"),
+        (lambda run: api.robustness(run, seeds="3"), "seeds must be a whole number, got '3'"),
+        (lambda run: api.curve(run, seeds=None), "seeds must be a whole number, got None"),
+        (lambda run: api.export(run, run, ipc="1"), "ipc must be a whole number, got '1'"),
+        (lambda run: api.load_set("ann/c10", [1]), "ipc must be a whole number, got [1]"),
+    ],
+)
+def test_what_is_no_whole_number_is_refused_by_its_name(call: Callable[[Path], Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        call(tmp_path / "run")
+    assert caught.value.message.startswith(says)
+    assert caught.value.hint.startswith("For example ")
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"stepz": 1}', '{"ipc": "x"}'])
 def test_a_damaged_configuration_is_named(text: str, run: Run) -> None:
     (run.folder / "config.json").write_text(text)

@@ -478,14 +478,36 @@ def test_integer_labels_become_sorted_classes(tmp_path: Path) -> None:
     target = load(write(tmp_path / "d", label=number, train=rows, test=rows))
     assert target.train.class_names == ("9", "10")
     assert target.train.labels.tolist() == [1, 0, 1]
-    with pytest.raises(DataError, match="Row 1 of split 'train' has label '-1'"):
-        load(write(tmp_path / "e", label=number, train=[*rows[:1], (grey(1), -1), *rows[1:]], test=rows))
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([10, -1, 9, -1], "Row 1 of split 'train' has label -1, which in datasets stands for no label (2 of 4 rows)."),
+        ([0, 1, -1, 0], "Row 2 of split 'train' has label -1, which in datasets stands for no label (1 of 4 rows)."),
+        (
+            [0, -1, 0, 0],
+            "Beside -1, which in datasets stands for no label (1 of 4 rows), there is 1 class; distillation needs two.",
+        ),
+        (
+            [-1, -1],
+            "Beside -1, which in datasets stands for no label (2 of 2 rows), there are 0 classes; distillation needs two.",
+        ),
+    ],
+)
+def test_a_label_of_minus_one_is_said_to_stand_for_none(tmp_path: Path, values: list[int], says: str) -> None:
+    number = {"dtype": "int32", "_type": "Value"}
+    rows = [(grey(i), value) for i, value in enumerate(values)]
+    with pytest.raises(DataError) as caught:
+        load(write(tmp_path / "e", label=number, train=rows, test=[(grey(9), 0), (grey(8), 1)]))
+    assert caught.value.message == says
+    assert caught.value.hint.startswith("Remove these rows, or give each its class.")
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (-1, "Row 2 of split '{}' has label '-1'"),
+        (-1, "Row 2 of split '{}' has label -1, which in datasets stands for no label \\(1 of "),
         (None, "Row 2 of split '{}' has no label"),
         (3, "Row 2 of split '{}' has label '3'"),
     ],
