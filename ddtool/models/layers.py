@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SLOPE = 1e-30
+"""The least slope whose products with usual values are no denormal numbers, which are slow."""
 ONE_KERNEL = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 """Whether this build of torch has oneDNN's convolution with what follows it, which torch's compiler uses on CPUs."""
 
@@ -62,10 +64,14 @@ class _ByRepetition(torch.autograd.Function):
 
 
 class RectifiedConv(nn.Conv2d):
-    """A convolution and the ReLU after it, by one kernel: the same bits, without a second pass over the result."""
+    """A convolution and the ReLU after it, by one kernel, without a second pass over the result.
+
+    By that kernel values below 0 are not 0 but `SLOPE` times what they were, which is lost in any sum: its own ReLU would make 0 of
+    NaN as well, and hide that something has diverged.
+    """
 
     def forward(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) → (n, c', h', w'), none below 0."""
+        """(n, c, h, w) → (n, c', h', w')."""
         if not (ONE_KERNEL and in_bf16(images)):
             return F.relu_(super().forward(images))
         kind, shape = torch.bfloat16, ([*self.stride], [*self.padding], [*self.dilation], self.groups)
@@ -78,7 +84,7 @@ class _Rectified(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, weights: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
         stride, padding, dilation, groups = ctx.shape = shape
         rectified = torch.ops.mkldnn._convolution_pointwise(
-            images, weights, bias, padding, stride, dilation, groups, "relu", [], ""
+            images, weights, bias, padding, stride, dilation, groups, "leaky_relu", [SLOPE], ""
         )
         ctx.save_for_backward(images, weights, rectified)
         return rectified

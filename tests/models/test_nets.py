@@ -335,6 +335,17 @@ def test_a_convolution_and_its_relu_by_one_kernel(bias: bool) -> None:
         assert (tensor.grad - gradient).norm() < 2**-6 * gradient.norm()
 
 
+@pytest.mark.parametrize("where", ["images", "weights"])
+def test_one_kernel_does_not_hide_what_is_no_number(where: str) -> None:
+    conv, images = RectifiedConv(3, 4, 3, padding=1), torch.randn(2, 3, 8, 8, generator=rng())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert conv(images).isfinite().all()
+        (images if where == "images" else conv.weight)[1, 2, 1, 1] = math.nan  # a weight in the middle meets no padding
+        made = conv(images)
+    assert torch.equal(made.isnan(), F.relu(F.conv2d(images, conv.weight, conv.bias, padding=1)).isnan())
+    assert made.isnan().any()
+
+
 def test_elsewhere_a_convolution_and_its_relu_are_two() -> None:
     """In float32, and in what is compiled."""
     conv, plain = RectifiedConv(3, 4, 3, padding=1), torch.nn.Conv2d(3, 4, 3, padding=1)
