@@ -110,8 +110,8 @@ class FitConfig:
     flip: bool = True
     """Put S flipped left-right beside S in Eq. 1."""
     augmented_copies: Annotated[Count, MostFromHub(256)] | None = None
-    """Augmented copies of S beside S in Eq. 1, each by an operation of FRePo's augmentation; null: as many as make 160 images of
-    S, and none where S has more than 80. Ours: networks are trained on S with augmentation (docs/log.md)."""
+    """Augmented copies of S beside S in Eq. 1, each by an operation of FRePo's augmentation; null: as many as make up to 160
+    images of S, so none where S has more than that. Ours: networks are trained on S with augmentation (docs/log.md)."""
 
 
 @checked
@@ -139,8 +139,8 @@ class AdaptConfig:
     flip: bool = True
     """Put S flipped left-right beside S in Eq. 1."""
     augmented_copies: Annotated[Count, MostFromHub(256)] | None = None
-    """Augmented copies of S beside S in Eq. 1, each by an operation of FRePo's augmentation; null: as many as make 160 images of
-    S, and none where S has more than 80. Ours: networks are trained on S with augmentation (docs/log.md)."""
+    """Augmented copies of S beside S in Eq. 1, each by an operation of FRePo's augmentation; null: as many as make up to 160
+    images of S, so none where S has more than that. Ours: networks are trained on S with augmentation (docs/log.md)."""
 
 
 @checked
@@ -168,8 +168,8 @@ class RefineConfig:
     flip: bool = True
     """Put S flipped left-right beside S in Eq. 1."""
     augmented_copies: Annotated[Count, MostFromHub(256)] | None = None
-    """Augmented copies of S beside S in Eq. 1, each by an operation of FRePo's augmentation; null: as many as make 160 images of
-    S, and none where S has more than 80. Ours: networks are trained on S with augmentation (docs/log.md)."""
+    """Augmented copies of S beside S in Eq. 1, each by an operation of FRePo's augmentation; null: as many as make up to 160
+    images of S, so none where S has more than that. Ours: networks are trained on S with augmentation (docs/log.md)."""
 
 
 @checked

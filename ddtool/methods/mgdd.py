@@ -29,7 +29,7 @@ from ddtool.runtime.engine import Engine, seeded_generator
 from ddtool.runtime.loop import NEVER, Deadline, Loop, Saver
 
 WITH_COPIES = 160
-"""Images that S is augmented to in a step where no number is set."""
+"""Augmented images of S in a step, at most, where no number of copies is set."""
 
 # ------------------------------------------------------------------------------------------------ the loss, the labels
 
@@ -52,7 +52,7 @@ def with_copies(
     X: Tensor, Y: Tensor, config: AdaptConfig | RefineConfig | FitConfig, turn: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """S as Eq. 1 sees it: its images, the same flipped left-right, and (ours) augmented copies, as many as are set, else as many as
-    make `WITH_COPIES` images of S; each with the label of its image. turn: which of the operations come first."""
+    make up to `WITH_COPIES` images of S; each with the label of its image. turn: which of the operations come first."""
     copies = copies_of(config, len(X))
     images, labels = with_flips(X, Y, config.flip)
     if not copies:
@@ -63,8 +63,7 @@ def with_copies(
 
 def copies_of(config: AdaptConfig | RefineConfig | FitConfig, m: int) -> int:
     """The augmented copies of each of m images."""
-    usual = WITH_COPIES // m if 2 * m <= WITH_COPIES else 0
-    return usual if config.augmented_copies is None else config.augmented_copies
+    return WITH_COPIES // m if config.augmented_copies is None else config.augmented_copies
 
 
 def turns_of(config: AdaptConfig | RefineConfig, m: int) -> int:

@@ -1,4 +1,4 @@
-"""Layers in the forms that are fast in bf16 on a CPU, with the values of torch's own; everywhere else they are torch's own.
+"""Layers in forms that are fast in bf16 on a CPU, with the values of torch's own but for rounding; elsewhere they are torch's own.
 
 There the convolutions take little of the time and the passes over memory most of it. So a layer makes few of them, and no gradient
 comes in another layout than its images: torch is many times slower with two layouts. Figures are in docs/log.md.
@@ -105,7 +105,8 @@ class _Rectified(torch.autograd.Function):
 
 
 class InstanceNorm(nn.GroupNorm):
-    """GroupNorm of one channel a group. Statistics are at least float32."""
+    """GroupNorm of one channel a group. Its statistics are at least float32; in bf16 on a CPU they are sums of centred images, each
+    rounded to bf16 once (`_InstanceNorm`)."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, width)

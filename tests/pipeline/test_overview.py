@@ -52,7 +52,7 @@ def test_a_run_says_what_it_is_about_to_do(tmp_path: Path) -> None:
     [
         ({"ipc": (10,)}, "4 of each image at IPC 10, augmented, in each step (refine.augmented_copies)"),
         (
-            {"ipc": (1, 5, 30)},
+            {"ipc": (1, 5, 41)},
             "40 of each image at IPC 1 and 8 of each image at IPC 5, augmented, in each step (refine.augmented_copies)",
         ),
         ({"ipc": (1,), "factor": 2}, "10 of each image at IPC 1, augmented, in each step (refine.augmented_copies)"),
@@ -61,7 +61,8 @@ def test_a_run_says_what_it_is_about_to_do(tmp_path: Path) -> None:
         ({"ipc": (10,), "refine": RefineConfig(steps=0)}, "4 of each image at IPC 10, augmented, in each step "
          "(adapt.augmented_copies)"),
         ({"ipc": (10,), "refine": RefineConfig(augmented_copies=0)}, ""),
-        ({"ipc": (30,)}, ""),
+        ({"ipc": (40,)}, "1 of each image at IPC 40, augmented, in each step (refine.augmented_copies)"),
+        ({"ipc": (41,)}, ""),
         ({"ipc": (1,), "method": "dm"}, ""),
     ],
 )  # fmt: skip
