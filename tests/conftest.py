@@ -33,8 +33,8 @@ settings.register_profile("ddtool", deadline=None, derandomize=True, database=No
 settings.load_profile("ddtool")
 
 
-SHIPPED_TRIAL = {"TRIAL_NETWORKS": target.TRIAL_NETWORKS, "TRIAL_WIDTH": target.TRIAL_WIDTH}
-"""Of the choice of a whitening, as users have them: most of the time of a tiny run, so tests have less (see below)."""
+SHIPPED_TRIAL = {name: getattr(target, name) for name in ("TRIAL_NETWORKS", "TRIAL_WIDTH", "FLIP_WIDTH")}
+"""Of what is measured on a target first, as users have it: most of the time of a tiny run, so tests have less (see below)."""
 
 HUB = HubServer()
 """The Hub of this session; nothing else is asked."""
@@ -68,7 +68,7 @@ def pytest_sessionstart() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: the last bit depends on it
     os.fsync = lambda file: None  # a run waits for the disk forty times, and no test takes the power away
     run_page.drawn, plot.drawn = drawn_in(PAGES), drawn_in(PLOTS)
-    target.TRIAL_NETWORKS, target.TRIAL_WIDTH = 1, 16
+    target.TRIAL_NETWORKS, target.TRIAL_WIDTH, target.FLIP_WIDTH = 1, 16, 16
 
 
 PAGES = r"tests/reports/.*::test_(a_browser|a_damaged|accuracy|an_adaptation|losses|nothing|of_many)"
