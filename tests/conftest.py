@@ -33,8 +33,8 @@ settings.register_profile("ddtool", deadline=None, derandomize=True, database=No
 settings.load_profile("ddtool")
 
 
-SHIPPED_TRIAL = {"TRIAL_NETWORKS": target.TRIAL_NETWORKS, "TRIAL_WIDTH": target.TRIAL_WIDTH}
-"""Of the choice of a whitening, as users have them: most of the time of a tiny run, so tests have less (see below)."""
+SHIPPED_TRIAL = {name: getattr(target, name) for name in ("TRIAL_NETWORKS", "TRIAL_WIDTH", "FLIP_WIDTH")}
+"""Of what is measured on a target first, as users have it: most of the time of a tiny run, so tests have less (see below)."""
 
 HUB = HubServer()
 """The Hub of this session; nothing else is asked."""
@@ -67,19 +67,25 @@ def pytest_sessionstart() -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: the last bit depends on it
     os.fsync = lambda file: None  # a run waits for the disk forty times, and no test takes the power away
-    run_page.drawn = plot.drawn = drawn_where_looked_at
-    target.TRIAL_NETWORKS, target.TRIAL_WIDTH = 1, 16
+    run_page.drawn, plot.drawn = drawn_in(PAGES), drawn_in(PLOTS)
+    target.TRIAL_NETWORKS, target.TRIAL_WIDTH, target.FLIP_WIDTH = 1, 16, 16
 
 
-LOOKED_AT = re.compile(r"tests/(reports/|pipeline/test_curve|experiments/test_(plot|report|sweep|whole))")
-"""The tests of pages and plots."""
+PAGES = r"tests/reports/.*::test_(a_browser|a_damaged|accuracy|an_adaptation|losses|nothing|of_many)"
+"""The tests that look at plots on the pages of runs."""
+PLOTS = r"tests/(pipeline/test_curve.py::test_the_command|experiments/test_(plot|report|sweep.py::test_seen|whole.py::test_the_r))"
+"""Those that look at plots of accuracy."""
 
 
-def drawn_where_looked_at(figure: Drawing, kind: Kind = "svg", paper: Paper = LIGHT) -> bytes:
-    """A plot in the tests of plots, an empty one in all others: a second for each of hundreds of runs is too much."""
-    if LOOKED_AT.match(os.environ.get("PYTEST_CURRENT_TEST", "")):
-        return drawn(figure, kind, paper)
-    return b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+def drawn_in(tests: str) -> Callable[..., bytes]:
+    """A plot in those tests, an empty one in all others: a second for each of hundreds of runs is too much."""
+
+    def drawn_where_looked_at(figure: Drawing, kind: Kind = "svg", paper: Paper = LIGHT) -> bytes:
+        if re.match(tests, os.environ.get("PYTEST_CURRENT_TEST", "")):
+            return drawn(figure, kind, paper)
+        return b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+
+    return drawn_where_looked_at
 
 
 @pytest.fixture(autouse=True)

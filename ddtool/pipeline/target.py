@@ -18,8 +18,9 @@ from ddtool.models.ridge import ridge_head
 from ddtool.pipeline.session import Problem, Session
 from ddtool.runtime.engine import seeded_generator
 
-FLIP_KEEPS = 0.9
-"""Images keep their class when flipped if a head keeps at least this share of its accuracy on flipped ones."""
+FLIP_KEEPS, FLIP_WIDTH = 0.9, 64
+"""Images keep their class when flipped if a head keeps at least this share of its accuracy on flipped ones; how wide the network
+is whose features it takes."""
 
 TRIAL_IMAGES, TRIAL_HELD_OUT, TRIAL_NETWORKS, TRIAL_WIDTH = 100, 2000, 4, 128
 """What the trial that decides about whitening takes: images whose labels are fitted (at least one a class), held-out images that
@@ -66,7 +67,7 @@ def flip_keeps_classes(session: Session, real: Real) -> tuple[bool, float]:
     rng = session.rng("mirror")
     rows = torch.randperm(len(real.data), generator=rng, device=rng.device)[:6000]
     fit, held = rows[: len(rows) * 2 // 3], rows[len(rows) * 2 // 3 :]
-    f = RandomFeatures.doubling(real.data.shape, 64, "none", session.engine, rng)
+    f = RandomFeatures.doubling(real.data.shape, FLIP_WIDTH, "none", session.engine, rng)
     W = mgdd.label_head(f, real, fit, session.config.labels.ridge)
     X, _ = real.at(held)
     y = real.data.labels[held]

@@ -4,13 +4,14 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 from torch import Tensor
 
-from ddtool import api
+from ddtool import api, methods
 from ddtool.data.images import ImageData, SyntheticSet, draw_per_class, one_hot, real_images
 from ddtool.errors import UsageError
 from ddtool.evaluation.protocols import PROTOCOLS, Score, check_protocol, version_of
@@ -22,6 +23,17 @@ from ddtool.runtime.engine import Engine
 from ddtool.sources.load import Target
 
 BY_HAND = Accuracies(0.85, 0.45, 0.60, 0.40, 0.50, 0.45)
+
+
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of random images are fitted over two narrow networks."""
+    usual, few = methods.settings_of, {"width": 16, "fit_networks": 2}
+
+    def settings_of(name: str, values: dict[str, Any]) -> Any:
+        return usual(name, values | few if name == "random" else values)
+
+    monkeypatch.setattr(methods, "settings_of", settings_of)
 
 
 @pytest.fixture

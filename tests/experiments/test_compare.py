@@ -1,7 +1,6 @@
 """`ddtool compare` on the command line."""
 
 import json
-import os
 import re
 import shlex
 from pathlib import Path
@@ -11,11 +10,12 @@ import pytest
 import tiny
 import typer
 from fake_jobs import WORDS
+from forked_jobs import ForkedJobs
 from tiny import OPTIONS, ROOT, ddtool, done, refused
 
 from ddtool.cli.app import app
 from ddtool.evaluation.protocols import Score
-from ddtool.experiments import jobs
+from ddtool.experiments import executors
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.grid import USUAL
 from ddtool.experiments.table import gather
@@ -246,10 +246,7 @@ def test_every_command_of_the_page_parses() -> None:
 
 
 def test_jobs_are_runs_of_adapt(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = jobs.command
-    briefly = "import tiny; tiny.start()"
-    monkeypatch.setattr(jobs, "command", lambda *what: [*real(*what)[:1], "-c", briefly, *real(*what)[3:]])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    monkeypatch.setattr(executors, "Local", ForkedJobs)
     settings = [part for word in (*OPTIONS, "whitening.kind=none") if "=" in word for part in ("--set", word)]
     shown = done(
         "compare", data, "--ipc", 1, "--methods", "random,mgdd", "--steps", 5, "--seeds", 1, "--generator", "scratch",
@@ -260,3 +257,14 @@ def test_jobs_are_runs_of_adapt(tmp_path: Path, data: Path, monkeypatch: pytest.
     assert all(0 <= row["accuracy"] <= 100 and row["peak_memory_mib"] > 0 for row in said["rows"])
     assert said["rows"][1]["step_seconds"] > 0
     assert "of 2 jobs" not in shown.stderr
+
+
+def test_a_job_is_a_process_of_its_own(tmp_path: Path, data: Path) -> None:
+    """`python -m ddtool adapt`, as users have it."""
+    shown = done(
+        "compare", data, "--ipc", 1, "--methods", "random", "--seeds", 1, "--protocol", "kernel-ridge", "--device", "cpu",
+        "--precision", "fp32", "--threads", 1, "--set", "whitening.kind=none", "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    (row,) = json.loads(shown.stdout)["rows"]
+    assert (row["method"], row["seeds"], row["failed"]) == ("random", 1, 0)
+    assert 0 <= row["accuracy"] <= 100

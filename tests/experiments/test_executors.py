@@ -29,14 +29,17 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="neither runs th
 
 @pytest.fixture(scope="module", params=["slurm", "ray"])
 def executor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executor]:
-    if request.param == "slurm":
-        pytest.importorskip("submitit")
-        made: Executor = Slurm(Resources(cluster="local"), tmp_path_factory.mktemp("submitit"))
-    else:
-        pytest.importorskip("ray")
-        made = Ray(Resources())
-    yield made
-    made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "slurm":
+            submitit = pytest.importorskip("submitit")
+            # Of a job that is lost submitit awaits a result for 15 s, in case that it is on a slow network disk.
+            patch.setattr(submitit.Job, "_results_timeout_s", 0)
+            made: Executor = Slurm(Resources(cluster="local"), tmp_path_factory.mktemp("submitit"))
+        else:
+            pytest.importorskip("ray")
+            made = Ray(Resources())
+        yield made
+        made.close()
 
 
 def team(

@@ -13,17 +13,29 @@ import ddtool
 from ddtool import api
 from ddtool.errors import RunError
 from ddtool.evaluation.protocols import Score
+from ddtool.experiments import plot
 from ddtool.experiments import sweep as sweeps
 from ddtool.experiments.plot import LIGHT, sheet
 from ddtool.runs.foreign import strangers
 from ddtool.runs.run import Run
 
 
+@pytest.fixture(scope="module")
+def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An adapted and refined run of IPC 2, not to be changed."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DDTOOL_CACHE", str(folder / "cache"))
+        tiny.shorten_protocols(patch)
+        settings = tiny.SETTINGS | {"evaluate": {"seeds": 1, "protocol": "quick"}}
+        return tiny.adapt(data, folder / "run", settings=settings)
+
+
 @pytest.fixture
-def run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """An adapted and refined run of IPC 2."""
+def run(made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A copy of it; protocols are short."""
     tiny.shorten_protocols(monkeypatch)
-    return tiny.adapt(data, tmp_path / "run", settings=tiny.SETTINGS | {"evaluate": {"seeds": 1, "protocol": "quick"}})
+    return Run(shutil.copytree(made.folder, tmp_path / "run"))
 
 
 def test_seen_and_unseen_sizes_are_scored_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +57,9 @@ def test_seen_and_unseen_sizes_are_scored_once(run: Run, monkeypatch: pytest.Mon
     assert sorted({ipc for ipc, _, _ in measured}) == [1]
     stop_after = -1
     lost = measured.pop()  # its score was not recorded
-    found = api.sweep(run, [1, 3, 2], engine=tiny.ENGINE)
+    with monkeypatch.context() as patch:
+        patch.setattr(plot, "drawn", lambda *_: b"")  # the last one draws
+        found = api.sweep(run, [1, 3, 2], engine=tiny.ENGINE)
     assert measured.count(lost) == 1
     assert len(measured) == len(set(measured))  # nothing twice
     wanted = {(n, stage, p) for n in (1, 2, 3) for stage in ("generated", "random") for p in ("kernel-ridge", "quick")}

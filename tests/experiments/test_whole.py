@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import tiny
+from forked_jobs import ForkedJobs
 from tiny import done
 
 from ddtool.evaluation.protocols import Score
-from ddtool.experiments import report, whole
+from ddtool.experiments import executors, report, whole
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.table import CONTROL, WHOLE, gather
 
@@ -37,9 +38,10 @@ def test_a_damaged_file_is_no_row(full: Folder, content: str) -> None:
 
 
 def test_the_command_scores_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With jobs that run for real: a network is trained on all images; a second command takes the row as it is."""
+    """With a job that runs for real: a network is trained on all images; a second command takes the row as it is."""
     monkeypatch.setenv("DDTOOL_CACHE", str(tmp_path / "cache"))
     tiny.shorten_protocols(monkeypatch)
+    monkeypatch.setattr(executors, "Local", ForkedJobs)
     words = (
         "compare",
         tiny.image_folder(tmp_path / "toy"),

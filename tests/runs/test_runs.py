@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from conftest import SHIPPED_TRIAL
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -1013,8 +1014,11 @@ SAYS_OF_FLIPS = {
     ],
     ids=["top or bottom", "left or right", "nothing to see", "too few images"],
 )
-def test_whether_flips_keep_their_class_is_measured(where: Any, count: int, flip: bool | None) -> None:
+def test_whether_flips_keep_their_class_is_measured(
+    where: Any, count: int, flip: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two classes: a bright half, or the other half."""
+    monkeypatch.setattr(target, "FLIP_WIDTH", SHIPPED_TRIAL["FLIP_WIDTH"])
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(2 * count) % 2
     images = torch.randint(0, 100, (2 * count, 1, 16, 16), generator=rng)

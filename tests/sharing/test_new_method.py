@@ -1,18 +1,18 @@
 """A method that nobody knew before goes everywhere: one class and one registration, and every command can use it."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import test_baselines
 import tiny
+from forked_jobs import ForkedJobs
 from hub_server import HubServer
 from test_hub import _quick_pauses, _surroundings, writes  # noqa: F401  fixtures among them
 from tiny import done
 
 from ddtool import api
-from ddtool.experiments import jobs
+from ddtool.experiments import executors
 from ddtool.methods import METHODS
 
 FAST = ["--precision", "fp32", "--set", "evaluate.kernel_ridge=false"]
@@ -45,11 +45,7 @@ def test_adapt_evaluate_info_and_push(data: Path, server: HubServer) -> None:
 
 
 def test_compare(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = jobs.command
-    monkeypatch.setattr(jobs, "command", lambda *what: [*real(*what)[:1], "-c", CHILD, *real(*what)[3:]])
-    tests = tiny.ROOT / "tests"
-    paths = [tiny.ROOT, tests, tests / "pipeline"]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, paths)))
+    monkeypatch.setattr(executors, "Local", lambda: ForkedJobs(CHILD))
     said = json.loads(
         done(
             "compare", data, "--ipc", 1, "--methods", "means", "--steps", 2, "--seeds", 1, "--device", "cpu",
