@@ -158,7 +158,7 @@ def command(
         }
         goal = goal_of(push_to, private, pool)
         tracking.check(track)
-        machine = machine_flags(device, precision, threads, compile_, memory, graphs) + (
+        machine = o.machine_flags(device, precision, threads, compile_, memory, graphs) + (
             f" {goal.flags()}" if goal else ""
         )
         if resume is not None:
@@ -276,20 +276,6 @@ def goal_of(push_to: str | None, private: bool, pool: bool) -> Goal | None:
         given = "--private" if private else "--no-pool"
         raise UsageError(f"{given} is for what is pushed.", "Add --push-to NAMESPACE/NAME, or leave it out.")
     return None
-
-
-def machine_flags(
-    device: str,
-    precision: str,
-    threads: int | None,
-    compile_: bool,
-    memory: float | None = None,
-    graphs: bool = False,
-) -> str:
-    """The options that a run does not remember and that its last bits depend on, as they were given."""
-    given = {"--device": device, "--precision": precision, "--threads": threads, "--memory": memory}
-    words = [f"{flag} {value}" for flag, value in given.items() if value not in (None, "auto")]
-    return " ".join(words + ["--compile"] * compile_ + ["--graphs"] * graphs)
 
 
 def go_on(

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ddtool.cli import options as o
-from ddtool.cli.adapt import machine_flags
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
 from ddtool.errors import UsageError
@@ -122,20 +121,21 @@ def command(
         means = "\n".join(f"{score.mean:.2f}" for score in scores)
         output.result({"scores": [score.to_dict() for score in scores]}, means, [score_table(scores)])
         if other := next_protocol(api.several(protocol or USUAL)):
-            named = {
-                "--ipc": ipc,
-                "--stage": stage,
-                "--on": on,
-                "--data": moved,
-                "--arch": o.together(arch),
-                "--seed": seed,
-            }
-            typed = [o.shell(flag, str(value)) for flag, value in named.items() if value]
-            marks = {"--no-baseline": not baseline, "--whole": whole, "--exact": exact, "--no-whiten": not whiten}
-            machine = machine_flags(device, precision, threads, compile_, memory)
-            words = [*typed, o.as_typed(data), f"--protocol {other} --eval-seeds {eval_seeds}"]
-            words += [*(flag for flag, given in marks.items() if given), machine]
-            output.next_step(o.shell("ddtool evaluate", run_or_set, " ".join(filter(None, words))))
+            what = as_given(
+                ("--ipc", ipc), ("--stage", stage), ("--on", on), ("--data", moved), ("--arch", o.together(arch)),
+                ("--seed", seed),
+            )  # fmt: skip
+            how = as_given(
+                ("--no-baseline", not baseline), ("--whole", whole), ("--exact", exact), ("--no-whiten", not whiten)
+            )
+            machine = o.machine_flags(device, precision, threads, compile_, memory)
+            same = [*what, o.as_typed(data), f"--protocol {other} --eval-seeds {eval_seeds}", *how, machine]
+            output.next_step(o.shell("ddtool evaluate", run_or_set, " ".join(filter(None, same))))
+
+
+def as_given(*options: tuple[str, object]) -> list[str]:
+    """Options as they were typed: with their value, or alone where it is true; without those that were not given."""
+    return [flag if value is True else o.shell(flag, str(value)) for flag, value in options if value]
 
 
 def refuse_with_robust(given: dict[str, bool]) -> None:

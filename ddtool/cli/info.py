@@ -65,14 +65,14 @@ def describe(name: str, data: o.Given, output: Output) -> None:
 
     path = Path(name).expanduser()
     if is_run(path):
-        describe_run(path, output)
-    elif Folder(path).is_begun():
-        describe_comparison(Folder(path), output)
-    elif (path / EXACT).is_file() or (path.is_file() and path.suffix == ".safetensors"):
-        describe_set(path, output)
-    elif name == "bundled" or is_pretraining(path) or (path / "model.safetensors").is_file():
-        describe_generator(name, output)
-    elif path.exists() or not describe_repo(name, output):
+        return describe_run(path, output)
+    if Folder(path).is_begun():
+        return describe_comparison(Folder(path), output)
+    if (path / EXACT).is_file() or (path.is_file() and path.suffix == ".safetensors"):
+        return describe_set(path, output)
+    if name == "bundled" or is_pretraining(path) or (path / "model.safetensors").is_file():
+        return describe_generator(name, output)
+    if path.exists() or not describe_repo(name, output):
         describe_dataset(name, data, output)
 
 

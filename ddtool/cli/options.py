@@ -253,3 +253,17 @@ def _json_or_text(value: str) -> Any:
         return json.loads(value)
     except ValueError:
         return value
+
+
+def machine_flags(
+    device: str,
+    precision: str,
+    threads: int | None,
+    compile_: bool,
+    memory: float | None = None,
+    graphs: bool = False,
+) -> str:
+    """The options that a run does not remember and that its last bits depend on, as they were given."""
+    given = {"--device": device, "--precision": precision, "--threads": threads, "--memory": memory}
+    words = [f"{flag} {value}" for flag, value in given.items() if value not in (None, "auto")]
+    return " ".join(words + ["--compile"] * compile_ + ["--graphs"] * graphs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ddtool.cli import options as o
-from ddtool.cli.adapt import STAGES, machine_flags
+from ddtool.cli.adapt import STAGES
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output
 from ddtool.errors import UsageError
@@ -78,7 +78,7 @@ def command(
         tracking.check(track)
         flags = o.given(datasets=datasets, seed=seed, data=data or None)
         meta = {"meta": o.given(iterations=iterations, meta_batch=meta_batch, inner_steps=inner_steps)}
-        machine = machine_flags(device, precision, threads, compile_, memory)
+        machine = o.machine_flags(device, precision, threads, compile_, memory)
         if resume is not None and (
             flags or meta["meta"] or out or config or set_ or force or dry_run or preset != "auto"
         ):

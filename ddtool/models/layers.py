@@ -4,6 +4,8 @@ There the convolutions take little of the time and the passes over memory most o
 comes in another layout than its images: torch is many times slower with two layouts. Figures are in docs/log.md.
 """
 
+import functools
+import math
 from typing import Any
 
 import torch
@@ -12,8 +14,6 @@ from torch.nn import functional as F
 
 SLOPE = 1e-30
 """The least slope whose products with usual values are no denormal numbers, which are slow."""
-ONE_KERNEL = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-"""Whether this build of torch has oneDNN's convolution with what follows it, which torch's compiler uses on CPUs."""
 
 
 def in_bf16(images: Tensor) -> bool:
@@ -72,20 +72,36 @@ class RectifiedConv(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) → (n, c', h', w')."""
-        if not (ONE_KERNEL and in_bf16(images)):
+        if not (in_bf16(images) and has_one_kernel()):
             return F.relu_(super().forward(images))
         kind, shape = torch.bfloat16, ([*self.stride], [*self.padding], [*self.dilation], self.groups)
         bias = None if self.bias is None else self.bias.to(kind)
         return _Rectified.apply(images.to(kind), self.weight.to(kind), bias, *shape)
 
 
+def one_kernel(images: Tensor, weights: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
+    """oneDNN's convolution with a leaky ReLU, which torch's compiler uses on CPUs; shape: stride, padding, dilation, groups."""
+    stride, padding, dilation, groups = shape
+    kernel = torch.ops.mkldnn._convolution_pointwise
+    return kernel(images, weights, bias, padding, stride, dilation, groups, "leaky_relu", [SLOPE], "")
+
+
+@functools.cache
+def has_one_kernel() -> bool:
+    """Whether this build of torch has that kernel for this CPU, and it keeps what is no number: it is tried on three pixels."""
+    images = torch.tensor([2.0, -2.0, math.nan], dtype=torch.bfloat16).view(3, 1, 1, 1)
+    try:
+        positive, negative, none = one_kernel(images, images[:1], None, [1, 1], [0, 0], [1, 1], 1).flatten().tolist()
+    except (AttributeError, RuntimeError):  # another build; a CPU without the instructions
+        return False
+    return positive == 4 and -1e-20 < negative <= 0 and math.isnan(none)
+
+
 class _Rectified(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weights: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
-        stride, padding, dilation, groups = ctx.shape = shape
-        rectified = torch.ops.mkldnn._convolution_pointwise(
-            images, weights, bias, padding, stride, dilation, groups, "leaky_relu", [SLOPE], ""
-        )
+        ctx.shape = shape
+        rectified = one_kernel(images, weights, bias, *shape)
         ctx.save_for_backward(images, weights, rectified)
         return rectified
 

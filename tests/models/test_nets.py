@@ -1,6 +1,8 @@
 """The field's ConvNet, how its weights are drawn, and random features."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ddtool.errors import UsageError
+from ddtool.models import layers
 from ddtool.models.convnet import (
     ConvNet,
     RandomFeatures,
@@ -312,6 +315,13 @@ def test_pooling_has_second_derivatives() -> None:
 # --------------------------------------------------------------------------------------- a convolution and its ReLU
 
 
+needs_the_kernel = pytest.mark.skipif(
+    not layers.has_one_kernel(),
+    reason="this CPU or build of torch has no kernel for a convolution and its ReLU in bf16",
+)
+
+
+@needs_the_kernel
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_convolution_and_its_relu_by_one_kernel(bias: bool) -> None:
     """Output and all gradients, in bf16, beside float64 on the numbers that bf16 has."""
@@ -335,6 +345,7 @@ def test_a_convolution_and_its_relu_by_one_kernel(bias: bool) -> None:
         assert (tensor.grad - gradient).norm() < 2**-6 * gradient.norm()
 
 
+@needs_the_kernel
 @pytest.mark.parametrize("where", ["images", "weights"])
 def test_one_kernel_does_not_hide_what_is_no_number(where: str) -> None:
     conv, images = RectifiedConv(3, 4, 3, padding=1), torch.randn(2, 3, 8, 8, generator=rng())
@@ -356,6 +367,36 @@ def test_elsewhere_a_convolution_and_its_relu_are_two() -> None:
     assert torch.equal(made, F.relu(plain(images)))
 
 
+def raising(error: Exception) -> Callable[..., torch.Tensor]:
+    def kernel(*given: Any) -> torch.Tensor:
+        raise error
+
+    return kernel
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        raising(RuntimeError("bf16 path needs the cpu support avx512bw")),
+        raising(AttributeError("no such operator")),
+        lambda images, weights, *given: torch.nan_to_num(images * weights).clamp_min(0),  # hides what is no number
+        lambda images, weights, *given: images,
+    ],
+    ids=["another CPU", "another build", "NaN is hidden", "wrong"],
+)
+def test_without_the_kernel_a_convolution_and_its_relu_are_two(
+    kernel: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "one_kernel", kernel)
+    monkeypatch.setattr(layers, "has_one_kernel", layers.has_one_kernel.__wrapped__)
+    conv, images = RectifiedConv(3, 4, 3, padding=1), torch.randn(2, 3, 5, 5, generator=rng())
+    with torch.autocast("cpu", torch.bfloat16):
+        made, expected = conv(images), F.relu(F.conv2d(images, conv.weight, conv.bias, padding=1))
+    assert not layers.has_one_kernel()
+    assert torch.equal(made, expected)
+
+
+@needs_the_kernel
 def test_a_convolution_and_its_relu_have_second_derivatives() -> None:
     """In float32, which the kernel takes too."""
     weights = torch.randn(4, 3, 3, 3, generator=rng()).requires_grad_()

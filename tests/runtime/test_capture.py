@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ddtool import api
-from ddtool.cli.adapt import machine_flags
+from ddtool.cli.options import machine_flags
 from ddtool.config import AdaptConfig, PretrainConfig, RefineConfig, RunConfig
 from ddtool.data.batches import Pool, Real
 from ddtool.data.images import ImageData, draw_per_class, one_hot
