@@ -522,8 +522,11 @@ def load_set(
     revision: a branch, a tag or a commit;  token: default that of the environment or of `hf auth login`, False for none;
     cache_dir: default HF_HOME;  force_download: also what is in the cache;  local_files_only: ask nothing, take what was used
     here before;  report, progress: as in `adapt`.
-    Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused.
+    Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused; UsageError for a place on this machine.
     """
+    if not names.parse(repo) and Path(repo).expanduser().exists():
+        hint = "A set of a run here: ddtool.Run.open(RUN).load_set(IPC)."
+        raise UsageError(f"'{repo}' is a place on this machine, and load_set takes a repo of the Hub.", hint)
     with asked(Access(token, cache_dir, force_download, local_files_only)), shown(report, progress) as listener:
         return shared_sets.load_set(at_revision(repo, revision), ipc, listener)
 

@@ -1290,3 +1290,9 @@ def test_the_last_events_are_those_at_the_end(tmp_path: Path) -> None:
     found = files.events(file, 200)
     assert 5 < len(found) < 20
     assert found == everything[-len(found) :]
+
+
+def test_a_set_of_this_machine_is_told_from_a_repo(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a place on this machine") as caught:
+        api.load_set(str(tmp_path))
+    assert "Run.open" in caught.value.hint
