@@ -111,6 +111,7 @@ def work(run: Run, engine: Engine, report: Report, track: str | None = None) -> 
     """Bring a run to its end by its method, followed by the tracker `track`, or by the one that has followed it so far."""
     config = run.config()
     plan.check_captured(config, engine)
+    plan.check_divided(config, engine)
     with tracking.tracked(run.folder, track, to_dict(config), report) as tracker:
         session = Session(config, run, engine, recorded(run, tracker.listener))
         bring_to_its_end = adapt_and_make if session.method.has_generator else distil
@@ -566,6 +567,7 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
     """
     check_free(folder, force)
     plan.check_captured(config, engine)
+    plan.check_divided(config, engine)
     config = replace(config, generator=generators.pinned_generator(config.generator))
     target = plan.check_start(config, report)
     plan.check_held(target.train, engine)

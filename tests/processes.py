@@ -6,6 +6,7 @@ says, does not depend on them. What depends on how Python starts is run by `tiny
 
 import multiprocessing
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -87,3 +88,13 @@ class Forked:
 def forked(code: str, *arguments: object, **environment: str) -> CompletedProcess[str]:
     """Run `code` in such a process to its end."""
     return Forked(code, *arguments, **environment).finished()
+
+
+def launched(code: str, *arguments: object, world: int = 2, **environment: str) -> list[tuple[int | None, str, str]]:
+    """`world` processes over gloo, as torchrun and accelerate start them: exit code, stdout and stderr of each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} | environment
+    all_ = [Forked(code, *arguments, **place, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world)]
+    return [(ended.returncode, ended.stdout, ended.stderr) for ended in Forked.all_finished(all_)]

@@ -35,6 +35,7 @@ NO_RUN = {
     "docs/docker.md": 4,
     "docs/compare.md": 7,
     "docs/examples.md": 2,
+    "docs/faq.md": 1,
 }
 """Blocks that are not run, but parsed, by page: installation; GPUs, launchers, SLURM, Jobs; what takes hours."""
 PARSED_ONLY = ("README.md",)

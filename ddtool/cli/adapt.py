@@ -134,6 +134,9 @@ def command(
 ) -> None:
     """Adapt a meta generator to a dataset; generate, refine and score a synthetic set for each IPC.
 
+    Several processes can share each step: start it by `torchrun --nproc_per_node N -m ddtool adapt …` or
+    `accelerate launch … -m ddtool adapt …`. The first process makes the run, and the others compute for it.
+
     Examples:
 
       ddtool adapt sample --ipc 10
@@ -141,11 +144,14 @@ def command(
       ddtool adapt cifar10 --ipc 1 --ipc 10 --ipc 50 --out runs/cifar10
     """
     from ddtool import api
-    from ddtool.cli.machine import engine_for
+    from ddtool.cli.machine import engine_for, one_voice
+    from ddtool.pipeline.together import together
     from ddtool.runs import tracking
     from ddtool.runs.run import Run
+    from ddtool.runtime.distributed import Ranks
 
-    with Output(json_, quiet) as output:
+    ranks = Ranks.from_environment()
+    with Output(json_, quiet or not ranks.main) as output:
         flags = o.given(
             dataset=dataset, ipc=ipc, generator=generator, seed=seed, flip=flip, data=data or None,
             method=method, seconds=seconds, allow_repeat=allow_repeat, animation=animation, curve=curve,
@@ -161,37 +167,40 @@ def command(
         machine = o.machine_flags(device, precision, threads, compile_, memory, graphs) + (
             f" {goal.flags()}" if goal else ""
         )
-        if resume is not None:
-            if flags or any(stages.values()) or factor or out or config or set_ or force or dry_run or preset != "auto":
-                hint = o.shell("ddtool adapt --resume", resume, machine)
-                raise UsageError("--resume takes every setting from the run; no other one goes with it.", hint)
-            if goal:
-                goal.check(Run.open(resume).config().method)
-            engine = engine_for(device, precision, compile_, threads, output, memory, graphs)
-            finish(output, go_on(resume, engine, machine, output, moved, track), goal)
-            return
-        if moved is not None:
+        others = flags or any(stages.values()) or factor or out or config or set_ or force or dry_run
+        if resume is not None and (others or preset != "auto"):
+            hint = o.shell("ddtool adapt --resume", resume, machine)
+            raise UsageError("--resume takes every setting from the run; no other one goes with it.", hint)
+        if resume is None and moved is not None:
             raise UsageError("--data goes with --resume.", "Name the dataset of a new run without it.")
-        engine = engine_for(device, precision, compile_, threads, output, memory, graphs)
-        layers = (o.read_config_file(config), o.parse_settings(set_ or []))
-        chosen = chosen_method(*layers, flags)
-        if factor is not None:
-            check_takes_factor(chosen)
-        if not chosen.has_generator:
-            check_without_generator(generator, refine_steps)
-            stages["baseline"] = stages.pop("adapt") | o.given(factor=factor)
-        else:
-            flags |= o.given(factor=factor)
-        settings = api.resolve(engine, preset, *layers, stages, flags, report=output.listener)
-        check_budget(settings.seconds, steps, refine_steps)
-        folder = out or api.default_folder(settings)
-        if dry_run:
-            show_plan(output, settings, folder, engine, force, goal)
-            return
-        if goal:
-            goal.check(settings.method)
-        run = api.start(settings, folder, engine, force, output.listener)
-        finish(output, go_on(run.folder, engine, machine, output, track=track), goal)
+        chosen_engine = ranks.engine(engine_for(device, precision, compile_, threads, output, memory, graphs))
+        with one_voice(ranks), together(ranks, chosen_engine) as engine:
+            if engine is None:
+                return
+            if resume is not None:
+                if goal:
+                    goal.check(Run.open(resume).config().method)
+                finish(output, go_on(resume, engine, machine, output, moved, track), goal)
+                return
+            layers = (o.read_config_file(config), o.parse_settings(set_ or []))
+            chosen = chosen_method(*layers, flags)
+            if factor is not None:
+                check_takes_factor(chosen)
+            if not chosen.has_generator:
+                check_without_generator(generator, refine_steps)
+                stages["baseline"] = stages.pop("adapt") | o.given(factor=factor)
+            else:
+                flags |= o.given(factor=factor)
+            settings = api.resolve(engine, preset, *layers, stages, flags, report=output.listener)
+            check_budget(settings.seconds, steps, refine_steps)
+            folder = out or api.default_folder(settings)
+            if dry_run:
+                show_plan(output, settings, folder, engine, force, goal)
+                return
+            if goal:
+                goal.check(settings.method)
+            run = api.start(settings, folder, engine, force, output.listener)
+            finish(output, go_on(run.folder, engine, machine, output, track=track), goal)
 
 
 def check_without_generator(generator: str | None, refine_steps: int | None) -> None:
@@ -288,7 +297,8 @@ def go_on(
         return api.resume(folder, moved=moved, track=track, engine=engine, report=output.listener)
     except KeyboardInterrupt as stop:
         command = o.shell("ddtool adapt --resume", folder, machine)
-        stop.hint = f"Everything so far is kept. Go on: {command}"  # type: ignore[attr-defined]
+        how = "Go on" if engine.processes == 1 else "Go on, by the same launcher"
+        stop.hint = f"Everything so far is kept. {how}: {command}"  # type: ignore[attr-defined]
         raise
 
 

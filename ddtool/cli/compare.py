@@ -10,7 +10,6 @@ from ddtool.cli import options as o
 from ddtool.cli.errors import handled, harmless
 from ddtool.cli.evaluate import next_protocol
 from ddtool.cli.output import Output
-from ddtool.cli.pretrain import one_voice
 from ddtool.errors import UsageError
 from ddtool.text import count, file_name
 
@@ -136,7 +135,7 @@ def command(
 
       ddtool compare cifar10 --ipc 10 --seconds 30 --seconds 60 --methods all --seeds 3
     """
-    from ddtool.cli.machine import engine_for
+    from ddtool.cli.machine import engine_for, one_voice
     from ddtool.config import from_dict, merged
     from ddtool.evaluation.protocols import once_each
     from ddtool.experiments import executors

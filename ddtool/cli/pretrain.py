@@ -1,7 +1,5 @@
 """`ddtool pretrain`: large datasets in, a meta generator out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +65,7 @@ def command(
 
       ddtool pretrain --resume runs/meta
     """
-    from ddtool.cli.machine import engine_for
+    from ddtool.cli.machine import engine_for, one_voice
     from ddtool.pretraining import pretrain
     from ddtool.pretraining.folder import Pretraining
     from ddtool.runs import tracking
@@ -109,21 +107,6 @@ def command(
         with one_voice(ranks), ranks.joined(engine):
             run = pretrain.start(settings, folder, engine, ranks, force, output.listener)
             finish(output, run, engine, ranks, machine, track)
-
-
-@contextmanager
-def one_voice(ranks: "Ranks") -> Iterator[None]:
-    """What ends every process is explained by rank 0 alone."""
-    from ddtool.errors import DivergedError
-    from ddtool.runtime.distributed import OtherRankError
-    from ddtool.runtime.signals import exit_code
-
-    try:
-        yield
-    except (KeyboardInterrupt, OtherRankError, DivergedError) as error:
-        if ranks.main:
-            raise
-        raise SystemExit(exit_code(error) if isinstance(error, KeyboardInterrupt) else 1) from None
 
 
 def finish(

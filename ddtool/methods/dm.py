@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ddtool.config import AtLeastOne, Count, NotNegative, checked
 from ddtool.data.augment import siamese
-from ddtool.data.batches import in_chunks
 from ddtool.methods.base import Method, Settings, Standard, Task
 from ddtool.methods.record import Record
-from ddtool.models.convnet import initialise, widest
+from ddtool.models.convnet import Features, initialise, widest
 
 PASS = 1024
 """Images of one pass with a graph, at most (a class at least), and no more than fit the engine's memory. Ours."""
@@ -45,6 +44,7 @@ class DM(Method):
         title="DM (Zhao and Bilen, 2023)",
         paper="Zhao and Bilen, WACV 2023",
         settings=DMSettings,
+        divided=True,
         quick_settings={"real_batch": 64, "standardise": "measured"},
         colour="#ec82c0",
         marker="h",
@@ -56,7 +56,7 @@ class DM(Method):
         self.X = self.initial_images()
         self.optimiser = torch.optim.SGD([self.X], lr, settings.momentum)
         self.net = self.network().requires_grad_(False)
-        self.f = task.engine.wrap(self.net.features)
+        self.f = Features(self.net, task.engine)
         self.at_once = task.engine.part(widest(task.real.data.shape, self.net.widths), PASS)
 
     def gradient(self, step: int) -> Tensor:
@@ -76,8 +76,7 @@ class DM(Method):
 
     def means(self, classes: Sequence[Tensor]) -> Tensor:
         """Mean features (k, d) of k classes with as many images each, in as few passes as fit."""
-        X = torch.cat(list(classes))
-        F = in_chunks(self.f, X, len(X) if self.config.norm == "batch" else self.at_once)
+        F = self.f(torch.cat(list(classes)))
         return F.view(len(classes), -1, F.shape[1]).mean(1)
 
     def classes_a_pass(self) -> int:

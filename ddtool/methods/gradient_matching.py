@@ -7,68 +7,141 @@ Zhao, Mopuri and Bilen, ICLR 2021) has no A and D = Σ_layers Σ_outputs 1 − c
 Differentiable Siamese Augmentation", Zhao and Bilen, ICML 2021) adds A, the same for T_c and S_c.
 """
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddtool.config import AtLeastOne, Count, NotNegative, Values, checked
 from ddtool.data.augment import augmentation, siamese
 from ddtool.methods.base import Init, InnerNetwork, Method, Settings, Standard, Task
 from ddtool.methods.record import Record
+from ddtool.models.convnet import ConvNet
+from ddtool.runtime.engine import Engine
 
 Together = Callable[[Sequence[Tensor]], list[Tensor]]
 """Augments several batches with the same parameters."""
 
 
+class Matching:
+    """How far the gradient that a network gets on synthetic images of a class is from the one on real images of it: a row-wise
+    function (`runtime.rows`) over classes.
+
+    compared: which weights' gradients, a name of `COMPARED`;  distance: D, a name of `DISTANCES`.
+    """
+
+    kind: ClassVar[str] = "matching"
+
+    def __init__(self, net: ConvNet, compared: str, distance: str, engine: Engine) -> None:
+        self.net, self.compared, self.distance = net, compared, distance
+        self.matched, self._distance = COMPARED[compared](net), DISTANCES[distance]
+        self.forward = engine.wrap(net)
+        self.forward_twice = replace(engine, compile_networks=False).wrap(net)  # compiled: first derivatives only
+
+    @classmethod
+    def described(cls, text: str, engine: Engine) -> "Matching":
+        """From a `description`; the weights are to be set."""
+        net, compared, distance = json.loads(text)
+        return cls(engine.place(ConvNet.described(net)), compared, distance, engine)
+
+    def description(self) -> str:
+        """As `Rowwise` has it."""
+        return json.dumps([self.net.description(), self.compared, self.distance])
+
+    def weights(self) -> list[Tensor]:
+        """As `Rowwise` has it."""
+        return list(self.net.parameters())
+
+    def rows(self, X: Tensor, *more: Tensor) -> Tensor:
+        """D, (k,), for k classes: synthetic images X (k, n, c, h, w), real ones (k, n', c, h, w), and the classes (k,)."""
+        real, classes = more
+        return torch.stack([self.of_class(S_c, T_c, c) for S_c, T_c, c in zip(X, real, classes, strict=True)])
+
+    def of_class(self, S_c: Tensor, T_c: Tensor, c: Tensor) -> Tensor:
+        """D of one class."""
+        S_c, T_c = (images.contiguous(memory_format=torch.channels_last) for images in (S_c, T_c))
+        return self._distance(self.weight_gradients(T_c, c), self.weight_gradients(S_c, c, differentiable=True))
+
+    def weight_gradients(self, X: Tensor, label: Tensor, differentiable: bool = False) -> tuple[Tensor, ...]:
+        """Gradients of the mean cross-entropy on images X (n, c, h, w) of one class."""
+        scores = (self.forward_twice if differentiable else self.forward)(X)
+        loss = F.cross_entropy(scores, label.expand(len(X)))
+        return torch.autograd.grad(loss, self.matched, create_graph=differentiable)
+
+
+COMPARED: dict[str, Callable[[ConvNet], list[Tensor]]] = {
+    "matrices": lambda net: [p for p in net.parameters() if p.ndim > 1],
+    "convolutions": lambda net: [m.weight for m in net.modules() if isinstance(m, nn.Conv2d)],
+}
+"""The weights whose gradients are compared: all but biases and norms, or those of convolutions alone."""
+
+
+def cosine_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
+    """Σ_layers Σ_outputs 1 − cos of what the two gradients say about one output's weights (out, ...), eps 1e-6."""
+    distance = torch.zeros((), device=synthetic[0].device)
+    for a, b in zip(real, synthetic, strict=True):
+        a, b = a.flatten(1), b.flatten(1)
+        norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+        distance = distance + (1 - (a * b).sum(1) / (norms + 1e-6)).sum()
+    return distance
+
+
+def squared_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
+    """Σ (a − b)² over all weights."""
+    return torch.stack([(a - b).square().sum() for a, b in zip(real, synthetic, strict=True)]).sum()
+
+
+def absolute_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
+    """Σ |a − b| over all weights."""
+    return torch.stack([(a - b).abs().sum() for a, b in zip(real, synthetic, strict=True)]).sum()
+
+
+DISTANCES = {"cosine": cosine_distance, "squared": squared_distance, "absolute": absolute_distance}
+"""D of two lists of weight gradients, a scalar."""
+
+
 class GradientMatching(Method):
-    """One step for all methods of the kind. Subclasses set `optimiser` and `inner_network`, and call `match`."""
+    """One step for all methods of the kind. Subclasses set `optimiser`, `inner_network` and `matching`."""
 
     inner_network: InnerNetwork
     """The network whose gradients are compared."""
-
-    def match(self, weights: list[Tensor]) -> None:
-        """Compare gradients of these weights of the inner network."""
-        self.weights, engine, net = weights, self.task.engine, self.inner_network.net
-        self.forward = engine.wrap(net)
-        self.forward_twice = replace(engine, compile_networks=False).wrap(net)  # compiled: first derivatives only
+    matching: Matching
+    """How they are compared."""
 
     @abstractmethod
     def together(self, step: int) -> Together:
         """The augmentation A of a step, called once for every class."""
-
-    @abstractmethod
-    def distance(self, real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
-        """D of two lists of weight gradients, a scalar."""
 
     def seen(self, S_c: Tensor) -> Tensor:
         """What the network gets to see of a class's stored images (k, c, h, w)."""
         return S_c
 
     def gradient(self, step: int) -> Tensor:
-        """Class by class, so that memory does not grow with their number. Real images are drawn with replacement."""
+        """Class by class, or a class in each of several processes, so that memory does not grow with their number. Real images are
+        drawn with replacement."""
         task, C = self.task, self.task.num_classes
         rows = task.real.sampler(self.config.real_batch * C, self.rng).view(C, -1)
         augment = self.together(step)
         self.X.grad, total = torch.empty_like(self.X), torch.zeros((), device=self.X.device)
-        for c in range(C):
-            S_c = self.X.detach()[c::C].requires_grad_()
-            T, S = augment([task.real.at(rows[c])[0], self.seen(S_c)])
-            loss = self.distance(self.weight_gradients(T, c), self.weight_gradients(S, c, differentiable=True))
-            (self.X.grad[c::C],) = torch.autograd.grad(loss, S_c)
-            total += loss.detach()
+        for classes in torch.arange(C).split(task.engine.processes):
+            numbers = classes.tolist()
+            stored = [self.X.detach()[c::C].requires_grad_() for c in numbers]
+            pairs = [
+                augment([task.real.at(rows[c])[0], self.seen(S_c)]) for c, S_c in zip(numbers, stored, strict=True)
+            ]
+            T, S = (torch.stack(images) for images in zip(*pairs, strict=True))
+            losses = task.engine.rowwise(self.matching, S, T, classes.to(self.X.device))
+            gradients = torch.autograd.grad(losses.sum(), stored)
+            for c, gradient in zip(numbers, gradients, strict=True):
+                self.X.grad[c::C] = gradient
+            total += losses.detach().sum()
         return total
-
-    def weight_gradients(self, X: Tensor, label: int, differentiable: bool = False) -> tuple[Tensor, ...]:
-        """Gradients of the mean cross-entropy on images X (n, c, h, w) of one class."""
-        scores = (self.forward_twice if differentiable else self.forward)(X)
-        loss = F.cross_entropy(scores, torch.full((len(X),), label, device=X.device))
-        return torch.autograd.grad(loss, self.weights, create_graph=differentiable)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"X": self.X} | self.inner_network.tensors("inner")
@@ -118,16 +191,6 @@ def schedule(ipc: int) -> tuple[int, int]:
     return min(ipc, 50), round(float(np.interp(ipc, list(INNER), list(INNER.values()))))
 
 
-def cosine_distance(real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
-    """Σ_layers Σ_outputs 1 − cos of what the two gradients say about one output's weights (out, ...), eps 1e-6."""
-    distance = torch.zeros((), device=synthetic[0].device)
-    for a, b in zip(real, synthetic, strict=True):
-        a, b = a.flatten(1), b.flatten(1)
-        norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-        distance = distance + (1 - (a * b).sum(1) / (norms + 1e-6)).sum()
-    return distance
-
-
 class DC(GradientMatching):
     """The network is trained on S itself between the steps."""
 
@@ -136,6 +199,7 @@ class DC(GradientMatching):
         title="DC (Zhao et al., 2021)",
         paper="Zhao, Mopuri and Bilen, ICLR 2021",
         settings=DCSettings,
+        divided=True,
         quick_settings={"init": "real", "real_batch": 64, "inner": 2, "lr": 3.0, "standardise": "measured"},
         colour="#a2a887",
         marker="v",
@@ -148,7 +212,7 @@ class DC(GradientMatching):
         self.X = self.initial_images()
         self.optimiser = torch.optim.SGD([self.X], settings.lr, settings.momentum)
         self.inner_network = InnerNetwork(self.network(), "sgd", settings.net_lr)
-        self.match([p for p in self.inner_network.net.parameters() if p.ndim > 1])
+        self.matching = Matching(self.inner_network.net, "matrices", "cosine", task.engine)
 
     def together(self, step: int) -> Together:
         return list
@@ -157,9 +221,6 @@ class DC(GradientMatching):
         """The augmentation of the network's training after a step."""
         return lambda images: images
 
-    def distance(self, real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
-        return cosine_distance(real, synthetic)
-
     def after_step(self, step: int) -> None:
         """A fresh network after `outer` steps, else `inner` epochs on S."""
         if (step + 1) % self.outer == 0:
@@ -167,7 +228,7 @@ class DC(GradientMatching):
         X, classes, augment = self.X.detach(), self.task.classes(), self.alone(step)
         for _ in range(self.inner):
             for rows in torch.randperm(len(X), generator=self.rng, device=X.device).split(self.config.net_batch):
-                self.inner_network.update(F.cross_entropy(self.forward(augment(X[rows])), classes[rows]))
+                self.inner_network.update(F.cross_entropy(self.matching.forward(augment(X[rows])), classes[rows]))
 
     def facts(self) -> Values:
         return {"outer": self.outer, "inner": self.inner}
@@ -181,6 +242,7 @@ class DSA(DC):
         title="DSA (Zhao and Bilen, 2021)",
         paper="Zhao and Bilen, ICML 2021",
         settings=DSASettings,
+        divided=True,
         quick_settings={"real_batch": 64, "inner": 2, "lr": 3.0, "standardise": "measured"},
         colour="#0e7a74",
         marker="^",

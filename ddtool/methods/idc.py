@@ -6,11 +6,10 @@ with θ from networks on their way through real data ("Dataset Condensation via 
 Kim et al., ICML 2022). There an update follows each class; here one update follows all of them: a class has rows of its own.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ddtool.config import AtLeastOne, Count, Factor, NotNegative, Values, checked
@@ -18,7 +17,7 @@ from ddtool.data.augment import FAMILIES, Draw, cutmix
 from ddtool.data.parts import decode
 from ddtool.errors import UsageError
 from ddtool.methods.base import InnerNetwork, Settings, Standard, Task
-from ddtool.methods.gradient_matching import GradientMatching, Together
+from ddtool.methods.gradient_matching import GradientMatching, Matching, Together
 from ddtool.methods.record import Record
 
 
@@ -72,6 +71,7 @@ class IDC(GradientMatching):
         title="IDC (Kim et al., 2022)",
         paper="Kim et al., ICML 2022",
         settings=IDCSettings,
+        divided=True,
         quick_settings={"real_batch": 32, "real_images": 256, "lr_times": 60.0, "standardise": "measured"},
         factor=2,
         own_protocol="idc-ce",
@@ -97,7 +97,8 @@ class IDC(GradientMatching):
         self.optimiser = torch.optim.SGD([self.X], self.lr, settings.momentum)
         sgd = (settings.net_lr, settings.net_momentum, settings.weight_decay)
         self.inner_network = InnerNetwork(self.network(), "sgd", *sgd)
-        self.match([m.weight for m in self.inner_network.net.modules() if isinstance(m, nn.Conv2d)])
+        distance = "absolute" if self.grey else "squared"
+        self.matching = Matching(self.inner_network.net, "convolutions", distance, task.engine)
 
     def initial_images(self) -> Tensor:
         """With real images, the task's own come first in each stored image; the others are drawn."""
@@ -130,10 +131,6 @@ class IDC(GradientMatching):
             augmented(torch.cat(list(batches)), draw, *self.operations).split([len(b) for b in batches])
         )
 
-    def distance(self, real: Sequence[Tensor], synthetic: Sequence[Tensor]) -> Tensor:
-        differences = [a - b for a, b in zip(real, synthetic, strict=True)]
-        return torch.stack([d.abs().sum() if self.grey else d.square().sum() for d in differences]).sum()
-
     def gradient(self, step: int) -> Tensor:
         """With respect to pixels in [0, 1], times what makes a step on standardised images the same step."""
         loss = super().gradient(step)
@@ -151,7 +148,7 @@ class IDC(GradientMatching):
             X = augmented(real.at(part)[0], Draw(self.rng), "colour", "crop")
             Y = F.one_hot(real.data.labels[part], self.task.num_classes).float()
             X, Y = cutmix(X, Y, self.cutmix, host_rng, self.rng)
-            self.inner_network.update(F.cross_entropy(self.forward(X), Y))
+            self.inner_network.update(F.cross_entropy(self.matching.forward(X), Y))
 
     def facts(self) -> Values:
         return {"factor": self.factor, "lr": self.lr, "real_images": self.real_images}

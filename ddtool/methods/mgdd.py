@@ -385,6 +385,7 @@ class MGDD(Registered):
         ),
         quick_settings={"features": {"width": 128}, "labels": {"images": 4000}, "fit": {"networks": 8}},
         ours=True,
+        divided=True,
         has_generator=True,
         soft=True,
         min_lr_ratio=AdaptConfig.min_lr_ratio,

@@ -52,6 +52,8 @@ class Record:
     """Whether labels are learned."""
     factor: int = 1
     """Each stored image holds factor x factor images of lower resolution, by its publication."""
+    divided: bool = False
+    """Whether several processes can share its steps (`runtime.team`): much of a step is a row-wise function."""
     min_lr_ratio: float = 1.0
     """Where the half cosine of the learning rate ends, as a share of its start; 1: constant."""
     own_protocol: str = ""

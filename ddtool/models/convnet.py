@@ -1,9 +1,11 @@
 """Networks: the field's ConvNet, for random features and for evaluation, and how their weights are drawn."""
 
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +53,7 @@ class ConvNet(nn.Module):
         super().__init__()
         known_norm(norm)
         channels, height, width = shape
+        self.norm, self.arguments = norm, (shape, num_classes, tuple(widths), norm, norm_first)
         self.widths, self.edge = tuple(widths), extra_padding(shape)
         height, width = (height + 2 * self.edge) >> len(widths), (width + 2 * self.edge) >> len(widths)
         if min(height, width) < 1:
@@ -68,6 +71,17 @@ class ConvNet(nn.Module):
         self.body = nn.Sequential(*blocks)
         self.feature_dim = channels * height * width
         self.head = nn.Linear(self.feature_dim, num_classes)
+
+    @classmethod
+    def described(cls, text: str) -> "ConvNet":
+        """A network such as the one of a `description`; torch's global random state stays as it is."""
+        shape, num_classes, widths, norm, norm_first = json.loads(text)
+        with frozen_random_state():
+            return cls(tuple(shape), num_classes, widths, norm, norm_first)
+
+    def description(self) -> str:
+        """What it was made from, as JSON."""
+        return json.dumps(self.arguments)
 
     def features(self, images: Tensor) -> Tensor:
         """(n, c, h, w) → (n, d), flattened channel-major."""
@@ -122,21 +136,64 @@ def draw_weights(layer: nn.Conv2d | nn.Linear, rng: torch.Generator, scheme: str
         layer.bias.zero_()
 
 
-class RandomFeatures:
-    """f_θ: the features of a network with random weights (He). `draw` makes it f_θ*, a fresh one, in place.
+class Features:
+    """The features of a network, float32 (n, d), for network input (n, c, h, w): a row-wise function (`runtime.rows`).
 
     Images go through it in parts where that is faster, or where all of them do not fit the memory of the engine; those that do not
-    are computed again for gradients, part by part.
+    are computed again for gradients, part by part. Under batch norm all of them go at once, since its statistics are those of all.
     """
+
+    kind: ClassVar[str] = "features"
+
+    def __init__(self, net: ConvNet, engine: Engine) -> None:
+        self.net, self.engine, self._features = net, engine, engine.wrap(net.features)
+        self.widest = widest(net.arguments[0], net.widths)
+        self.at_once = engine.at_once(self.widest, PASS) if net.norm != "batch" else sys.maxsize
+
+    @classmethod
+    def described(cls, text: str, engine: Engine) -> "Features":
+        """From a `description`; the weights are to be set."""
+        return Features(engine.place(ConvNet.described(text)).requires_grad_(False), engine)
+
+    def description(self) -> str:
+        """As `Rowwise` has it."""
+        return self.net.description()
+
+    def weights(self) -> list[Tensor]:
+        """As `Rowwise` has it."""
+        return list(self.net.body.parameters())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Network input (n, c, h, w) → float32 features (n, d)."""
+        if self.net.norm == "batch":
+            return self._features(images)
+        return self.engine.rowwise(self, images)
+
+    def rows(self, X: Tensor, *more: Tensor) -> Tensor:
+        """The features of images X, by this process."""
+        for_gradients = X.requires_grad and torch.is_grad_enabled()
+        if not for_gradients or len(X) <= self.at_once or self.at_once >= PASS:
+            size = self.engine.part(self.widest, len(X))
+            return torch.cat([self._features(part) for part in X.split(size)])
+        if self.engine.graphs:
+            hint = "Give more --memory, or take fewer images a step (--set refine.synthetic_batch=N), or leave --graphs out."
+            raise UsageError(
+                "Steps whose images go through the network in parts, to fit the memory, are not captured.", hint
+            )
+        again = partial(checkpoint, self._features, use_reentrant=False, preserve_rng_state=False)
+        return torch.cat([again(part) for part in X.split(self.at_once)])
+
+
+class RandomFeatures(Features):
+    """f_θ: the features of a network with random weights (He). `draw` makes it f_θ*, a fresh one, in place."""
 
     def __init__(
         self, shape: tuple[int, int, int], widths: Sequence[int], norm: str, engine: Engine, rng: torch.Generator
     ) -> None:
         with frozen_random_state():
-            self.net = engine.place(ConvNet(shape, 1, widths, norm)).requires_grad_(False)
-        self.engine, self._features, self.width = engine, engine.wrap(self.net.features), widths[-1]
-        self.norm, self.widest = norm, widest(shape, widths)
-        self.at_once = engine.at_once(self.widest, PASS) if norm != "batch" else sys.maxsize
+            net = engine.place(ConvNet(shape, 1, widths, norm)).requires_grad_(False)
+        super().__init__(net, engine)
+        self.width, self.norm = widths[-1], norm
         self.draw(rng)
 
     @classmethod
@@ -150,22 +207,6 @@ class RandomFeatures:
         """Fresh weights from `rng`, asking nothing of the host."""
         initialise(self.net.body, rng)
         return self
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Network input (n, c, h, w) → float32 features (n, d)."""
-        if self.norm == "batch":  # its statistics are those of all images
-            return self._features(images)
-        for_gradients = images.requires_grad and torch.is_grad_enabled()
-        if not for_gradients or len(images) <= self.at_once or self.at_once >= PASS:
-            size = self.engine.part(self.widest, len(images))
-            return torch.cat([self._features(part) for part in images.split(size)])
-        if self.engine.graphs:
-            hint = "Give more --memory, or take fewer images a step (--set refine.synthetic_batch=N), or leave --graphs out."
-            raise UsageError(
-                "Steps whose images go through the network in parts, to fit the memory, are not captured.", hint
-            )
-        again = partial(checkpoint, self._features, use_reentrant=False, preserve_rng_state=False)
-        return torch.cat([again(part) for part in images.split(self.at_once)])
 
 
 def widest(shape: tuple[int, int, int], widths: Sequence[int]) -> int:

@@ -76,6 +76,21 @@ def check_captured(config: RunConfig, engine: Engine) -> None:
         raise UsageError("--graphs and --seconds exclude each other: the clock does not see when a replay ends.", hint)
 
 
+def check_divided(config: RunConfig, engine: Engine) -> None:
+    """UsageError where several processes are to share the steps of a method that cannot be divided."""
+    if engine.processes == 1:
+        return
+    method = methods.find(config.method)
+    hint = "Start it without the launcher, as one process; `ddtool compare` gives whole jobs to processes."
+    if not method.divided:
+        said = f"{engine.processes} processes cannot share a run of the method '{method.name}'."
+        raise UsageError(said, hint)
+    own = None if method.settings is None else methods.settings_of(config.method, config.baseline)
+    if (config.features.norm if own is None else own.norm) == "batch":
+        why = "Batch norm takes its statistics from all images at once"
+        raise UsageError(f"{why}, so {engine.processes} processes cannot share them.", hint)
+
+
 def check_given(method: str, *layers: Mapping[str, JsonValue]) -> None:
     """UsageError for settings of MGDD alone that were given for another method, which would not see them.
 
@@ -233,6 +248,7 @@ def plan(config: RunConfig, engine: Engine, report: Report = silent) -> RunPlan:
     Raises what the run would raise at its start.
     """
     check_captured(config, engine)
+    check_divided(config, engine)
     target = check_start(config, report)
     train = target.train
     check_held(train, engine)

@@ -1,7 +1,7 @@
-"""The processes that pre-train together: who does which task, and the one sum they take an iteration.
+"""Processes that work together: which place each has, and the one sum that they take in an iteration of pre-training.
 
 `accelerate launch` and `torchrun` start the processes and tell each its place in the environment; torch.distributed carries
-the sum. With one process nothing of it is touched.
+what they exchange. With one process nothing of it is touched. How they share a run of `adapt`: `runtime.team`.
 """
 
 import os
@@ -17,11 +17,11 @@ from ddtool.errors import DDToolError, UsageError
 from ddtool.runtime.engine import Engine
 
 PATIENCE = timedelta(hours=6)
-"""How long a process waits for the others: rank 0 decodes datasets and validates meanwhile."""
+"""How long a process that pre-trains waits for the others: rank 0 decodes datasets and validates meanwhile."""
 
 
 class OtherRankError(DDToolError):
-    """Another process of this pre-training has ended; it says why."""
+    """Another process that works with this one has ended; it says why."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,21 @@ class Ranks:
         return replace(own, compilation=engine.compilation, graphs=engine.graphs)
 
     @contextmanager
-    def joined(self, engine: Engine) -> Iterator[None]:
-        """Inside, the processes can reach each other: over nccl on GPUs, over gloo on CPUs."""
+    def joined(self, engine: Engine, patience: timedelta = PATIENCE) -> Iterator[None]:
+        """Inside, the processes can reach each other: over nccl on GPUs, over gloo on CPUs. patience: how long one waits.
+
+        Raises UsageError where the environment does not say where they meet.
+        """
         if self.world == 1:
             yield
             return
+        if missing := [name for name in MEETING if name not in os.environ]:
+            said = f"WORLD_SIZE is {self.world}, but {' and '.join(missing)} of the launcher's environment are missing."
+            raise UsageError(said, "Start it by torchrun or accelerate launch, or unset WORLD_SIZE.")
         cuda = engine.device.type == "cuda"
         with explained():
             distributed.init_process_group(
-                "nccl" if cuda else "gloo", timeout=PATIENCE, device_id=engine.device if cuda else None
+                "nccl" if cuda else "gloo", timeout=patience, device_id=engine.device if cuda else None
             )
         try:
             yield
@@ -105,6 +111,9 @@ class Ranks:
 
 
 PLACES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+"""What a launcher says of the place of a process, and what that is without one."""
+MEETING = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What it says beside WORLD_SIZE of where the processes meet."""
 ALONE = Ranks()
 
 
@@ -114,6 +123,6 @@ def explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.distributed's errors are of this kind
-        message = f"The processes of this pre-training have lost each other: {str(error).splitlines()[0]}"
+        message = f"The processes have lost each other: {str(error).splitlines()[0]}"
         hint = "What the first process to end said is above. The last checkpoint is whole: start again with --resume."
         raise OtherRankError(message, hint) from error

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.runtime.capture import CapturedSteps, CudaGraphs
 from ddtool.runtime.compiling import Compilation, check_compiler
+from ddtool.runtime.rows import Divide, Rowwise
 from ddtool.text import count
 
 M = TypeVar("M", bound=nn.Module)
@@ -51,6 +52,10 @@ class Engine:
     """Bytes to work in: what can be done in parts is done in parts that fit."""
     graphs: bool = False
     """Steps of adaptation and refinement are captured in CUDA graphs. This has never run on a GPU."""
+    processes: int = 1
+    """How many processes compute the rows of `rowwise`."""
+    divide: Divide | None = None
+    """Has them computed by these processes; None where there is one."""
 
     @classmethod
     def choose(
@@ -86,9 +91,10 @@ class Engine:
         return cls(chosen, bf16, compile_networks, memory=memory or total_memory(chosen) // 2, graphs=graphs)
 
     def describe(self) -> str:
-        """One line: device, its name, precision, and whether steps are captured."""
+        """One line: device, its name, precision, whether steps are captured, and how many processes there are."""
         how = ("bf16 autocast" if self.bf16 else "float32") + ", captured steps" * self.graphs
-        return f"{self.device} ({hardware(self.device)}), {how}"
+        together = f", {self.processes} processes" if self.processes > 1 else ""
+        return f"{self.device} ({hardware(self.device)}), {how}{together}"
 
     def at_once(self, values: int, most: int) -> int:
         """How many images, up to `most`, a pass without gradients may take of which each has so many values at its widest."""
@@ -124,6 +130,10 @@ class Engine:
                 return compiled(x).float()
 
         return run
+
+    def rowwise(self, function: Rowwise, X: Tensor, *more: Tensor) -> Tensor:
+        """The rows that a function makes of these inputs: by this process, or divided over all that share a run."""
+        return function.rows(X, *more) if self.divide is None else self.divide(function, X, *more)
 
     def adam(self, learned: Iterable, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.Adam:
         """torch's Adam over tensors or groups of them; where steps are captured the fused one, its learning rates tensors."""

@@ -198,8 +198,8 @@ def test_the_network_learns_from_the_set_by_plain_sgd(toy: ImageData) -> None:
 @pytest.mark.parametrize(("name", "plain"), [("dc", True), ("dsa", False)])
 def test_dsa_augments_this_training_too(name: str, plain: bool, toy: ImageData) -> None:
     method, inputs = matching(name, toy, inner=3), []
-    forward = method.forward
-    method.forward = lambda X: inputs.append(X) or forward(X)  # type: ignore[func-returns-value]
+    forward = method.matching.forward
+    method.matching.forward = lambda X: inputs.append(X) or forward(X)  # type: ignore[func-returns-value]
     method.after_step(0)
     known = {tuple(x.flatten().tolist()) for x in method.X.detach()}
     seen = [tuple(x.flatten().tolist()) for X in inputs for x in X]
@@ -212,7 +212,7 @@ def test_second_derivatives_are_not_asked_of_compiled_networks(toy: ImageData, m
     task = task_of(toy)
     method = method_of("dc", replace(task, engine=replace(task.engine, compile_networks=True)))
     assert isinstance(method, DC)
-    assert torch.equal(method.forward(method.X), method.forward_twice(method.X) + 1)
+    assert torch.equal(method.matching.forward(method.X), method.matching.forward_twice(method.X) + 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ the images

@@ -238,7 +238,7 @@ def test_the_network_learns_the_classes_of_real_images(toy: ImageData, toy_test:
 
     def right() -> float:
         with torch.no_grad():
-            return (method.forward(X).argmax(1) == labels).float().mean().item()
+            return (method.matching.forward(X).argmax(1) == labels).float().mean().item()
 
     before = right()
     for step in range(8):
@@ -254,7 +254,7 @@ def test_sgd_of_the_network_is_the_published_one(toy: ImageData) -> None:
 def test_only_convolutions_are_compared(toy: ImageData) -> None:
     method = idc_of(toy)
     convolutions = [m for m in method.inner_network.net.modules() if isinstance(m, nn.Conv2d)]
-    assert [id(w) for w in method.weights] == [id(m.weight) for m in convolutions]
+    assert [id(w) for w in method.matching.matched] == [id(m.weight) for m in convolutions]
 
 
 def test_cutmix_takes_a_rectangle_and_its_share_of_the_label() -> None:
@@ -289,7 +289,7 @@ def test_how_often_cutmix_mixes(chance: float, most: int, least: int) -> None:
 
 def test_network_images_are_augmented_one_by_one(toy: ImageData, untouched_global_rng: None) -> None:
     method, inputs = idc_of(alike(toy), real_images=64, net_batch=64, cutmix=0.0), []  # type: IDC, list[Tensor]
-    forward: Callable = method.forward
-    method.forward = lambda X: inputs.append(X) or forward(X)  # type: ignore[func-returns-value]
+    forward: Callable = method.matching.forward
+    method.matching.forward = lambda X: inputs.append(X) or forward(X)  # type: ignore[func-returns-value]
     method.after_step(0)
     assert len({tuple(x.flatten().tolist()) for x in inputs[0]}) > 50

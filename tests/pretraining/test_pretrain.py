@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import tiny
 import torch
 from conftest import toy_images
-from processes import Forked, forked
+from processes import forked, launched
 from safetensors.torch import load_file
 from tiny import done, refused
 
@@ -510,18 +509,8 @@ def test_an_older_checkpoint_brings_back_its_own_time(made: tuple[Path, Any]) ->
 
 
 def launch(words: list[Any], hook: tuple[int, int, int] = (0, 0, 0), world: int = 2) -> list[tuple[int, str, str]]:
-    """`world` processes over gloo, as torchrun and accelerate start them: exit code, stdout and stderr of each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = {
-        "WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    words = [*hook, "pretrain", *words, "--precision", "fp32"]
-    all_ = [Forked(HOOK, *words, **place, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world)]
-    return [(ended.returncode, ended.stdout, ended.stderr) for ended in Forked.all_finished(all_)]
+    """`world` processes over gloo: exit code, stdout and stderr of each."""
+    return launched(HOOK, *hook, "pretrain", *words, "--precision", "fp32", world=world)
 
 
 def test_two_processes_are_one(made: tuple[Path, Any]) -> None:
