@@ -108,6 +108,9 @@ def make(row: Row, cell: str, args: argparse.Namespace, folder: Path) -> None:
         "seconds": took,
         "spent": spent.stated() if spent else {},
         "load": os.getloadavg()[0],
+        "hardware": hardware(torch.device(row.device)),
+        "torch": torch.__version__,
+        "precision": Engine.choose(row.device).describe(),
         "command": f"ddtool adapt {name} --ipc {ipc} --seed {args.seed} --seconds {seconds:g} {args.options}".rstrip(),
         "width": config.features.width,
         "measured": to_dict(config)["measured"],
@@ -225,7 +228,7 @@ def write(path: Path, known: dict[str, Any]) -> None:
 
 def fill(args: argparse.Namespace, known: dict[str, Any]) -> None:
     """Fill the cells of one row that are missing."""
-    row, device = ROWS[args.row], torch.device(ROWS[args.row].device)
+    row = ROWS[args.row]
     rows = known.setdefault(args.row, {"cells": {}})
     for cell in args.cells.split(","):
         there = rows["cells"].get(cell, {})
@@ -233,11 +236,6 @@ def fill(args: argparse.Namespace, known: dict[str, Any]) -> None:
             continue
         try:
             rows["cells"][cell] = filled(row, cell, args, there)
-            rows |= {
-                "hardware": hardware(device),
-                "torch": torch.__version__,
-                "precision": Engine.choose(row.device).describe(),
-            }
         except (NotFilledError, DDToolError) as reason:
             rows["cells"][cell] = {"empty": str(reason)}
         print(args.row, cell, json.dumps(rows["cells"][cell]), flush=True)
