@@ -1,5 +1,6 @@
 """The registry of commands, each imported when it is used: the list of them needs one line of each and loads none."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -9,7 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ddtool.cli import words
-from ddtool.cli.errors import EXIT_USAGE, REFUSED, refuse
+from ddtool.cli.errors import EXIT_USAGE, REFUSED, refuse, tell
 
 HELP = {"help_option_names": ["-h", "--help"]}
 """Both names of help, for the group and for each command."""
@@ -75,6 +76,25 @@ REGISTRY = {
 }
 """Name → the module whose `command` it is, and the first line of its help, which a test compares with the function's own."""
 
+LAUNCHED = ("adapt", "pretrain", "compare", "info", "env")
+"""Those that a launcher may start in several processes: they share the work, or only say something."""
+
+
+def check_launched(name: str, as_json: bool) -> None:
+    """Refuse a command that a launcher has started in several processes, each of which would do all of it and write the same files.
+
+    WORLD_SIZE alone is no sign of a launcher: the scripts of a cluster set it, too.
+    """
+    place = [os.environ.get(variable, "") for variable in ("RANK", "WORLD_SIZE", "MASTER_ADDR")]
+    if name in LAUNCHED or not all(place) or place[1] == "1":
+        return
+    if place[0] == "0":  # one of them says it
+        said = f"`ddtool {name}` is for one process, and a launcher has started {place[1]}."
+        tell(
+            said, "Start it without torchrun or accelerate launch (or unset RANK, WORLD_SIZE and MASTER_ADDR).", as_json
+        )
+    raise typer.Exit(EXIT_USAGE)
+
 
 def function(name: str) -> Callable:
     """The function of a command."""
@@ -137,5 +157,6 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The subcommand and its words, options of earlier versions by their present names, lists of numbers one by one."""
         name, command, given = super().resolve_command(ctx, args)
+        check_launched(name or "", "--json" in given)
         present = words.present(name or "", list(given), lambda note: typer.echo(f"Note: {note}", err=True))
         return name, command, words.one_by_one(present, words.repeated(command))

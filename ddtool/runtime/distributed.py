@@ -5,6 +5,7 @@ what they exchange. With one process nothing of it is touched. How they share a 
 """
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, distributed
 
 from ddtool.errors import DDToolError, UsageError
-from ddtool.runtime.engine import Engine
+from ddtool.runtime.engine import Engine, gpu_count
+from ddtool.runtime.signals import caught
 
 PATIENCE = timedelta(hours=6)
 """How long a process that pre-trains waits for the others: rank 0 decodes datasets and validates meanwhile."""
@@ -53,6 +55,9 @@ class Ranks:
         """The engine of this process: its own GPU where there are several processes."""
         if self.world == 1 or engine.device.type != "cuda":
             return engine
+        if self.local >= (gpus := gpu_count()):
+            said = f"Process {self.local + 1} of this machine has no GPU of its own: there {'are' if gpus > 1 else 'is'} {gpus}."
+            raise UsageError(said, f"Start {gpus} on this machine (--nproc_per_node {gpus}), or add --device cpu.")
         own = Engine.choose(
             f"cuda:{self.local}", "bf16" if engine.bf16 else "fp32", engine.compile_networks, engine.memory
         )
@@ -71,7 +76,8 @@ class Ranks:
             said = f"WORLD_SIZE is {self.world}, but {' and '.join(missing)} of the launcher's environment are missing."
             raise UsageError(said, "Start it by torchrun or accelerate launch, or unset WORLD_SIZE.")
         cuda = engine.device.type == "cuda"
-        with explained():
+        meeting = "The processes have not found each other", "Is MASTER_PORT free, and can MASTER_ADDR be reached?"
+        with explained(*meeting), caught(signal.SIG_DFL):  # torch waits for the others without looking at signals
             distributed.init_process_group(
                 "nccl" if cuda else "gloo", timeout=patience, device_id=engine.device if cuda else None
             )
@@ -118,11 +124,12 @@ ALONE = Ranks()
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """A lost connection as OtherRankError."""
+def explained(
+    message: str = "The processes have lost each other",
+    hint: str = "The process that ended first has said why, above. The last checkpoint is whole: start again with --resume.",
+) -> Iterator[None]:
+    """What fails between the processes, as OtherRankError."""
     try:
         yield
     except RuntimeError as error:  # torch.distributed's errors are of this kind
-        message = f"The processes have lost each other: {str(error).splitlines()[0]}"
-        hint = "What the first process to end said is above. The last checkpoint is whole: start again with --resume."
-        raise OtherRankError(message, hint) from error
+        raise OtherRankError(f"{message}: {str(error).splitlines()[0]}", hint) from error

@@ -216,9 +216,14 @@ def compiled_node(node: Any) -> Any:
     return found or node
 
 
+def gpu_count() -> int:
+    """How many GPUs this process may use."""
+    return torch.cuda.device_count()
+
+
 def spread(device: str, processes: int) -> list[str]:
     """A device for each of so many processes beside each other: every GPU in turn, where `device` leaves the choice."""
-    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    gpus = gpu_count() if device in ("auto", "cuda") else 0
     return [f"cuda:{n % gpus}" if gpus > 1 else device for n in range(processes)]
 
 

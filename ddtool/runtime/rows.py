@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Rowwise(Protocol):
-    """Such a function, with weights that change in place: the features of images under a network, or the distances of classes."""
+    """Such a function: the features of images under a network, or the distances of classes."""
 
     kind: ClassVar[str]
     """Which function it is: a process that helps builds its own from the kind and the description."""

@@ -66,7 +66,7 @@ def interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def caught(handler: Callable[[int, object], None]) -> Iterator[None]:
+def caught(handler: Callable[[int, object], None] | signal.Handlers) -> Iterator[None]:
     """Every signal of `STOPS` goes to `handler`, but for those that the process ignores. Only the main thread can catch any."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -9,13 +9,14 @@ between the first process and each other one; the others hold nothing that is ne
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.autograd.function import once_differentiable
 
 from ddtool.runtime.distributed import OtherRankError, Ranks, explained
 from ddtool.runtime.engine import Engine
@@ -42,6 +43,8 @@ class Letter:
     """Whether it will be."""
     bf16: bool = False
     """How the first process computes. The choice may be measured, and another process would choose otherwise."""
+    dropped: tuple[int, ...] = ()
+    """Tickets whose gradient will not be asked for any more."""
     tensors: tuple[tuple[list[int], str], ...] = ()
     """Shape and type of each tensor."""
 
@@ -61,13 +64,16 @@ class Post:
 
     def __init__(self, other: int, device: torch.device) -> None:
         self.other, self.device = other, device
+        self.dropped: list[int] = []
+        """Tickets that the next letter gives up."""
         self._leaving: list[tuple[distributed.Work, Tensor]] = []
 
     def send(self, letter: Letter, *tensors: Tensor) -> None:
         """Begin to send a letter; the tensors may not change until all is `sent`."""
         plain = [in_rows(t) for t in tensors]
         announced = tuple((list(t.shape), str(t.dtype).removeprefix("torch.")) for t in plain)
-        text = replace(letter, tensors=announced).written()
+        dropped, self.dropped = tuple(self.dropped), []
+        text = replace(letter, dropped=dropped, tensors=announced).written()
         head = torch.tensor([len(text)]), torch.frombuffer(bytearray(text), dtype=torch.uint8)
         for tensor in (t.to(self.device) for t in (*head, *plain)):
             with explained():
@@ -128,6 +134,11 @@ class Asked:
     helped: list[tuple[Post, int]]
     """Who was asked for how many rows."""
 
+    def __del__(self) -> None:
+        """The graph that this was part of is gone, so the others need not keep theirs."""
+        for other, _ in self.helped:
+            other.dropped.append(self.ticket)
+
 
 class Team:
     """The other processes, for the first one. `divide` is `engine.divide`; between calls nobody is asked for anything."""
@@ -135,7 +146,8 @@ class Team:
     def __init__(self, ranks: Ranks, engine: Engine) -> None:
         self.others = [Post(rank, engine.device) for rank in range(1, ranks.world)]
         self.busy = False
-        self._known: dict[tuple[str, str], tuple[Rowwise, list[int]]] = {}
+        self._known: dict[tuple[str, str], Tensor] = {}
+        """The weights that the others have, by function."""
         self._ticket = 0
         with self.at_work():
             for other in self.others:
@@ -143,8 +155,8 @@ class Team:
 
     def end(self) -> None:
         """Let the others go; where one of them may be at work still, they notice when this process has gone."""
-        if not self.busy:
-            for other in self.others:
+        for other in self.others if not self.busy else ():
+            with suppress(OtherRankError):  # one that was lost since it last answered is not needed any more
                 other.send(Letter("end"))
                 other.sent()
 
@@ -183,16 +195,14 @@ class Team:
         return torch.cat([first, *answers])
 
     def make_known(self, name: tuple[str, str], function: Rowwise) -> None:
-        """Send the weights of a function where the others have not these already."""
-        weights = function.weights()
-        versions = [w._version for w in weights]  # counts changes in place
-        before = self._known.get(name)
-        if before is not None and before[0] is function and before[1] == versions:
+        """Send the weights of a function where the others have not these already. Their values are compared: that costs little
+        beside the rows, and misses no way in which they can change."""
+        weights = torch.cat([w.detach().flatten() for w in function.weights()])
+        if name in self._known and torch.equal(self._known[name], weights):
             return
-        flat = torch.cat([w.detach().flatten() for w in weights])
         for other in self.others:
-            other.send(Letter("weights", of=name), flat)
-        self._known[name] = (function, versions)
+            other.send(Letter("weights", of=name), weights)
+        self._known[name] = weights
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -215,6 +225,7 @@ class Divided(torch.autograd.Function):
         return rows
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, ctx.team.gradient(ctx.asked, *gradients), *[None] * ctx.others
 
@@ -234,15 +245,16 @@ def help_first(engine: Engine, builds: Mapping[str, Build]) -> None:
         first = Post(0, engine.device)
         while True:
             letter, tensors = first.receive()
+            for ticket in letter.dropped:
+                graphs.pop(ticket, None)
             match letter.do:
                 case "begin":
                     engine = replace(engine, bf16=letter.bf16)
                 case "weights":
-                    if letter.of not in functions:
+                    if letter.of not in functions or any(of == letter.of for of, _, _ in graphs.values()):
                         kind, description = letter.of
                         functions[letter.of] = builds[kind](description, engine)
                     set_weights(functions[letter.of].weights(), tensors[0])
-                    graphs = {ticket: graph for ticket, graph in graphs.items() if graph[0] != letter.of}
                 case "rows":
                     X = tensors[0].requires_grad_(letter.gradient)
                     with torch.set_grad_enabled(letter.gradient):

@@ -2,6 +2,8 @@
 
 import re
 import signal
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,10 @@ from ddtool.errors import UsageError
 from ddtool.pipeline.plan import check_divided
 from ddtool.pipeline.together import together
 from ddtool.runs.run import Run
+from ddtool.runtime import distributed
 from ddtool.runtime.distributed import OtherRankError, Ranks
 from ddtool.runtime.engine import Engine
-from ddtool.runtime.team import Post
+from ddtool.runtime.team import Letter, Post, Team
 
 HOOK = """
 import os, sys
@@ -204,7 +207,7 @@ from ddtool.models.convnet import Features, RandomFeatures
 from ddtool.pipeline.together import together
 from ddtool.runtime.distributed import Ranks
 from ddtool.runtime.engine import Engine
-alone = Engine(torch.device("cpu"), False)
+alone = Engine(torch.device("cpu"), False, memory=2**17)  # two images at once
 with together(Ranks.from_environment(), alone) as engine:
     if engine is not None:
         for shape in ((3, 16, 16), (1, 9, 11)):
@@ -229,7 +232,156 @@ with together(Ranks.from_environment(), alone) as engine:
 
 
 def test_rows_and_gradients_are_those_of_one_process() -> None:
-    """More processes than rows, images of one channel and odd sides, weights that change, two networks of one kind."""
+    """More processes than rows, more rows than fit the memory, images of one channel and odd sides, weights that change, two
+    networks of one kind."""
     (code, said, wrong), *others = launched(DIVIDED, world=3, **ONE_THREAD)
     assert (code, said) == (0, "equal\n"), wrong
     assert [end[0] for end in others] == [0, 0], others
+
+
+WEIGHTS = """
+import sys, weakref
+import torch
+from ddtool.models.convnet import Features, RandomFeatures
+from ddtool.pipeline.together import together
+from ddtool.runtime.distributed import Ranks
+from ddtool.runtime.engine import Engine
+alone = Engine(torch.device("cpu"), False)
+rows, made, most = Features.rows, [], 0
+def counted(self, X, *more):
+    global most
+    out = rows(self, X, *more)
+    most = max(most, sum(one() is not None for one in made))
+    made.append(weakref.ref(out))
+    return out
+with together(Ranks.from_environment(), alone) as engine:
+    if engine is None:
+        print(most)
+        sys.exit()
+    def network(engine, seed):
+        return RandomFeatures((3, 8, 8), (4, 8), "none", engine, engine.rng(seed))
+    one, several, other = network(alone, 0), network(engine, 0), network(engine, 1)
+    X = torch.randn(5, 3, 8, 8)
+    def gradient(f, between=lambda: None):
+        leaf = X.clone().requires_grad_()
+        F = f(leaf)
+        between()
+        F.square().sum().backward()
+        return leaf.grad
+    def equal():
+        torch.testing.assert_close(gradient(several), gradient(one))
+    equal()
+    for seed in (2, 3):
+        drawn = network(alone, seed).net.body.state_dict()
+        for f in (one, several):
+            f.net.body.load_state_dict({name: w.clone() for name, w in drawn.items()}, assign=True)
+        equal()
+    for f in (one, several):
+        for w in f.net.body.parameters():
+            w.data.mul_(2)
+    equal()
+    torch.testing.assert_close(gradient(several, between=lambda: other(X)), gradient(one))
+    (first,) = torch.autograd.grad(several(leaf := X.clone().requires_grad_()).square().sum(), leaf, create_graph=True)
+    try:
+        first.square().sum().backward()
+    except RuntimeError as error:
+        print(error)
+    for _ in range(9):
+        several(X.clone().requires_grad_())
+    print("equal")
+"""
+
+
+def test_weights_however_they_change_and_graphs_however_they_end() -> None:
+    """Weights replaced by others or changed behind the back of autograd; a network of the same kind used before a gradient is
+    taken; a second derivative; and graphs that no gradient is taken of, of which the other process keeps none."""
+    first, second = launched(WEIGHTS, **ONE_THREAD)
+    assert first[0] == 0, first[2] + second[2]
+    refused, ended = first[1].splitlines()
+    assert "once_differentiable" in refused
+    assert ended == "equal"
+    assert second[0] == 0, second[2]
+    assert int(second[1]) <= 2
+
+
+MEETING = """
+import torch
+from ddtool.runtime.distributed import Ranks
+from ddtool.runtime.engine import Engine
+from ddtool.runtime.signals import interruptible
+with interruptible(), Ranks(0, 2).joined(Engine(torch.device("cpu"), False)):
+    pass
+"""
+
+
+def first_of_two(port: int) -> Forked:
+    """The first of two processes at that port, of which the other is not started."""
+    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return Forked(MEETING, **place, **ONE_THREAD)
+
+
+def test_a_process_that_waits_for_the_others_can_be_stopped() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    alone = first_of_two(port)
+    while alone.runs():
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    alone.send(signal.SIGTERM)
+    assert alone.finished(20).returncode == -signal.SIGTERM
+
+
+def test_a_port_that_is_taken() -> None:
+    """Nothing was begun, so nothing goes on with --resume."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        ended = first_of_two(other.getsockname()[1]).finished()
+    assert ended.returncode == 1
+    assert "OtherRankError: The processes have not found each other" in ended.stderr
+
+
+def test_a_process_that_is_lost_after_its_last_answer_spoils_nothing() -> None:
+    """And the others are let go."""
+
+    class Gone:
+        def send(self, letter: Letter) -> None:
+            raise OtherRankError("It has gone.")
+
+    class There:
+        told: str | None = None
+
+        def send(self, letter: Letter) -> None:
+            self.told = letter.do
+
+        def sent(self) -> None:
+            pass
+
+    team, there = Team.__new__(Team), There()
+    team.busy, team.others = False, [Gone(), there]  # type: ignore[list-item]
+    team.end()
+    assert there.told == "end"
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "gpu_count", lambda: 2)
+    with pytest.raises(UsageError, match=r"Process 3 of this machine has no GPU of its own: there are 2\."):
+        Ranks(2, 4, 2).engine(Engine(torch.device("cuda"), False))
+
+
+def test_commands_of_one_process_under_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process says that each would write the same files. WORLD_SIZE alone is no launcher."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "No run of ddtool" in tiny.refused(1, "sweep", "nowhere")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    for command in ("evaluate", "generate", "sweep", "curve", "push"):
+        assert "a launcher has started 2" in tiny.refused(2, command, "nowhere")
+    assert tiny.ddtool("env").exit_code == 0
+    monkeypatch.setenv("RANK", "1")
+    assert tiny.ddtool("sweep", "nowhere").output == ""
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert "No run of ddtool" in tiny.refused(1, "sweep", "nowhere")
