@@ -123,8 +123,8 @@ class GradientMatching(Method):
         return S_c
 
     def gradient(self, step: int) -> Tensor:
-        """Class by class, or a class in each of several processes, so that memory does not grow with their number. Real images are
-        drawn with replacement."""
+        """One class at a time in each process, so that memory does not grow with the number of classes. Real images are drawn with
+        replacement."""
         task, C = self.task, self.task.num_classes
         rows = task.real.sampler(self.config.real_batch * C, self.rng).view(C, -1)
         augment = self.together(step)

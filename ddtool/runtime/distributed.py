@@ -126,7 +126,7 @@ ALONE = Ranks()
 @contextmanager
 def explained(
     message: str = "The processes have lost each other",
-    hint: str = "The process that ended first has said why, above. The last checkpoint is whole: start again with --resume.",
+    hint: str = "If the process that ended first said why, it is above. The last checkpoint is whole: start again with --resume.",
 ) -> Iterator[None]:
     """What fails between the processes, as OtherRankError."""
     try:
