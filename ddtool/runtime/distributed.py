@@ -65,7 +65,7 @@ class Ranks:
 
     @contextmanager
     def joined(self, engine: Engine, patience: timedelta = PATIENCE) -> Iterator[None]:
-        """Inside, the processes can reach each other: over nccl on GPUs, over gloo on CPUs. patience: how long one waits.
+        """Inside, the processes can reach each other: GPUs over nccl, CPUs over gloo. patience: how long one waits.
 
         Raises UsageError where the environment does not say where they meet.
         """
@@ -79,7 +79,7 @@ class Ranks:
         meeting = "The processes have not found each other", "Is MASTER_PORT free, and can MASTER_ADDR be reached?"
         with explained(*meeting), caught(signal.SIG_DFL):  # torch waits for the others without looking at signals
             distributed.init_process_group(
-                "nccl" if cuda else "gloo", timeout=patience, device_id=engine.device if cuda else None
+                "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=patience, device_id=engine.device if cuda else None
             )
         try:
             yield

@@ -60,7 +60,8 @@ class Letter:
 
 
 class Post:
-    """Letters between this process and one other, with tensors."""
+    """Letters between this process and one other, with tensors. The letters go through host memory, over gloo: there a process that
+    is lost is noticed at once, and waiting costs nothing. nccl on a GPU would wait on, and keep the GPU busy."""
 
     def __init__(self, other: int, device: torch.device) -> None:
         self.other, self.device = other, device
@@ -75,7 +76,7 @@ class Post:
         dropped, self.dropped = tuple(self.dropped), []
         text = replace(letter, dropped=dropped, tensors=announced).written()
         head = torch.tensor([len(text)]), torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        for tensor in (t.to(self.device) for t in (*head, *plain)):
+        for tensor in (*head, *(t.to(self.device) for t in plain)):
             with explained():
                 work = distributed.isend(tensor, self.other)
             assert work is not None
@@ -90,9 +91,12 @@ class Post:
 
     def receive(self) -> tuple[Letter, list[Tensor]]:
         """The next letter with its tensors."""
-        (length,) = self.receive_tensor((1,), torch.int64).tolist()
-        letter = Letter.read(bytes(self.receive_tensor((length,), torch.uint8).tolist()))
-        return letter, [as_images(self.receive_tensor(shape, getattr(torch, kind))) for shape, kind in letter.tensors]
+        (length,) = self.received(torch.empty(1, dtype=torch.int64)).tolist()
+        letter = Letter.read(bytes(self.received(torch.empty(length, dtype=torch.uint8)).tolist()))
+        expected = [
+            torch.empty(shape, dtype=getattr(torch, kind), device=self.device) for shape, kind in letter.tensors
+        ]
+        return letter, [as_images(self.received(tensor)) for tensor in expected]
 
     def answer(self, rows: int, like: Tensor) -> Tensor:
         """What the other process answers: so many rows like those of a tensor."""
@@ -102,9 +106,8 @@ class Post:
             raise OtherRankError(said, "Start the same version of ddtool in each process.")
         return found
 
-    def receive_tensor(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A tensor that the other process sends."""
-        tensor = torch.empty(*shape, dtype=dtype, device=self.device)
+    def received(self, tensor: Tensor) -> Tensor:
+        """The tensor, filled with what the other process sends."""
         with explained():
             distributed.recv(tensor, self.other)
         return tensor

@@ -200,6 +200,22 @@ def test_another_version_that_answers_other_rows(monkeypatch: pytest.MonkeyPatch
             post.answer(rows, like)
 
 
+def test_letters_of_gpus_go_through_host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(torch.distributed, "isend", lambda tensor, to: sent.append(tensor.device.type) or object())
+    Post(1, torch.device("meta")).send(Letter("rows"), torch.zeros(2))
+    assert sent == ["cpu", "cpu", "meta"]
+    backends: list[str] = []
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **more: backends.append(backend))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    for device in ("cuda:0", "cpu"):
+        with Ranks(0, 2).joined(Engine(torch.device(device), False)):
+            pass
+    assert backends == ["cpu:gloo,cuda:nccl", "gloo"]
+
+
 DIVIDED = """
 import torch
 from dataclasses import replace

@@ -32,6 +32,7 @@ from ddtool.pretraining.folder import FIGURES, Pretraining
 from ddtool.pretraining.tasks import LargeSet, task_source
 from ddtool.pretraining.validation import Validation
 from ddtool.runs.files import is_run
+from ddtool.runtime import distributed
 from ddtool.runtime.compiling import Compilation
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine
@@ -575,6 +576,7 @@ def test_a_processs_own_gpu_keeps_the_settings_of_the_engine(monkeypatch: pytest
         return Engine(torch.device(device), precision == "bf16", compile_networks, memory=memory)
 
     monkeypatch.setattr(Engine, "choose", choose)
+    monkeypatch.setattr(distributed, "gpu_count", lambda: 2)
     asked = Engine(torch.device("cuda"), True, True, compilation=Compilation(print), memory=7 * 2**30)
     own = Ranks(3, 4, 1).engine(asked)
     assert made == [("cuda:1", "bf16", True, 7 * 2**30)]
