@@ -1,7 +1,6 @@
 """The Python API: what the commands do, in one call each. Whole numbers may be NumPy's, and several of them an array."""
 
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from ddtool.pipeline.whole import whole_scores
 from ddtool.reports.progress import shown
 from ddtool.reports.run_page import write_page
 from ddtool.runs import tracking
+from ddtool.runs.files import dated_folder
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -581,9 +581,8 @@ def start(config: RunConfig, folder: Path, engine: Engine, force: bool, report: 
 
 
 def default_folder(config: RunConfig) -> Path:
-    """runs/NAME-ipcN-DATE-TIME below the current folder."""
-    ipcs = "-".join(map(str, config.ipc))
-    return Path("runs") / f"{file_name(config.dataset)}-ipc{ipcs}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """runs/NAME-ipcN-DATE-TIME below the current folder, with a number behind it where that is taken."""
+    return dated_folder(f"{file_name(config.dataset)}-ipc{'-'.join(map(str, config.ipc))}")
 
 
 def recorded(run: Run, report: Report) -> Report:

@@ -26,7 +26,7 @@ from ddtool.models.generator import Generator
 from ddtool.pretraining.folder import Pretraining, RankSaver, check_free
 from ddtool.pretraining.tasks import LargeSet, task_source
 from ddtool.pretraining.validation import Validation
-from ddtool.runs.files import sweep
+from ddtool.runs.files import dated_folder, sweep
 from ddtool.runs.tracking import tracked
 from ddtool.runtime.distributed import ALONE, Ranks
 from ddtool.runtime.engine import Engine, seeded_generator
@@ -262,5 +262,5 @@ def stand_in(look: sources.Outlook, config: PretrainConfig) -> LargeSet:
 
 
 def default_folder() -> Path:
-    """runs/pretrain-DATE-TIME below the current folder."""
-    return Path("runs") / f"pretrain-{time.strftime('%Y%m%d-%H%M%S')}"
+    """runs/pretrain-DATE-TIME below the current folder, with a number behind it where that is taken."""
+    return dated_folder("pretrain")

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import re
 import shlex
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,6 +40,13 @@ WHITENING = "checkpoints/whitening.safetensors"
 NUMBERS = re.compile(r"(?<=\[)\n[\s\d,.e+-]+(?=\])")
 """What is between the brackets of a list of numbers in indented JSON; the text of a string has no line breaks there."""
 RESTORE = "Restore the file, or start a new run."
+
+
+def dated_folder(name: str) -> Path:
+    """runs/NAME-DATE-TIME below the current folder; with a number where something that began in the same second has that name."""
+    dated = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([dated], (f"{dated}-{number}" for number in itertools.count(2)))
+    return next(folder for folder in map(Path("runs").joinpath, names) if not folder.exists())
 
 
 def is_run(folder: Path) -> bool:

@@ -1296,3 +1296,15 @@ def test_a_set_of_this_machine_is_told_from_a_repo(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a place on this machine") as caught:
         api.load_set(str(tmp_path))
     assert "Run.open" in caught.value.hint
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda form: "20261127-195151")
+    names = []
+    for _ in range(3):
+        folder = files.dated_folder("cifar10-ipc10")
+        folder.mkdir(parents=True)
+        names.append(folder.as_posix())
+    first = "runs/cifar10-ipc10-20261127-195151"
+    assert names == [first, f"{first}-2", f"{first}-3"]
