@@ -178,27 +178,24 @@ def command(
             if engine is None:
                 return
             if resume is not None:
-                if goal:
-                    goal.check(Run.open(resume).config().method)
+                check_goal(goal, Run.open(resume).config().method)
                 finish(output, go_on(resume, engine, machine, output, moved, track), goal)
                 return
             layers = (o.read_config_file(config), o.parse_settings(set_ or []))
             chosen = chosen_method(*layers, flags)
-            if factor is not None:
-                check_takes_factor(chosen)
-            if not chosen.has_generator:
+            check_takes_factor(chosen, factor)
+            if chosen.has_generator:
+                flags |= o.given(factor=factor)
+            else:
                 check_without_generator(generator, refine_steps)
                 stages["baseline"] = stages.pop("adapt") | o.given(factor=factor)
-            else:
-                flags |= o.given(factor=factor)
             settings = api.resolve(engine, preset, *layers, stages, flags, report=output.listener)
             check_budget(settings.seconds, steps, refine_steps)
             folder = out or api.default_folder(settings)
             if dry_run:
                 show_plan(output, settings, folder, engine, force, goal)
                 return
-            if goal:
-                goal.check(settings.method)
+            check_goal(goal, settings.method)
             run = api.start(settings, folder, engine, force, output.listener)
             finish(output, go_on(run.folder, engine, machine, output, track=track), goal)
 
@@ -209,11 +206,11 @@ def check_without_generator(generator: str | None, refine_steps: int | None) -> 
         raise UsageError("--generator and --refine-steps are MGDD's.", "Leave them out, or leave --method out.")
 
 
-def check_takes_factor(method: "Record") -> None:
+def check_takes_factor(method: "Record", factor: int | None) -> None:
     """UsageError for --factor with a method whose images hold one image each."""
     from ddtool.methods import METHODS
 
-    if not method.takes_factor:
+    if factor is not None and not method.takes_factor:
         taking = " and ".join(kind.record.name for kind in METHODS.values() if kind.record.takes_factor)
         hint = f"Leave it out; the methods that take it are {taking}."
         raise UsageError(f"The method '{method.name}' takes no --factor: each of its images is one.", hint)
@@ -285,6 +282,12 @@ def goal_of(push_to: str | None, private: bool, pool: bool) -> Goal | None:
         given = "--private" if private else "--no-pool"
         raise UsageError(f"{given} is for what is pushed.", "Add --push-to NAMESPACE/NAME, or leave it out.")
     return None
+
+
+def check_goal(goal: Goal | None, method: str) -> None:
+    """Refuse, before the long work, where a run of that method could not be pushed to."""
+    if goal:
+        goal.check(method)
 
 
 def go_on(

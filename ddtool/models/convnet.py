@@ -53,7 +53,7 @@ class ConvNet(nn.Module):
         super().__init__()
         known_norm(norm)
         channels, height, width = shape
-        self.norm, self.arguments = norm, (shape, num_classes, tuple(widths), norm, norm_first)
+        self.shape, self.norm, self.arguments = shape, norm, (shape, num_classes, tuple(widths), norm, norm_first)
         self.widths, self.edge = tuple(widths), extra_padding(shape)
         height, width = (height + 2 * self.edge) >> len(widths), (width + 2 * self.edge) >> len(widths)
         if min(height, width) < 1:
@@ -147,7 +147,7 @@ class Features:
 
     def __init__(self, net: ConvNet, engine: Engine) -> None:
         self.net, self.engine, self._features = net, engine, engine.wrap(net.features)
-        self.widest = widest(net.arguments[0], net.widths)
+        self.widest = widest(net.shape, net.widths)
         self.at_once = engine.at_once(self.widest, PASS) if net.norm != "batch" else sys.maxsize
 
     @classmethod
