@@ -20,6 +20,8 @@ from ddtool.runtime.signals import caught
 
 PATIENCE = timedelta(hours=6)
 """How long a process that pre-trains waits for the others: rank 0 decodes datasets and validates meanwhile."""
+MEETING_PATIENCE = timedelta(minutes=15)
+"""How long a process waits at the start for the others to be there."""
 
 
 class OtherRankError(DDToolError):
@@ -65,7 +67,8 @@ class Ranks:
 
     @contextmanager
     def joined(self, engine: Engine, patience: timedelta = PATIENCE) -> Iterator[None]:
-        """Inside, the processes can reach each other: GPUs over nccl, CPUs over gloo. patience: how long one waits.
+        """Inside, the processes can reach each other: GPUs over nccl, CPUs over gloo. patience: how long one
+        waits for the others once all are there; at the start it is `MEETING_PATIENCE`.
 
         Raises UsageError where the environment does not say where they meet.
         """
@@ -76,10 +79,20 @@ class Ranks:
             said = f"WORLD_SIZE is {self.world}, but {' and '.join(missing)} of the launcher's environment are missing."
             raise UsageError(said, "Start it by torchrun or accelerate launch, or unset WORLD_SIZE.")
         cuda = engine.device.type == "cuda"
-        meeting = "The processes have not found each other", "Is MASTER_PORT free, and can MASTER_ADDR be reached?"
+        meeting = (
+            "The processes have not found each other",
+            "Is MASTER_PORT free, can MASTER_ADDR be reached, and are all WORLD_SIZE processes started?",
+        )
         with explained(*meeting), caught(signal.SIG_DFL):  # torch waits for the others without looking at signals
+            store, *_ = next(iter(distributed.rendezvous("env://", timeout=MEETING_PATIENCE)))
+            store.set_timeout(patience)
             distributed.init_process_group(
-                "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=patience, device_id=engine.device if cuda else None
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                store=store,
+                rank=self.rank,
+                world_size=self.world,
+                timeout=patience,
+                device_id=engine.device if cuda else None,
             )
         try:
             yield

@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,7 @@ def test_letters_of_gpus_go_through_host_memory(monkeypatch: pytest.MonkeyPatch)
     backends: list[str] = []
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda url, timeout: [(torch.distributed.HashStore(), 0, 2)])
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **more: backends.append(backend))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     for device in ("cuda:0", "cpu"):
@@ -330,6 +332,13 @@ with interruptible(), Ranks(0, 2).joined(Engine(torch.device("cpu"), False)):
 """
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def first_of_two(port: int) -> Forked:
     """The first of two processes at that port, of which the other is not started."""
     place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -337,9 +346,7 @@ def first_of_two(port: int) -> Forked:
 
 
 def test_a_process_that_waits_for_the_others_can_be_stopped() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     alone = first_of_two(port)
     while alone.runs():
         with socket.socket() as probe:
@@ -348,6 +355,20 @@ def test_a_process_that_waits_for_the_others_can_be_stopped() -> None:
         time.sleep(0.1)
     alone.send(signal.SIGTERM)
     assert alone.finished(20).returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_others_are_waited_for_at_the_start_for_a_while_only(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "MEETING_PATIENCE", timedelta(seconds=1))
+    place = {"RANK": f"{rank}", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{free_port()}"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(OtherRankError, match="not found each other") as error,
+        Ranks(rank, 2).joined(Engine(torch.device("cpu"), False)),
+    ):
+        pass
+    assert "are all WORLD_SIZE processes started" in (error.value.hint or "")
 
 
 def test_a_port_that_is_taken() -> None:
