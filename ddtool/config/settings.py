@@ -151,8 +151,9 @@ class RefineConfig:
     """Steps for each IPC; 0 leaves the stage out."""
     lr_pixels: NotNegative = 3e-2
     """Adam's learning rate on pixels, in units of the normalised image."""
-    lr_labels: NotNegative = 3e-3
-    """Adam's learning rate on labels."""
+    lr_labels: NotNegative | None = None
+    """Adam's learning rate on labels; null: 3e-3, or 3e-2 divided by the number of classes where that is less, since entries of
+    centred labels shrink with more classes. Ours: with 100 classes, 3e-3 undoes what many steps win (docs/log.md)."""
     min_lr_ratio: NotNegative = 0.05
     """The half cosine ends at this fraction of both."""
     betas: tuple[Decay, Decay] = (0.9, 0.99)

@@ -231,6 +231,12 @@ def refinement_loss(
     return ridge_loss(f, X_t, Y_t, *with_copies(X_b, Y_b, config, turn, rng), config.ridge)
 
 
+def usual_label_rate(C: int) -> float:
+    """Adam's learning rate on the labels where none is set: 3e-3, or 3e-2 / C where that is less. Adam's steps do not shrink with
+    the entries of the labels, which do as there are more classes."""
+    return min(3e-3, 3e-2 / C)
+
+
 def refine(
     X_s: Tensor,
     Y_s: Tensor,
@@ -249,7 +255,8 @@ def refine(
     Returns new X_s, Y_s. Pixels are projected back into [0, 1] after each step. `visit`: as `Loop` says, with the tensors X and Y.
     """
     X, Y = X_s.clone().requires_grad_(), Y_s.clone().requires_grad_()
-    groups = [{"params": [X], "lr": config.lr_pixels}, {"params": [Y], "lr": config.lr_labels}]
+    lr_labels = usual_label_rate(Y.shape[1]) if config.lr_labels is None else config.lr_labels
+    groups = [{"params": [X], "lr": config.lr_pixels}, {"params": [Y], "lr": lr_labels}]
     optimiser = f.engine.adam(groups, betas=config.betas)
     loop = Loop(
         phase,

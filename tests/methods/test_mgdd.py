@@ -571,6 +571,23 @@ def test_learned_labels_help(held: Real, real: Real, f: RandomFeatures, pool: Po
     assert judged(f, held, X, Y) < judged(f, held, pool.X_s, labels(pool))
 
 
+def test_the_learning_rate_of_labels_is_as_set_or_shrinks_with_the_classes(
+    real: Real, f: RandomFeatures, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [mgdd.usual_label_rate(C) for C in (2, 10, 100, 1000)] == pytest.approx([3e-3, 3e-3, 3e-4, 3e-5])
+    monkeypatch.setattr(mgdd, "usual_label_rate", lambda C: C / 10_000)
+    start = labels(pool)
+
+    def after_one_step(rate: float | None) -> Tensor:
+        return refine(pool.X_s, start, f, real, replace(REFINE, steps=1, lr_labels=rate), rng(1))[1] - start
+
+    assert after_one_step(None).abs().mean() == pytest.approx(
+        start.shape[1] / 10_000, rel=0.1
+    )  # Adam's first step is its learning rate
+    assert after_one_step(1e-3).abs().mean() == pytest.approx(1e-3, rel=0.1)
+    assert not after_one_step(0.0).any()
+
+
 def test_a_usual_batch_has_ten_images_of_each_class_or_two_a_channel_or_256_in_all(
     real: Real, f: RandomFeatures, engine: Engine
 ) -> None:
