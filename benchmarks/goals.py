@@ -9,8 +9,9 @@ fresh networks (convnet; on a GPU's row convnet-wide too). S is the row's budget
 reading and writing. Datasets are decoded before, once. The file is written after every cell; the same command again goes on with
 what is missing. A cell that could not be filled says why. --data: a folder of local datasets, by their names (cifar10, …).
 --runs: a folder that keeps the sets, so that they can be made on a quiet machine first (--no-scores) and scored by the same command
-without it later. --again: where a set is no longer there, it is made again by the preset and the number of steps that the budget
-gave on the quiet machine, which the file holds; its seconds stay those of the quiet machine.
+without it later. --generator-alone: score what the generator made, before refinement, too. --again: where a set is no longer
+there, it is made again by the preset and the number of steps that the budget gave on the quiet machine, which the file holds; its
+seconds stay those of the quiet machine.
 """
 
 import argparse
@@ -70,6 +71,8 @@ USUAL = "frepo-mse"
 and says so until it is scored by this one."""
 QUIETLY = ["--quiet", "--no-evaluate"]
 """Options of a run that is not to score its sets."""
+ALONE = "generator alone"
+"""The scores of the set before refinement, in a cell."""
 MADE = "made.json"
 """What a set took to make, in the folder of its run."""
 
@@ -86,11 +89,15 @@ def filled(row: Row, cell: str, args: argparse.Namespace, known: dict[str, Any])
         folder = (args.runs or Path(work)) / f"{args.row}-{cell.replace(':', '-')}"
         if not (folder / MADE).exists():
             make_again(cell, args, folder, known) if args.again else make(row, cell, args, folder)
+            known = {}
         found: dict[str, Any] = json.loads((folder / MADE).read_text(encoding="utf-8"))
         if args.no_scores:
             return found
-        scores = [scored(folder, cell.split(":")[1], row, arch, args) for arch in row.networks]
-    return found | {"scores": scores, "networks": row.networks, "protocol": args.protocol, "seeds": args.networks}
+        stages = {"scores": "refined"} | ({ALONE: "generated"} if args.generator_alone else {})
+        for key, stage in stages.items():
+            there = known.get(key) if known.get("protocol") == args.protocol else None
+            found[key] = there or [scored(folder, cell, row, arch, stage, args) for arch in row.networks]
+    return found | {"networks": row.networks, "protocol": args.protocol, "seeds": args.networks}
 
 
 def make(row: Row, cell: str, args: argparse.Namespace, folder: Path) -> None:
@@ -130,7 +137,7 @@ def make_again(cell: str, args: argparse.Namespace, folder: Path, known: dict[st
     words = ["--ipc", ipc, "--seed", str(args.seed), *counts]
     dataset = str(args.data / name) if args.data else name
     ddtool("adapt", dataset, *words, *args.options.split(), "--out", str(folder), *QUIETLY)
-    kept = {key: value for key, value in known.items() if key not in ("empty", "scores")}
+    kept = {key: value for key, value in known.items() if key not in ("empty", "scores", ALONE)}
     again = {"made_again": f"ddtool adapt {name} {' '.join(words)} {args.options}".rstrip()}
     (folder / MADE).write_text(json.dumps(kept | again), encoding="utf-8")
 
@@ -162,20 +169,11 @@ def tail_of(process: subprocess.Popen) -> list[str]:
     return lines
 
 
-def scored(folder: Path, ipc: str, row: Row, arch: str, args: argparse.Namespace) -> dict[str, Any]:
+def scored(folder: Path, cell: str, row: Row, arch: str, stage: str, args: argparse.Namespace) -> dict[str, Any]:
     """The score of a set by one kind of network."""
-    words = [
-        "evaluate",
-        str(folder),
-        "--ipc",
-        ipc,
-        "--protocol",
-        args.protocol,
-        "--eval-seeds",
-        str(args.networks),
-        "--arch",
-        arch,
-    ]
+    ipc = cell.split(":")[1]
+    words = ["evaluate", str(folder), "--ipc", ipc, "--stage", stage, "--protocol", args.protocol, "--arch", arch]
+    words += ["--eval-seeds", str(args.networks)]
     said = json.loads(ddtool(*words, "--no-baseline", "--device", row.device, "--json"))
     found = said["scores"][-1]
     kept = {key: found[key] for key in ("arch", "mean", "std", "seeds", "pixels", "seconds")}
@@ -232,7 +230,8 @@ def fill(args: argparse.Namespace, known: dict[str, Any]) -> None:
     rows = known.setdefault(args.row, {"cells": {}})
     for cell in args.cells.split(","):
         there = rows["cells"].get(cell, {})
-        if "scores" in there and there["protocol"] == args.protocol:
+        wanted = {"scores", ALONE} if args.generator_alone else {"scores"}
+        if wanted <= set(there) and there["protocol"] == args.protocol:
             continue
         try:
             rows["cells"][cell] = filled(row, cell, args, there)
@@ -256,6 +255,7 @@ def main() -> None:
     parser.add_argument("--options", default="", help="further options of `ddtool adapt`")
     parser.add_argument("--runs", type=Path, help="folder that keeps the sets")
     parser.add_argument("--again", action="store_true", help="make sets by the steps that were counted before")
+    parser.add_argument("--generator-alone", action="store_true", help="score the set before refinement too")
     parser.add_argument("--no-scores", action="store_true", help="make the sets in --runs alone")
     parser.add_argument("--table", action="store_true", help="print the table")
     args = parser.parse_args()
