@@ -94,8 +94,8 @@ NETWORKS: dict[str, Kind] = {
     "vit": _plain(networks.ViT, f"vit-w{networks.ViT.WIDTH}", norm="layer"),
 }
 """convnet: the field's (Gidaris and Komodakis 2018), of the protocol's width. convnet-wide: 128-256-512, as FRePo has it.
-alexnet, vgg11, resnet18, mlp, lenet: as in DC and DSA. vit: a small one of ours. resnet18 leaves one pixel of images of 8x8, and of one
-pixel instance norm leaves nothing."""
+alexnet, vgg11, resnet18, mlp, lenet: as in DC and DSA. vit: a small one of ours. Of 8x8 pixels
+resnet18 would leave one, of which instance norm leaves nothing."""
 
 
 def find(name: str) -> Kind:

@@ -42,7 +42,8 @@ def test_a_damaged_file_is_no_row(full: Folder, content: str) -> None:
 
 
 def test_the_command_scores_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a job that runs for real: a network is trained on all images by each protocol that trains any; a second command takes the row as it is."""
+    """With a job that runs for real: a network is trained on all images by each protocol that trains any; a second command takes
+    the row as it is."""
     monkeypatch.setenv("DDTOOL_CACHE", str(tmp_path / "cache"))
     tiny.shorten_protocols(monkeypatch)
     monkeypatch.setattr(executors, "Local", ForkedJobs)
