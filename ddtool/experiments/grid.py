@@ -16,6 +16,7 @@ from ddtool.config.layers import leaves
 from ddtool.errors import UsageError, did_you_mean
 from ddtool.evaluation.protocols import once_each, protocols_in
 from ddtool.methods import METHODS, Record, Variant
+from ddtool.models.registry import DEFAULT
 
 USUAL = "quick,dsa-ce"
 """The protocols of a comparison that names none. MGDD and FRePo learn labels for squared error and networks without norm layers,
@@ -123,6 +124,11 @@ class Request:
     def by_protocol(self) -> "list[Request]":
         """The request with each of its protocols alone, in their order."""
         return [replace(self, protocol=name) for name in protocols_in(self.protocol)]
+
+    @property
+    def arch(self) -> str:
+        """The network that every set is scored by."""
+        return str(dict(leaves(self.settings)).get("evaluate.arch", DEFAULT))
 
     def settings_for(self, method: str) -> Values:
         """Values of `RunConfig` for the jobs of a method: sections that are of other methods alone are left out."""

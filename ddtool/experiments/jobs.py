@@ -66,8 +66,9 @@ def check_settings(request: Request) -> None:
     given = [name for settings in (request.settings, *request.own.values()) for name, _ in leaves(settings)]
     if decided := next((name for name in given if name in DECIDED), None):
         raise UsageError(f"Setting '{decided}' cannot be given to jobs: the comparison decides it.", DECIDED[decided])
-    if any("data" in settings for settings in request.own.values()):
-        raise UsageError("All methods of a comparison read the same data.", "Use --set data.NAME=VALUE.")
+    for section, what in (("data", "read the same data"), ("evaluate", "are scored alike")):
+        if any(section in settings for settings in request.own.values()):
+            raise UsageError(f"All methods of a comparison {what}.", f"Use --set {section}.NAME=VALUE.")
 
 
 def checked_config(request: Request, method: str) -> RunConfig:

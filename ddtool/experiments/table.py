@@ -10,6 +10,7 @@ from ddtool.experiments import whole
 from ddtool.experiments.folder import Folder, Outcome
 from ddtool.experiments.grid import Grid, MaybeBudget, Request, entries, entry_of
 from ddtool.experiments.published import published
+from ddtool.models.registry import DEFAULT
 
 CONTROL, WHOLE = "whole", "whole training set"
 """The control row that is trained on all real images, in the place of a method, and its title."""
@@ -169,11 +170,12 @@ OF_OTHER_DATA = ("label_column", "resolution", "train_split", "test_split", "max
 
 
 def with_published(row: Row, request: Request) -> Row:
-    """The row with what others have published for its method at its IPC, on the dataset as they read it, with their factor."""
+    """The row with what others have published for its method at its IPC, on the dataset as they read it, with their factor and
+    network."""
     given = request.settings.get("data")
     if any(name in OF_OTHER_DATA for name in (*request.data, *(given if isinstance(given, dict) else ()))):
         return row
-    if row.factor != entry_of(row.method).method.factor:
+    if row.factor != entry_of(row.method).method.factor or request.arch != DEFAULT:
         return row
     found = published(request.dataset, row.method, row.ipc)
     return replace(

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from ddtool.config import Values
 from ddtool.errors import RunError
-from ddtool.evaluation.protocols import Score, protocols_in
+from ddtool.evaluation.protocols import KERNEL_RIDGE, Score, protocols_in, version_of
 from ddtool.events import Report, silent
 from ddtool.experiments.folder import Folder
 from ddtool.pipeline.scoring import load_target
@@ -21,7 +21,8 @@ SCORES = TypeAdapter(list[Score])
 
 
 def measure(folder: Folder, engine: Engine, report: Report = silent) -> list[Score]:
-    """Score the whole training set by each protocol, seen as the sets of the comparison are, and write it down in the folder.
+    """Score the whole training set by each protocol that trains networks, seen as the sets of the comparison are, and write it down
+    in the folder.
 
     A score that is kept below the cache is not measured again. RunError while no job is finished.
     """
@@ -36,15 +37,17 @@ def measure(folder: Folder, engine: Engine, report: Report = silent) -> list[Sco
     scores = [
         whole_score(beside, target, protocol, engine, arch=config.evaluate.arch, report=report)
         for protocol in protocols_in(grid.request.protocol)
+        if protocol != KERNEL_RIDGE
     ]
     write_json(folder.path / FILE, [score.to_dict() for score in scores])
     return scores
 
 
 def read(folder: Folder) -> Sequence[Score]:
-    """The scores in a folder; none where they were not measured, or cannot be used."""
+    """The scores in a folder by the protocols as they are today; none where they were not measured, or cannot be used."""
     try:
         values: Values = json.loads((folder.path / FILE).read_bytes())
-        return SCORES.validate_python(values)
+        scores = SCORES.validate_python(values)
     except (OSError, ValueError):
         return ()
+    return [score for score in scores if score.protocol_version == version_of(score.protocol)]

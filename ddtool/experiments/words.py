@@ -8,6 +8,7 @@ from ddtool.evaluation.protocols import CE, PROTOCOLS, protocols_in
 from ddtool.experiments.grid import Job, Request, entry_of
 from ddtool.experiments.published import PAPER, TITLES, known_dataset
 from ddtool.experiments.table import PLAIN, WHOLE, Comparison, Row, Speedup, in_place_of_one, order
+from ddtool.models.registry import DEFAULT
 from ddtool.text import count, dataset_name, duration
 
 EQUAL, FULL = "the paper, %", f"published by {CE}, %"
@@ -56,8 +57,8 @@ def lead(found: Comparison) -> str:
 
 
 def networks(request: Request) -> str:
-    """How many networks a job's score is the mean of."""
-    return count(request.networks, "fresh network")
+    """How many networks a job's score is the mean of, and which, where they are not the usual ones."""
+    return count(request.networks, "fresh network") + f" ({request.arch})" * (request.arch != DEFAULT)
 
 
 def cost(request: Request, jobs: Sequence[Job], train: ImageData, whole: bool = False) -> str:

@@ -88,13 +88,14 @@ NETWORKS: dict[str, Kind] = {
     "convnet-wide": _convnet(lambda width, depth: tuple(FIRST_WIDTH << block for block in range(depth))),
     "alexnet": _normed(networks.AlexNet, "alexnet-w128-256", ("none", "instance", "batch"), smallest=8),
     "vgg11": _normed(networks.VGG11, "vgg11-w64-512", ("instance", "batch", "none"), smallest=32),
-    "resnet18": _normed(networks.ResNet18, "resnet18-w64-512", ("instance", "batch", "none")),
+    "resnet18": _normed(networks.ResNet18, "resnet18-w64-512", ("instance", "batch", "none"), smallest=9),
     "mlp": _plain(networks.MLP, "mlp-w128"),
     "lenet": _plain(networks.LeNet, "lenet-w6-16", smallest=16),
     "vit": _plain(networks.ViT, f"vit-w{networks.ViT.WIDTH}", norm="layer"),
 }
 """convnet: the field's (Gidaris and Komodakis 2018), of the protocol's width. convnet-wide: 128-256-512, as FRePo has it.
-alexnet, vgg11, resnet18, mlp, lenet: as in DC and DSA. vit: a small one of ours."""
+alexnet, vgg11, resnet18, mlp, lenet: as in DC and DSA. vit: a small one of ours. Of 8x8 pixels
+resnet18 would leave one, of which instance norm leaves nothing."""
 
 
 def find(name: str) -> Kind:

@@ -60,7 +60,11 @@ def robustness(
         for synthetic in found.sets:
             scores.append(robustness_of(synthetic, one, judge, target, whole_accuracy))
             if found.run:
-                known = {f"robustness {one.protocol} {scores[-1].arch} ipc{synthetic.ipc}": scores[-1].values}
+                known = {
+                    f"robustness {one.protocol} {scores[-1].arch} {synthetic.stage} ipc{synthetic.ipc}": scores[
+                        -1
+                    ].values
+                }
                 found.run.record(**known)
     return scores
 

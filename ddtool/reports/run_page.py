@@ -27,7 +27,7 @@ from ddtool.runs.preview import in_words, label_words
 from ddtool.runs.run import Run
 from ddtool.sharing.command import command
 from ddtool.sharing.views import SAMPLE_NAME, broken, number, seconds, size_of
-from ddtool.text import count, dataset_name, one_line
+from ddtool.text import count, dataset_name, listed, one_line
 
 TEMPLATE = TEMPLATES / "run.html.j2"
 WORST = 30
@@ -169,13 +169,14 @@ class Shown:
         return f"Test accuracy, %{on}: protocol {score.protocol_text}, {count(score.seeds, 'network')} ({score.arch})."
 
     def classes(self) -> dict[str, object] | None:
-        """The plots by class and what is mistaken most; None where no score keeps its confusion."""
+        """The plots by class and what is mistaken most, of the classes that the test split has images of; None where no score
+        keeps its confusion."""
         names, ours = self.made.class_names, counts_of(self.headline, len(self.made.class_names))
-        if ours is None:
+        if ours is None or not (tested := [c for c, row in enumerate(ours) if any(row)]):
             return None
         random = counts_of(self.beside("random"), len(names))
         accuracies, theirs = recall(ours), recall(random) if random else None
-        least = sorted(sorted(range(len(names)), key=lambda c: accuracies[c])[:WORST])
+        least = sorted(sorted(tested, key=lambda c: accuracies[c])[:WORST])
         lines = partial(
             figures.by_class,
             [names[c] for c in least],
@@ -184,8 +185,11 @@ class Shown:
             ("this set", self.random_images),
         )
         shares = [[100 * n / max(1, sum(row)) for n in row] for row in ours]
+        parts = [f"The {WORST} of {len(tested)} classes that are recognised least."] * (len(tested) > WORST)
+        missing = [name for name, row in zip(names, ours, strict=True) if not any(row)]
+        parts += [f"The test split has no image of {listed(missing, 3)}."] * bool(missing)
         return {
-            "part": f"The {WORST} of {len(names)} classes that are recognised least." if len(names) > WORST else "",
+            "part": " ".join(parts),
             "lines": plot(lines, f"Accuracy by class: {by_name(names, accuracies, least)}."),
             "matrix": plot(
                 partial(figures.confusion, names, shares), "For each class, how often it is taken for which."

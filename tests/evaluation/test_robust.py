@@ -239,7 +239,7 @@ def test_the_command_shows_and_keeps_robust_scores(tmp_path: Path, monkeypatch: 
     means = {name: pair[0] / 100 for name, pair in shown["figures"].items()}
     assert means["hlr"] == pytest.approx(means["whole_hard"] - means["set_hard"], abs=1e-5)
     assert 0 <= shown["figures"]["lrs"][0] <= 1
-    noted = run.results()["facts"][f"robustness quick {shown['arch']} ipc2"]
+    noted = run.results()["facts"][f"robustness quick {shown['arch']} refined ipc2"]
     assert noted["figures"] == shown["figures"]
     assert "LRS" in tiny.done(*words, "--whole-accuracy", 80).stdout
     assert "exclude each other" in tiny.refused(2, *words, "--exact")

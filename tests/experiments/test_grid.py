@@ -158,14 +158,14 @@ def test_what_a_job_would_refuse_is_refused_before_the_first(data: Path) -> None
             jobs.check(request, [job("mgdd-generator", ipc=1), job("mgdd", ipc=1)])
 
 
-@pytest.mark.parametrize("name", [*jobs.DECIDED, "data.seed"])
+@pytest.mark.parametrize("name", [*jobs.DECIDED, "data.seed", "evaluate.arch"])
 def test_what_the_comparison_decides_is_no_setting_of_its_jobs(name: str) -> None:
     own = replace(REQUEST, own={"random": nested({name: 1})})
     every = [replace(REQUEST, settings=nested({name: 1}))] if name in jobs.DECIDED else []
     for request in (own, *every):
         with pytest.raises(UsageError, match=r"comparison") as refusal:
             jobs.check(request, [A])
-        assert refusal.value.hint == jobs.DECIDED.get(name, "Use --set data.NAME=VALUE.")
+        assert refusal.value.hint == jobs.DECIDED.get(name, f"Use --set {name.partition('.')[0]}.NAME=VALUE.")
 
 
 def test_settings_of_reading_count_in_the_check(data: Path) -> None:

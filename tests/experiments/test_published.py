@@ -17,6 +17,7 @@ from ddtool.experiments.grid import known_methods
 from ddtool.experiments.published import EQUAL_STEPS, FULL_BUDGET, PROTOCOL, TITLES, Published, known_dataset, published
 from ddtool.experiments.report import render
 from ddtool.experiments.table import CONTROL, gather
+from ddtool.experiments.words import lead, notes
 from ddtool.methods import METHODS
 
 QUOTED = ", as quoted in Prioritize Alignment in Dataset Distillation (2024), table 1"
@@ -131,13 +132,25 @@ def test_a_job_that_waits_has_the_factor_that_it_was_asked_for(folder: Folder) -
 
 
 @pytest.mark.parametrize(
-    "changes", [{"data": {"label_column": "coarse_label"}}, {"settings": {"data": {"resolution": 64}}}], ids=str
+    "changes",
+    [
+        {"data": {"label_column": "coarse_label"}},
+        {"settings": {"data": {"resolution": 64}}},
+        {"settings": {"evaluate": {"arch": "resnet18"}}},
+    ],
+    ids=str,
 )
-def test_figures_are_not_of_other_labels_or_sizes(changes: dict[str, Any], folder: Folder) -> None:
+def test_figures_are_not_of_other_labels_sizes_or_networks(changes: dict[str, Any], folder: Folder) -> None:
     for more, there in ((changes, False), ({"data": {"revision": "abc"}}, True)):
         one = Folder(folder.path / str(there))
         one.add(replace(REQUEST, dataset="cifar10", **more), [A], False)
-        assert all((row.published_accuracy is not None) == there for row in gather(one).rows)
+        found = gather(one)
+        assert all((row.published_accuracy is not None) == there for row in found.rows)
+        named = (
+            "1 fresh network (resnet18) a job" if "evaluate" in more.get("settings", {}) else "1 fresh network a job"
+        )
+        assert named in lead(found)
+        assert any(named in note for note in notes(found))
 
 
 def test_a_terminal_shows_them_in_a_table_of_their_own(tmp_path: Path, faked: dict[str, dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """The whole training set as a row of a comparison: scored once, in every table, and no job."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,9 @@ def test_the_row_is_in_every_format(full: Folder) -> None:
     assert "87.6" in (full.path / "results.md").read_text()
     assert WHOLE in (full.path / "accuracy-over-seconds.svg").read_text()
     assert any("no job" in note for note in json.loads((full.path / "results.json").read_text())["notes"])
+    earlier = replace(score, protocol_version=0)  # by the protocol as it was before a change
+    (full.path / whole.FILE).write_text(json.dumps([earlier.to_dict()]))
+    assert gather(full).rows == before.rows
 
 
 @pytest.mark.parametrize("content", ["{", '[{"stage": 1}]', "7"])
@@ -38,7 +42,8 @@ def test_a_damaged_file_is_no_row(full: Folder, content: str) -> None:
 
 
 def test_the_command_scores_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a job that runs for real: a network is trained on all images; a second command takes the row as it is."""
+    """With a job that runs for real: a network is trained on all images by each protocol that trains any; a second command takes
+    the row as it is."""
     monkeypatch.setenv("DDTOOL_CACHE", str(tmp_path / "cache"))
     tiny.shorten_protocols(monkeypatch)
     monkeypatch.setattr(executors, "Local", ForkedJobs)
@@ -62,6 +67,8 @@ def test_the_command_scores_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         1,
         "--set",
         "whitening.kind=none",
+        "--protocol",
+        "quick,dsa-ce,kernel-ridge",
         "--out",
         tmp_path / "out",
         "--json",

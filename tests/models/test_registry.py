@@ -171,7 +171,7 @@ def test_a_norm_that_a_network_lacks_is_refused() -> None:
         find("mlp-batch")
 
 
-@pytest.mark.parametrize("name", ["vgg11", "lenet", "alexnet"])
+@pytest.mark.parametrize("name", ["vgg11", "lenet", "alexnet", "resnet18"])
 def test_images_that_are_too_small_are_refused_and_the_smallest_are_not(name: str) -> None:
     kind: Kind = find(name).under("none", 128)
     side = kind.smallest
@@ -181,8 +181,18 @@ def test_images_that_are_too_small_are_refused_and_the_smallest_are_not(name: st
         kind.build((1, side - 1, side), 2)
 
 
+@pytest.mark.parametrize("name", ["convnet-instance", "alexnet-instance", "vgg11", "resnet18"])
+def test_of_the_smallest_images_instance_norm_leaves_something(name: str) -> None:
+    """Of a single pixel it would leave the same for every image: a network that sees nothing."""
+    side = find(name).smallest
+    net = built(name, (1, side, side), 2)
+    initialise(net, torch.Generator().manual_seed(0), "torch")
+    scores = net(torch.randn(2, 1, side, side, generator=torch.Generator().manual_seed(1)))
+    assert (scores[0] - scores[1]).abs().max() > 1e-4
+
+
 @pytest.mark.parametrize("side", [2, 5, 9, 30])
-@pytest.mark.parametrize("name", ["convnet", "resnet18", "mlp", "vit"])
+@pytest.mark.parametrize("name", ["convnet", "mlp", "vit"])
 def test_the_others_take_images_of_any_size(name: str, side: int) -> None:
     shape = (1, side, side + 1)
     with torch.device("meta"):

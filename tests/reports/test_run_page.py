@@ -251,6 +251,18 @@ def test_of_many_classes_and_images_a_part_is_shown_and_that_is_said(run: Run) -
     assert len(page) < 4 * 2**20
 
 
+def test_a_class_without_test_images_has_no_accuracy(run: Run) -> None:
+    """It is not one that is recognised least."""
+    counts = [[3, 1, 0], [0, 0, 0], [1, 0, 1]]
+    run.record_score(Score("refined", "mgdd", 2, "convnet", "dsa-ce", "", 66.7, 0.0, 1, 1.0, confusion=counts))
+    page = shown(run)
+    assert "Accuracy by class: dress 50 %, boot 75 %." in page
+    assert "The test split has no image of &#39;coat&#39;." in page
+    nothing = [[0] * 3] * 3
+    run.record_score(Score("refined", "mgdd", 2, "convnet", "dsa-ce", "", 0.0, 0.0, 2, 1.0, confusion=nothing))
+    assert "Accuracy by class" not in shown(run)
+
+
 @pytest.mark.parametrize(("C", "ipc", "side", "sets"), [(3, 2, 16, 2), (200, 50, 64, 2), (1000, 10, 224, 3)])
 def test_the_pixels_of_a_page_are_bounded(C: int, ipc: int, side: int, sets: int) -> None:
     like = replace(large(2, 1, side), class_names=("a", "b"))
