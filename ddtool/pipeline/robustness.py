@@ -58,14 +58,11 @@ def robustness(
     scores = []
     for one in wanted:
         for synthetic in found.sets:
-            scores.append(robustness_of(synthetic, one, judge, target, whole_accuracy))
+            score = robustness_of(synthetic, one, judge, target, whole_accuracy)
             if found.run:
-                known = {
-                    f"robustness {one.protocol} {scores[-1].arch} {synthetic.stage} ipc{synthetic.ipc}": scores[
-                        -1
-                    ].values
-                }
-                found.run.record(**known)
+                name = f"robustness {one.protocol} {score.arch} {synthetic.stage} ipc{synthetic.ipc}"
+                found.run.record(**{name: score.values})
+            scores.append(score)
     return scores
 
 
