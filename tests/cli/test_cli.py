@@ -686,16 +686,14 @@ def test_info_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = done("info", run)
     assert "clothes" in result.stdout
     assert "refined" in result.stdout
-    assert next_command(result) == "ddtool generate run --ipc 6"
+    assert next_command(result) == "ddtool generate run --ipc 4"  # it keeps four initial samples of each class
     said = only_json(done("info", run, "--json").stdout)
     assert (said["sets (ipc)"], len(said["scores"])) == ([2, 3], 14)
     shutil.copytree(run / "synthetic" / "ipc3", run / "synthetic" / "ipc6")
-    assert next_command(done("info", run)) == "ddtool generate run --ipc 8"  # its smallest class has no more images
-    shutil.copytree(run / "synthetic" / "ipc3", run / "synthetic" / "ipc8")
-    assert next_command(done("info", run)) == "ddtool evaluate run --protocol frepo-mse --eval-seeds 3"
+    assert next_command(done("info", run)) == "ddtool evaluate run --protocol frepo-mse --eval-seeds 3"  # no larger one
     shutil.rmtree(run / "synthetic")
     Run.open(run).record(pulled="ann/c10@main")  # without its sets, as `ddtool pull` brings it
-    assert next_command(done("info", run)) == "ddtool generate run --ipc 8"
+    assert next_command(done("info", run)) == "ddtool generate run --ipc 4"
     (run / "results.json").unlink()
     assert next_command(done("info", run)) == "ddtool adapt --resume run"
 
