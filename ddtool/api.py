@@ -32,7 +32,8 @@ from ddtool.pipeline.whole import whole_scores
 from ddtool.reports.progress import shown
 from ddtool.reports.run_page import write_page
 from ddtool.runs import tracking
-from ddtool.runs.files import dated_folder
+from ddtool.runs.files import EXACT as EXACT_FILE
+from ddtool.runs.files import dated_folder, is_run
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -51,11 +52,11 @@ from ddtool.text import file_name
 
 @whole_numbers
 def adapt(
-    dataset: str,
+    dataset: str | Path,
     *,
     ipc: int | Sequence[int] = 10,
     out: str | Path | None = None,
-    generator: str = "bundled",
+    generator: str | Path = "bundled",
     method: str = "mgdd",
     seed: int = 0,
     engine: Engine | None = None,
@@ -85,7 +86,8 @@ def adapt(
     tracking.check(track)
     engine = engine or Engine.choose()
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
-    chosen: Values = {"dataset": dataset, "method": method, "ipc": [*ipcs], "generator": generator, "seed": seed}
+    names_given: Values = {"dataset": name_of(dataset), "method": method, "generator": name_of(generator)}
+    chosen: Values = {**names_given, "ipc": [*ipcs], "seed": seed}
     stated: Values = counted(dict(settings or {}))
     check_settings(stated, chosen)
     with shown(report, progress) as listener:
@@ -95,6 +97,11 @@ def adapt(
         if push_to:
             push(run, push_to, pool=pool, report=listener)
     return run
+
+
+def name_of(data: str | Path) -> str:
+    """The name of a dataset or a generator: of a path the absolute one, which cannot be taken for a name of something else."""
+    return str(data.expanduser().absolute()) if isinstance(data, Path) else data
 
 
 def check_settings(settings: Values, chosen: Values) -> None:
@@ -227,7 +234,7 @@ def evaluate(
     *,
     ipc: int | None = None,
     stage: str | None = None,
-    on: str | None = None,
+    on: str | Path | None = None,
     moved: str | Path | None = None,
     protocol: str | Sequence[str] = "frepo-mse",
     arch: str | Sequence[str] = "convnet",
@@ -273,7 +280,7 @@ def robustness(
     *,
     ipc: int | None = None,
     stage: str | None = None,
-    on: str | None = None,
+    on: str | Path | None = None,
     moved: str | Path | None = None,
     protocol: str | Sequence[str] = "dsa-ce",
     arch: str | Sequence[str] = "convnet",
@@ -299,11 +306,12 @@ def robustness(
 
 
 def _to_score(
-    run_or_set: str | Path | Run, ipc: int | None, stage: str | None, on: str | None, moved: str | Path | None,
+    run_or_set: str | Path | Run, ipc: int | None, stage: str | None, on: str | Path | None, moved: str | Path | None,
     data: Mapping[str, JsonValue], report: Report,
 ) -> tuple[scoring.Found, Target]:  # fmt: skip
     """The sets that are meant, and the dataset to test them on."""
     scoring.check_stage(stage)
+    on = on and name_of(on)
     if on and moved:
         raise UsageError("--on and --data exclude each other.", "--data is for the set's own dataset, if it has moved.")
     found = _sets_to_score(run_or_set, ipc, stage, on, data, report)
@@ -361,7 +369,7 @@ def import_sets(
     file: str | Path,
     out: str | Path,
     *,
-    on: str,
+    on: str | Path,
     force: bool = False,
     data: Mapping[str, JsonValue] | None = None,
     report: Report | None = None,
@@ -378,7 +386,7 @@ def import_sets(
     """
     taken = ImportOptions(**counted(options))  # refuses what cannot be, before a dataset is read
     with shown(report, progress) as listener:
-        like = _dataset(on, data or {}, listener)
+        like = _dataset(name_of(on), data or {}, listener)
         return importing.import_sets(Path(file).expanduser(), like, Path(out).expanduser(), taken, force, listener)
 
 
@@ -525,11 +533,12 @@ def load_set(
     here before;  report, progress: as in `adapt`.
     Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused; UsageError for a place on this machine.
     """
-    if not names.parse(repo) and Path(repo).expanduser().exists():
+    here = Path(str(repo)).expanduser()
+    if is_run(here) or (here / EXACT_FILE).is_file() or (here.exists() and not names.parse(str(repo))):
         hint = "A set of a run here: ddtool.Run.open(RUN).load_set(IPC)."
-        raise UsageError(f"'{repo}' is a place on this machine, and load_set takes a repo of the Hub.", hint)
+        raise UsageError(f"'{here}' is a place on this machine, and load_set takes a repo of the Hub.", hint)
     with asked(Access(token, cache_dir, force_download, local_files_only)), shown(report, progress) as listener:
-        return shared_sets.load_set(at_revision(repo, revision), ipc, listener)
+        return shared_sets.load_set(at_revision(str(repo), revision), ipc, listener)
 
 
 def open_run(name: str | Path, report: Report = silent) -> Run:

@@ -131,10 +131,13 @@ def describe_run(path: Path, output: Output) -> None:
     output.result({**facts, **results["facts"], **results}, str(path), tables)
     if not (noted.facts.finished or noted.facts.pulled):
         output.next_step(o.shell("ddtool adapt --resume", path))
-    elif not adapts:
-        output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
+        return
+    kept, another = noted.facts.pool_ipc, 2 * max(run.ipcs(), default=5)
+    another = min(another, kept // config.samples(1)) if kept else another
+    if adapts and another > max(run.ipcs(), default=0):
+        output.next_step(o.shell("ddtool generate", path, f"--ipc {another}"))
     else:
-        output.next_step(o.shell("ddtool generate", path, f"--ipc {2 * max(run.ipcs())}"))
+        output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
 
 
 def describe_set(path: Path, output: Output) -> None:
@@ -211,14 +214,17 @@ def describe_dataset(name: str, data: o.Given, output: Output) -> None:
         return
     counts = target.train.class_counts()
     facts = dataset_facts(target)
-    output.result(facts, name, [fact_table(facts | {"files skipped": by_kind(target.skipped)})])
+    names = [f"{name:.60}" for name in target.train.class_names[:12]]
+    listed = ", ".join(names) + (" …" if target.train.num_classes > 12 else "")
+    shown = {"files skipped": by_kind(target.skipped), "class names": listed}
+    output.result(facts, name, [fact_table(facts | shown)])
     output.next_step(o.shell("ddtool adapt", name, f"{o.as_typed(data)} --ipc {min(10, int(counts.min()))}".strip()))
 
 
 def dataset_facts(target: "Target") -> dict[str, object]:
     """What is shown of a dataset, by the names in the table."""
     train, test = target.train, target.test()
-    counts, names = train.class_counts(), [f"{name:.60}" for name in train.class_names[:12]]
+    counts = train.class_counts()
     return {
         "dataset": target.name,
         "train images": len(train),
@@ -228,7 +234,7 @@ def dataset_facts(target: "Target") -> dict[str, object]:
         "image": "x".join(map(str, train.shape)),
         "classes": train.num_classes,
         "images per class": f"{int(counts.min())} to {int(counts.max())}",
-        "class names": ", ".join(names) + (" …" if train.num_classes > 12 else ""),
+        "class names": list(train.class_names),
         "mean": list(train.mean),
         "std": list(train.std),
         **{f"source {key}": value for key, value in train.source.items() if value is not None},

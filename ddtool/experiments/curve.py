@@ -7,6 +7,7 @@ The seconds of a row are all that a set took, so those before the first step (of
 seconds they would push the points together at its end. So it begins after them, and its name says how many they are.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ def read(run: Run) -> tuple[Row, ...]:
     try:
         return Rows.read(path.read_bytes()).rows
     except (OSError, ValueError) as error:
-        hint = f"Remove it; `ddtool curve {run.folder}` measures the scores again."
+        hint = f"Remove it; `ddtool curve {shlex.quote(str(run.folder))}` measures the scores again."
         raise RunError(f"{path} is damaged: {error}.", hint) from error
 
 

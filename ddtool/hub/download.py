@@ -14,7 +14,7 @@ from ddtool.events import Report, Step, silent
 from ddtool.hub import memory
 from ddtool.hub.access import access
 from ddtool.hub.client import api, patiently
-from ddtool.hub.errors import CorruptedError, explained, fetch_once, why_offline
+from ddtool.hub.errors import CorruptedError, explained, fetch_once, is_of_connection, why_offline
 from ddtool.hub.memory import offline
 from ddtool.hub.names import Pinned, Ref, RemoteFile, is_commit
 from ddtool.version import __version__
@@ -57,13 +57,17 @@ def named(folder: Path, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def or_local(name: str, hint: str = "") -> Iterator[None]:
-    """For a name that could have been a folder: say so when the Hub does not have it either."""
+    """For a name that could have been a folder: say so when the Hub does not have it either, or cannot be asked."""
     try:
         yield
     except NotOnHubError as error:
         raise NotOnHubError(
             f"There is no folder '{name}' here. {error.message}", f"Check the name. {error.hint} {hint}".rstrip()
         ) from error
+    except HubError as error:
+        if not is_of_connection(error):
+            raise
+        raise HubError(error.message, f"There is no folder '{name}' here. {error.hint} {hint}".rstrip()) from error
 
 
 def listing(repo: Pinned, names: Iterable[str]) -> dict[str, RemoteFile]:

@@ -1,5 +1,6 @@
 """Deployment: a set of any IPC from an adapted run, in one pass; its labels; and the initial samples that it takes."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -203,7 +204,8 @@ def check_request(session: Session, ipc: int, force: bool) -> None:
         raise RunError(f"{run.folder} was made by the method '{method}', which has no generator.", hint)
     if not run.has_generator():
         raise RunError(
-            f"{run.folder} has no adapted generator yet.", f"Finish it: `ddtool adapt --resume {run.folder}`."
+            f"{run.folder} has no adapted generator yet.",
+            f"Finish it: `ddtool adapt --resume {shlex.quote(str(run.folder))}`.",
         )
     if run.set_path(ipc).exists() and not force:
         stage = run.load_set(ipc).stage

@@ -1,5 +1,6 @@
 """The sets of a run along its steps: each point that `ddtool adapt --curve` kept, as a set that can be scored."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,7 +46,9 @@ def check_points(session: Session) -> None:
         hint = "They are kept during the steps, in a new run: `ddtool adapt DATASET --curve`."
         raise RunError(f"{run.folder} has no points of a curve.", hint)
     if not all(run.set_path(ipc).exists() for ipc in ipcs):
-        raise RunError(f"{run.folder} is not finished.", f"Finish it: `ddtool adapt --resume {run.folder}`.")
+        raise RunError(
+            f"{run.folder} is not finished.", f"Finish it: `ddtool adapt --resume {shlex.quote(str(run.folder))}`."
+        )
 
 
 def check_step(path: Path, said: int, step: int) -> None:

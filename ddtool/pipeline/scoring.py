@@ -1,6 +1,7 @@
 """Which sets to score, on which test split, beside which baseline; scores of a run are recorded in it."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -195,6 +196,9 @@ def requested(
     of network that would have no effect."""
     if seeds < 1:
         raise UsageError(f"A score takes at least 1 network, got {seeds}.", "Ask for 1 or more seeds (--eval-seeds).")
+    if not protocols or not archs:
+        option = "--arch" if protocols else "--protocol"
+        raise UsageError(f"{option} names nothing to score by.", f"Name one, or leave {option} out.")
     for name in archs:
         find(name)
     for name in set(protocols) - {KERNEL_RIDGE, LEARNED_LR}:
@@ -212,7 +216,9 @@ def find_sets(path: Path, ipc: int | None, stage: str | None) -> Found:
         run = Run.open(path)
         ipcs = [ipc] if ipc is not None else run.ipcs()
         if not ipcs:
-            raise RunError(f"{path} has no synthetic set yet.", f"Finish it: `ddtool adapt --resume {path}`.")
+            raise RunError(
+                f"{path} has no synthetic set yet.", f"Finish it: `ddtool adapt --resume {shlex.quote(str(path))}`."
+            )
         return Found(run, [run.load_set(n, stage) for n in ipcs])
     if there := ipcs_in(path):
         if ipc not in (None, *there):

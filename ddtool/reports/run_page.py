@@ -1,6 +1,7 @@
 """The page of a run: what it made beside real images, how good that is, and how it was made."""
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -67,7 +68,7 @@ class Shown:
     def of(cls, run: Run) -> "Shown":
         """The largest finished set of a run; RunError when there is none."""
         if not run.ipcs():
-            hint = f"Finish it: `ddtool adapt --resume {run.folder}`."
+            hint = f"Finish it: `ddtool adapt --resume {shlex.quote(str(run.folder))}`."
             raise RunError(f"{run.folder} has no synthetic set yet.", hint)
         return cls(run, run.config(), run.noted(), run.load_set(max(run.ipcs())))
 

@@ -1,6 +1,7 @@
 """What of a folder is not ours: --force replaces what ddtool wrote, and nothing else."""
 
 import re
+import shlex
 from pathlib import Path
 
 from ddtool.errors import RunError
@@ -29,7 +30,8 @@ def check_taken(folder: Path, force: bool, ours: bool, kind: str, command: str) 
         hint = f"Choose another --out; --force replaces a {kind} and nothing else, --resume goes on with one."
         raise RunError(f"{folder} exists already and is not a {kind} of ddtool.", hint)
     if not force:
-        hint = f"Go on with it by `{command} --resume {folder}`, replace it with --force, or choose another --out."
+        resume = f"{command} --resume {shlex.quote(str(folder))}"
+        hint = f"Go on with it by `{resume}`, replace it with --force, or choose another --out."
         raise RunError(f"{folder} exists already.", hint)
     check_strangers(folder)
 

@@ -12,6 +12,7 @@ checkpoints/        what an unfinished phase needs to go on
 import json
 import math
 import platform
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -89,7 +90,8 @@ class Run:
     @classmethod
     def open(cls, folder: Path) -> "Run":
         """An existing run; RunError when there is none."""
-        if not files.is_run(Path(folder)):
+        folder = Path(folder).expanduser()
+        if not files.is_run(folder):
             raise RunError(f"No run of ddtool at {folder}.", "Make one with `ddtool adapt DATASET --ipc 10 --out DIR`.")
         return cls(folder)
 
@@ -287,7 +289,7 @@ class Run:
             there = ", ".join(map(str, self.ipcs())) or "none"
             hint = f"Sets there: {there}."
             if self.has_generator():
-                hint += f" Make it with `ddtool generate {self.folder} --ipc {ipc}`."
+                hint += f" Make it with `ddtool generate {shlex.quote(str(self.folder))} --ipc {ipc}`."
             if found or (stage and self.set_path(ipc).exists()):
                 final = found or formats.read_set(self.set_path(ipc))
                 hint = f"That set is there as it was {final.stage}; leave --stage out."
@@ -315,7 +317,7 @@ class Run:
 
     def damaged(self, name: str, reason: str) -> RunError:
         """The explanation for a JSON file of the run that cannot be used."""
-        hint = f"Remove it; `ddtool adapt --resume {self.folder}` measures the scores again."
+        hint = f"Remove it; `ddtool adapt --resume {shlex.quote(str(self.folder))}` measures the scores again."
         return RunError(f"{self.folder / name} is damaged: {reason}.", hint if name == files.RESULTS else RESTORE)
 
     def save_broken(self, images: Sequence[Broken]) -> None:

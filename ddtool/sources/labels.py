@@ -180,9 +180,10 @@ def _check_labels(labels: np.ndarray, column: Sequence[Hashable], names: Sequenc
         if value == -1:
             rows = f"{sum(one == -1 for one in column)} of {len(column)} rows"
             raise DataError(f"Row {bad[0]} of split '{split}' has label {NO_LABEL} ({rows}).", NO_LABEL_HINT)
-        what = "no label" if value in (None, "") else f"label {str(value)[:80]!r}"
-        message = f"Row {bad[0]} of split '{split}' has {what}, which is none of the {len(names)} classes."
-        raise DataError(message, f"{len(bad)} of {len(labels)} rows are affected: correct or remove them.")
+        other = f"label {str(value)[:80]!r}, which is none of the {len(names)} classes"
+        message = f"Row {bad[0]} of split '{split}' has {'no label' if value in (None, '') else other}."
+        hint = f"{len(bad)} of {len(labels)} rows {is_or_are(len(bad))} affected: correct or remove them."
+        raise DataError(message, hint)
 
 
 def check_every_class(labels: np.ndarray, names: Sequence[str], split: str) -> None:

@@ -104,6 +104,8 @@ def read_listed(root: Folder, options: DataOptions) -> ImageFiles | None:
 
 
 def _names_nothing(table: Table, root: Folder) -> DataError:
+    if not table.columns:
+        return DataError(f"The table '{table.inside}' is empty.", "Fill it, or remove it.")
     columns = ", ".join(table.columns[:12]) + (", …" if len(table.columns) > 12 else "")
     message = f"The table '{table.inside}' names no image in '{root.path}'; its columns are {columns}."
     if sum(bool(_PIXEL.fullmatch(name)) for name in table.columns) > 48:

@@ -27,7 +27,7 @@ from ddtool.sources.files import NEEDS_HEIF, heif_is_here
 from ddtool.sources.names import ALIASES, Origin
 from ddtool.sources.options import DEFAULTS, DataOptions
 from ddtool.sources.readers import Reader
-from ddtool.text import count, is_or_are
+from ddtool.text import count, is_or_are, listed
 
 __all__ = ["ALIASES", "DEFAULTS", "DataOptions", "Outlook", "Target", "inspect", "load"]
 
@@ -313,6 +313,10 @@ def _survey(reader: Reader, options: DataOptions, say: schema.Say) -> _Survey:
         held = labels.hold_out(train_labels, options.test_fraction, options.seed)
         scored_on = f"{options.test_fraction:.0%} of {train}, seed {options.seed}"
         say(f"There is no labelled test split: {scored_on}, is held out to score on (the same share of every class).")
+        alone = [classes.names[i] for i in np.flatnonzero(np.bincount(train_labels[train_labels >= 0]) == 1)]
+        if alone:
+            have = "has" if len(alone) == 1 else "have"
+            say(f"{count(len(alone), 'class')} {have} a single image, which is not held out: {listed(alone)}.")
         splits = [split(train, train_labels, held)]
     else:
         scored_on, test_labels = test

@@ -234,7 +234,9 @@ def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
         hint = f"{did_you_mean(repo.split('/')[1], ALIASES)} {error.hint}"
         raise DataError(f"'{repo}' is no folder here, and no dataset on the Hub (or a private one).", hint) from error
     except HubError as error:
-        raise DataError(error.message, error.hint) from error
+        a_folder = is_of_connection(error) and repo not in ALIASES.values()
+        hint = f"There is no folder '{repo}' here. {error.hint}" if a_folder else error.hint
+        raise DataError(error.message, hint) from error
 
 
 def _admission(repo: str) -> str:

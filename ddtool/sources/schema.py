@@ -1,6 +1,6 @@
 """Which column is the image, which the class, which split is for what: decisions on names, no reading."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ def image_column(columns: Columns, asked: str | None = None) -> str:
     if len(images) != 1:
         found = f"several image columns ({', '.join(images)})" if images else "no image column"
         hint = f"Choose one: --image-column {' or '.join(images)}." if images else _NO_IMAGES
-        raise DataError(f"The dataset has {found}; its columns are {', '.join(columns)}.", hint)
+        raise DataError(f"The dataset has {found}; {_those(columns)}.", hint)
     return images[0]
 
 
@@ -87,8 +87,14 @@ def label_column(
             say(f"Of the label columns {', '.join(classes)}, '{name}' is used (--label-column chooses another).")
             return name
     found = f"several label columns ({', '.join(candidates)})" if candidates else "no label column"
-    listed = ", ".join(name + _in_brackets(column) for name, column in columns.items())
-    raise DataError(f"The dataset has {found}; its columns are {listed}.", _other_label(columns))
+    listed = [name + _in_brackets(column) for name, column in columns.items()]
+    raise DataError(f"The dataset has {found}; {_those(listed)}.", _other_label(columns))
+
+
+def _those(columns: Iterable[str]) -> str:
+    """The end of a sentence that names the columns of a table, of which there may be none."""
+    listed = ", ".join(columns)
+    return f"its columns are {listed}" if listed else "it has no columns at all"
 
 
 def _other_label(columns: Columns, refused: str = "") -> str:

@@ -686,12 +686,14 @@ def test_info_of_a_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = done("info", run)
     assert "clothes" in result.stdout
     assert "refined" in result.stdout
-    assert next_command(result) == "ddtool generate run --ipc 6"
+    assert next_command(result) == "ddtool generate run --ipc 4"  # it keeps four initial samples of each class
     said = only_json(done("info", run, "--json").stdout)
     assert (said["sets (ipc)"], len(said["scores"])) == ([2, 3], 14)
     shutil.copytree(run / "synthetic" / "ipc3", run / "synthetic" / "ipc6")
-    assert next_command(done("info", run)) == "ddtool generate run --ipc 12"  # never a set that is there
+    assert next_command(done("info", run)) == "ddtool evaluate run --protocol frepo-mse --eval-seeds 3"  # no larger one
     shutil.rmtree(run / "synthetic")
+    Run.open(run).record(pulled="ann/c10@main")  # without its sets, as `ddtool pull` brings it
+    assert next_command(done("info", run)) == "ddtool generate run --ipc 4"
     (run / "results.json").unlink()
     assert next_command(done("info", run)) == "ddtool adapt --resume run"
 
@@ -738,6 +740,7 @@ def test_info_of_a_dataset(dataset: Path) -> None:
     assert "boot, coat, dress" in result.stdout
     assert next_command(result) == f"ddtool adapt {dataset} --ipc 8"
     assert only_json(done("info", "sample", "--json").stdout)["train images"] == 4000
+    assert only_json(done("info", dataset, "--json").stdout)["class names"] == ["boot", "coat", "dress"]
 
 
 def test_info_of_a_generator(run: Path) -> None:

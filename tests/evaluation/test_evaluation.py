@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ddtool import api
 from ddtool.config import EvalConfig, RunConfig
 from ddtool.data.images import ImageData, SyntheticSet, draw_per_class, one_hot, real_images
 from ddtool.data.inputs import NetworkInput
@@ -159,6 +160,12 @@ def test_scores_of_another_version_of_a_protocol_are_told_apart(
     wanted = scoring.Measurement("tiny-mse", 1)
     assert wanted.done([now], subset, now.dataset)
     assert not wanted.done([before], subset, now.dataset)
+
+
+@pytest.mark.parametrize(("protocol", "arch"), [([], "convnet"), ("", "convnet"), (",", "convnet"), ("quick", [])])
+def test_no_protocol_and_no_network_are_refused(protocol: str | list[str], arch: str | list[str]) -> None:
+    with pytest.raises(UsageError, match="names nothing to score by"):
+        api.evaluate("runs/none", protocol=protocol, arch=arch)
 
 
 def test_unknown_protocol_is_refused(subset: SyntheticSet, toy_test: ImageData, engine: Engine) -> None:

@@ -767,7 +767,9 @@ def test_the_server_is_gone(server: HubServer, run: Path) -> None:
     try:
         assert "cannot be reached" in refused(1, "push", run, "ann/c10")
         assert "cannot be reached" in refused(1, "pull", "ann/c10")
-        assert "cannot be reached" in refused(1, "adapt", "sample", "--generator", "ann/c10", "--out", "new")
+        said = refused(1, "adapt", "sample", "--generator", "ann/c10", "--out", "new")
+        assert "cannot be reached" in said
+        assert "There is no folder 'ann/c10' here." in said
     finally:
         server.start()
     assert not Path("new").exists()

@@ -40,6 +40,7 @@ from ddtool.pipeline.session import Session
 from ddtool.pipeline.target import flip_keeps_classes, measured_flip
 from ddtool.runs import files, formats
 from ddtool.runs import run as runs
+from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 from ddtool.runtime.loop import Loop
@@ -1296,6 +1297,45 @@ def test_a_set_of_this_machine_is_told_from_a_repo(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a place on this machine") as caught:
         api.load_set(str(tmp_path))
     assert "Run.open" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_run_below_a_folder_is_told_from_a_repo(
+    made: Path, monkeypatch: pytest.MonkeyPatch, kind: type[str] | type[Path]
+) -> None:
+    monkeypatch.chdir(made.parent.parent)
+    run = made.relative_to(made.parent.parent)  # two words with a slash between them, as a repo has
+    for name in (run, run / "synthetic" / "ipc2"):
+        with pytest.raises(UsageError, match="is a place on this machine"):
+            api.load_set(kind(name))  # type: ignore[arg-type]
+
+
+def test_paths_name_a_dataset_and_a_generator(
+    dataset: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(dataset.parent)
+    evaluate = {**tiny.SETTINGS, "evaluate": {"protocol": "kernel-ridge"}}
+    named = {"generator": made, "engine": tiny.ENGINE, "settings": evaluate, "progress": False}
+    run = api.adapt(Path(dataset.name), ipc=1, out=tmp_path / "run", **named)  # type: ignore[arg-type]
+    assert (run.config().dataset, run.config().generator) == (str(dataset), str(made))
+    scores = api.evaluate(run, on=Path(dataset.name), protocol="kernel-ridge", seeds=1, engine=tiny.ENGINE)
+    assert {score.dataset for score in scores} == {str(dataset)}
+
+
+def test_a_run_below_the_home_folder_is_opened(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(made.parent))
+    assert Run.open(Path("~") / made.name).folder == made
+
+
+def test_commands_in_hints_can_be_pasted(made: Path, tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    shutil.copytree(made, run)
+    with pytest.raises(RunError) as caught:
+        check_free(run, force=False)
+    assert f"`ddtool adapt --resume '{run}'`" in caught.value.hint
+    with pytest.raises(RunError) as caught:
+        Run.open(run).load_set(7)
+    assert f"`ddtool generate '{run}' --ipc 7`" in caught.value.hint
 
 
 def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,10 +132,18 @@ def test_no_split_folders(tmp_path: Path) -> None:
     root = plant(
         tmp_path / "d", {f"{name}/{i}.png": 10 * k + i for k, name in enumerate(["b", "a"]) for i in range(10)}
     )
-    learned, scored, _ = read(root)
+    learned, scored, ear = read(root)
     assert list(learned) == ["a", "b"]
     assert sorted(learned["b"] + scored["b"]) == list(range(10))
     assert len(scored["a"]) == len(scored["b"]) == 1
+    assert "a single image" not in " ".join(ear.notes)
+
+
+def test_a_class_of_one_image_is_said_not_to_be_held_out(tmp_path: Path) -> None:
+    pictures = {f"{name}/{i}.png": 10 * k + i for k, name in enumerate(["a", "b"]) for i in range(4)}
+    _, scored, ear = read(plant(tmp_path / "d", pictures | {"c/0.png": 30}))
+    assert scored["c"] == []
+    assert "1 class has a single image, which is not held out: 'c'." in ear.notes
 
 
 def test_deeper_folders_are_an_error_with_a_way_out(tmp_path: Path) -> None:

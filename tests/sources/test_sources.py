@@ -393,6 +393,7 @@ def test_label_column_is_found(columns: dict[str, schema.Column], expected: str)
 @pytest.mark.parametrize(
     ("columns", "options", "message", "hint"),
     [
+        ({}, {}, r"no image column; it has no columns at all\.", "a column of the type Image"),
         ({"a": CLASS}, {}, "no image column; its columns are a", "a column of the type Image"),
         ({"a": CLASS}, {"image_column": "a"}, "does not hold images", "a column of the type Image"),
         ({"img": IMAGE}, {}, "no label column; its columns are img", "Add a column with the class of each image"),
@@ -759,6 +760,15 @@ def test_no_process_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_row_without_a_label_is_said() -> None:
+    known = labels.Classes(("a", "b"), ("a", "b"))
+    with pytest.raises(DataError, match=r"Row 1 of split 'train' has no label\.") as caught:
+        known.numbers(["a", None, "b"], "train")
+    assert caught.value.hint.startswith("1 of 3 rows is affected")
+    with pytest.raises(DataError, match="has label 'c', which is none of the 2 classes"):
+        known.numbers(["a", "c", "b"], "test")
+
+
 def test_parquet_file(tmp_path: Path, shirts: list[Row]) -> None:
     write(tmp_path / "d", train=shirts)
     path = tmp_path / "d" / "data" / "train-0.parquet"
@@ -767,6 +777,9 @@ def test_parquet_file(tmp_path: Path, shirts: list[Row]) -> None:
     assert target.train.source["path"] == str(path)
     (tmp_path / "notes.csv").write_text("a,b\n")
     with pytest.raises(DataError, match="names no image"):
+        load(str(tmp_path / "notes.csv"))
+    (tmp_path / "notes.csv").write_text("")
+    with pytest.raises(DataError, match=r"'notes\.csv' is empty"):
         load(str(tmp_path / "notes.csv"))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(DataError, match="cannot be read"):
@@ -937,8 +950,9 @@ def test_files_that_do_not_come_and_a_hub_that_is_gone(hub: HubServer) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         load("acme/absent")
     hub.fault("", ResetBefore(), None)
-    with pytest.raises(DataError, match="cannot be reached"):
+    with pytest.raises(DataError, match="cannot be reached") as caught:
         load("acme/photos")
+    assert "There is no folder 'acme/photos' here." in caught.value.hint
 
 
 OFFLINE = """

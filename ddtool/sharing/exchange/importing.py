@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -317,7 +318,7 @@ def arrays_of(path: Path) -> Loose:
 
 def unsaid(path: Path) -> UsageError:
     """What says that a file has to be imported before its sets are scored."""
-    hint = f"Bring it here first: `ddtool import {path} --on DATASET --out DIR`."
+    hint = f"Bring it here first: `ddtool import {shlex.quote(str(path))} --on DATASET --out DIR`."
     return UsageError(f"How the images of {path} were normalised has to be said.", hint)
 
 
