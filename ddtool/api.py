@@ -311,14 +311,14 @@ def _to_score(
 ) -> tuple[scoring.Found, Target]:  # fmt: skip
     """The sets that are meant, and the dataset to test them on."""
     scoring.check_stage(stage)
-    on = on and name_of(on)
-    if on and moved:
+    other = name_of(on) if on else None
+    if other and moved:
         raise UsageError("--on and --data exclude each other.", "--data is for the set's own dataset, if it has moved.")
-    found = _sets_to_score(run_or_set, ipc, stage, on, data, report)
-    if found.run and not on:
+    found = _sets_to_score(run_or_set, ipc, stage, other, data, report)
+    if found.run and not other:
         follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", report)
         moved = None
-    return found, scoring.target_of(found, report, on=on, moved=moved, data=data)
+    return found, scoring.target_of(found, report, on=other, moved=moved, data=data)
 
 
 def _sets_to_score(
