@@ -92,6 +92,8 @@ def filled(cell: Cell, path: Path, networks: int, engine: ddtool.Engine) -> dict
         "arch": score.arch,
         "seconds": seconds,
         "load": load,
+        "hardware": engine.describe(),
+        "torch": torch.__version__,
     }
 
 
@@ -105,7 +107,6 @@ def fill(out: Path, folders: list[Path], networks: int, seconds: float) -> None:
         if time.perf_counter() - started > seconds:
             return
         document["cells"][cell.key] = filled(cell, sets[cell.made], networks, engine)
-        document |= {"hardware": engine.describe(), "torch": torch.__version__}
         print(cell.key, document["cells"][cell.key], flush=True)
         out.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
