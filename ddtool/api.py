@@ -1,6 +1,5 @@
 """The Python API: what the commands do, in one call each. Whole numbers may be NumPy's, and several of them an array."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +46,7 @@ from ddtool.sharing.options import Options
 from ddtool.sharing.parcels import PlannedRepo
 from ddtool.sharing.pull import Pulled
 from ddtool.sources.load import Target
-from ddtool.text import file_name
+from ddtool.text import file_name, shell
 
 
 @whole_numbers
@@ -146,7 +145,7 @@ def resume(
     run = Run.open(Path(folder).expanduser())
     run.sweep()
     with shown(report, progress) as listener:
-        follow(run, moved, f"ddtool adapt --resume {shlex.quote(str(folder))}", listener)
+        follow(run, moved, shell("ddtool adapt --resume", folder), listener)
         work(run, engine or Engine.choose(), listener, track)
     return run
 
@@ -316,7 +315,7 @@ def _to_score(
         raise UsageError("--on and --data exclude each other.", "--data is for the set's own dataset, if it has moved.")
     found = _sets_to_score(run_or_set, ipc, stage, other, data, report)
     if found.run and not other:
-        follow(found.run, moved, f"ddtool evaluate {shlex.quote(str(run_or_set))}", report)
+        follow(found.run, moved, shell("ddtool evaluate", str(run_or_set)), report)
         moved = None
     return found, scoring.target_of(found, report, on=other, moved=moved, data=data)
 

@@ -1,6 +1,7 @@
-"""Text that comes from elsewhere, made safe to show: without control characters and without secrets."""
+"""Text that comes from elsewhere, made safe to show: without control characters and without secrets; and words for people."""
 
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def listed(names: Iterable[str], most: int = 5, each: int = 60) -> str:
     """The first `most` names in their order, each in quotation marks and of at most `each` characters."""
     names = list(names)
     return ", ".join(f"'{one_line(name, each)}'" for name in names[:most]) + (", …" if len(names) > most else "")
+
+
+def shell(command: str, path: str | Path, options: str = "") -> str:
+    """A command that can be pasted into a shell."""
+    return f"{command} {shlex.quote(str(path))} {options}".rstrip()
 
 
 def count(number: int, thing: str) -> str:

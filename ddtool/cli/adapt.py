@@ -10,6 +10,7 @@ from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
 from ddtool.errors import DDToolError, UsageError
+from ddtool.text import shell
 
 if TYPE_CHECKING:
     from ddtool.config import RunConfig, Values
@@ -169,7 +170,7 @@ def command(
         )
         others = flags or any(stages.values()) or factor or out or config or set_ or force or dry_run
         if resume is not None and (others or preset != "auto"):
-            hint = o.shell("ddtool adapt --resume", resume, machine)
+            hint = shell("ddtool adapt --resume", resume, machine)
             raise UsageError("--resume takes every setting from the run; no other one goes with it.", hint)
         if resume is None and moved is not None:
             raise UsageError("--data goes with --resume.", "Name the dataset of a new run without it.")
@@ -269,7 +270,7 @@ class Goal:
             return api.push(run, self.repo, private=self.private, pool=self.pool, report=output.listener)
         except DDToolError as error:
             error.message = f"The run is finished ({run.folder}), and not pushed. {error.message}"
-            again = o.shell("ddtool push", run.folder, f"{self.repo}{self.options()}")
+            again = shell("ddtool push", run.folder, f"{self.repo}{self.options()}")
             error.hint = error.hint if again in error.hint else f"{error.hint} Then: {again}".lstrip()
             raise
 
@@ -299,7 +300,7 @@ def go_on(
     try:
         return api.resume(folder, moved=moved, track=track, engine=engine, report=output.listener)
     except KeyboardInterrupt as stop:
-        command = o.shell("ddtool adapt --resume", folder, machine)
+        command = shell("ddtool adapt --resume", folder, machine)
         how = "Go on" if engine.processes == 1 else "Go on, by the same launcher"
         stop.hint = f"Everything so far is kept. {how}: {command}"  # type: ignore[attr-defined]
         raise
@@ -318,9 +319,9 @@ def finish(output: Output, run: "Run", goal: Goal | None) -> None:
     )
     if goal:
         output.say("On the Hub: " + ", ".join(made.url for made in pushed))
-        output.next_step(o.shell("ddtool pull", pushed[-1].repo))
+        output.next_step(shell("ddtool pull", pushed[-1].repo))
     else:
-        output.next_step(o.shell("ddtool evaluate", run.folder, "--protocol frepo-mse --eval-seeds 3"))
+        output.next_step(shell("ddtool evaluate", run.folder, "--protocol frepo-mse --eval-seeds 3"))
 
 
 def show_plan(

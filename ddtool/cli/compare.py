@@ -11,7 +11,7 @@ from ddtool.cli.errors import handled, harmless
 from ddtool.cli.evaluate import next_protocol
 from ddtool.cli.output import Output
 from ddtool.errors import UsageError
-from ddtool.text import count, file_name
+from ddtool.text import count, file_name, shell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -290,7 +290,7 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
     other = next_protocol([one.request.protocol for one in found.by_protocol])  # the job's own score stays
     if best and other:
         done = next(name for name in best.jobs if name in folder.finished())
-        output.next_step(o.shell("ddtool evaluate", folder.path / "jobs" / done, f"--protocol {other} --eval-seeds 3"))
+        output.next_step(shell("ddtool evaluate", folder.path / "jobs" / done, f"--protocol {other} --eval-seeds 3"))
     if failed and alone:
         raise SystemExit(1)
 

@@ -9,6 +9,7 @@ from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
 from ddtool.errors import UsageError
+from ddtool.text import shell
 
 if TYPE_CHECKING:
     from ddtool.pipeline.robustness import Robustness
@@ -130,12 +131,12 @@ def command(
             )
             machine = o.machine_flags(device, precision, threads, compile_, memory)
             same = [*what, o.as_typed(data), f"--protocol {other} --eval-seeds {eval_seeds}", *how, machine]
-            output.next_step(o.shell("ddtool evaluate", run_or_set, " ".join(filter(None, same))))
+            output.next_step(shell("ddtool evaluate", run_or_set, " ".join(filter(None, same))))
 
 
 def as_given(*options: tuple[str, object]) -> list[str]:
     """Options as they were typed: with their value, or alone where it is true; without those that were not given."""
-    return [flag if value is True else o.shell(flag, str(value)) for flag, value in options if value]
+    return [flag if value is True else shell(flag, str(value)) for flag, value in options if value]
 
 
 def refuse_with_robust(given: dict[str, bool]) -> None:

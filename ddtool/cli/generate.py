@@ -7,6 +7,7 @@ import typer
 from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output
+from ddtool.text import shell
 
 
 @handled
@@ -49,4 +50,4 @@ def command(
             "sets": {str(n): str(folder) for n, folder in zip(ipc, folders, strict=True)},
         }
         output.result(data, "\n".join(map(str, folders)))
-        output.next_step(o.shell("ddtool evaluate", opened.folder, f"--ipc {ipc[0]}"))
+        output.next_step(shell("ddtool evaluate", opened.folder, f"--ipc {ipc[0]}"))

@@ -9,6 +9,7 @@ from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output
 from ddtool.errors import UsageError
+from ddtool.text import shell
 
 
 @handled
@@ -81,7 +82,7 @@ def command(
         for one in made:
             output.say(f"{one.folder}: {one.synthetic!r}")
         exact = " --exact" if any(one.facts.get("outside") for one in made) else ""
-        output.next_step(o.shell("ddtool evaluate", out, f"--protocol dsa-ce{exact}"))
+        output.next_step(shell("ddtool evaluate", out, f"--protocol dsa-ce{exact}"))
 
 
 def numbers(text: str | None) -> tuple[float, ...] | None:

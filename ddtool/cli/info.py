@@ -13,7 +13,7 @@ from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
 from ddtool.errors import DDToolError
-from ddtool.text import count, printable
+from ddtool.text import count, printable, shell
 
 if TYPE_CHECKING:
     from ddtool.config import Values
@@ -130,14 +130,14 @@ def describe_run(path: Path, output: Output) -> None:
     tables += [score_table(noted.scores)] if noted.scores else []
     output.result({**facts, **results["facts"], **results}, str(path), tables)
     if not (noted.facts.finished or noted.facts.pulled):
-        output.next_step(o.shell("ddtool adapt --resume", path))
+        output.next_step(shell("ddtool adapt --resume", path))
         return
     kept, another = noted.facts.pool_ipc, 2 * max(run.ipcs(), default=5)
     another = min(another, kept // config.samples(1)) if kept else another
     if adapts and another > max(run.ipcs(), default=0):
-        output.next_step(o.shell("ddtool generate", path, f"--ipc {another}"))
+        output.next_step(shell("ddtool generate", path, f"--ipc {another}"))
     else:
-        output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
+        output.next_step(shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
 
 
 def describe_set(path: Path, output: Output) -> None:
@@ -160,7 +160,7 @@ def describe_set(path: Path, output: Output) -> None:
     }
     shown = {name: value for name, value in facts.items() if (name, value) != ("factor", 1)}
     output.result(facts, str(path), [fact_table(readable(shown, {}))])
-    output.next_step(o.shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
+    output.next_step(shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
 
 
 def describe_comparison(folder: "Folder", output: Output) -> None:
@@ -182,7 +182,7 @@ def describe_comparison(folder: "Folder", output: Output) -> None:
     shown = {name: value for name, value in facts.items() if value != []}  # selections of real images have no budget
     output.result(facts, str(folder.path), [fact_table(shown)])
     if facts["finished"] == len(states):
-        output.next_step(o.shell("ddtool report", folder.path))
+        output.next_step(shell("ddtool report", folder.path))
     else:
         output.next_step(f"the same `ddtool compare` again, into {folder.path}: finished jobs stay")
 
@@ -197,7 +197,7 @@ def describe_generator(name: str, output: Output) -> None:
     count = sum(p.numel() for p in generator.parameters())
     facts = {"generator": name, "folder": str(folder), "parameters": count, **asdict(generator.config)}
     output.result(facts, str(folder), [fact_table(facts)])
-    output.next_step(o.shell("ddtool adapt sample --generator", name))
+    output.next_step(shell("ddtool adapt sample --generator", name))
 
 
 def describe_dataset(name: str, data: o.Given, output: Output) -> None:
@@ -218,7 +218,7 @@ def describe_dataset(name: str, data: o.Given, output: Output) -> None:
     listed = ", ".join(names) + (" …" if target.train.num_classes > 12 else "")
     shown = {"files skipped": by_kind(target.skipped), "class names": listed}
     output.result(facts, name, [fact_table(facts | shown)])
-    output.next_step(o.shell("ddtool adapt", name, f"{o.as_typed(data)} --ipc {min(10, int(counts.min()))}".strip()))
+    output.next_step(shell("ddtool adapt", name, f"{o.as_typed(data)} --ipc {min(10, int(counts.min()))}".strip()))
 
 
 def dataset_facts(target: "Target") -> dict[str, object]:
@@ -258,7 +258,7 @@ def describe_sizes(name: str, data: o.Given, options: "DataOptions", problem: DD
     sizes = ", ".join(shown) + (f", and {len(look.sizes) - 8} sizes more" if len(look.sizes) > 8 else "")
     output.result(facts, name, [fact_table(facts | {"files skipped": by_kind(look.skipped), "sizes": sizes})])
     output.say(problem.message)
-    output.next_step(o.shell("ddtool info", name, f"{o.as_typed(data)} --resolution 32".strip()))
+    output.next_step(shell("ddtool info", name, f"{o.as_typed(data)} --resolution 32".strip()))
 
 
 def by_kind(skipped: dict[str, int]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ddtool.errors import UsageError
+from ddtool.text import shell
 
 if TYPE_CHECKING:
     from ddtool.config import Values
@@ -175,11 +176,6 @@ Whiten = Annotated[
         rich_help_panel="Method",
     ),
 ]
-
-
-def shell(command: str, path: str | Path, options: str = "") -> str:
-    """A command that can be pasted into a shell."""
-    return f"{command} {shlex.quote(str(path))} {options}".rstrip()
 
 
 def next_with(kind: str, name: str | Path) -> str:

@@ -10,6 +10,7 @@ from ddtool.cli.adapt import STAGES
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output
 from ddtool.errors import UsageError
+from ddtool.text import shell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,7 +81,7 @@ def command(
         if resume is not None and (
             flags or meta["meta"] or out or config or set_ or force or dry_run or preset != "auto"
         ):
-            hint = o.shell("ddtool pretrain --resume", resume, machine)
+            hint = shell("ddtool pretrain --resume", resume, machine)
             raise UsageError("--resume takes every setting from the folder; no other one goes with it.", hint)
         engine = ranks.engine(engine_for(device, precision, compile_, threads, output, memory))
         if resume is not None:
@@ -119,7 +120,7 @@ def finish(
         pretrain.finish(run, engine, ranks, output.listener, track)
     except KeyboardInterrupt as stop:
         how = "Go on" if ranks.world == 1 else "Go on, by the same launcher"
-        command = o.shell("ddtool pretrain --resume", run.folder, machine)
+        command = shell("ddtool pretrain --resume", run.folder, machine)
         stop.hint = f"Everything up to the last checkpoint is kept. {how}: {command}"  # type: ignore[attr-defined]
         raise
     if ranks.main:
@@ -127,7 +128,7 @@ def finish(
         data = {"run": str(run.folder), "generator": str(run.generator), "curve": curve}
         output.result(data, str(run.folder), [curve_table(curve)])
         output.say(f"Generator: {run.generator} (pictures of it: {run.folder / 'pictures'})")
-        output.next_step(o.shell("ddtool adapt DATASET --ipc 10 --generator", run.folder))
+        output.next_step(shell("ddtool adapt DATASET --ipc 10 --generator", run.folder))
 
 
 def curve_table(curve: "list[Point]") -> "Table":

@@ -12,6 +12,7 @@ from ddtool.cli import options as o
 from ddtool.cli.errors import handled
 from ddtool.cli.output import Output
 from ddtool.errors import UsageError
+from ddtool.text import shell
 
 if TYPE_CHECKING:
     from ddtool.hub.upload import Pushed
@@ -98,7 +99,7 @@ def show(output: Output, pushed: list["Pushed"], revision: str | None) -> None:
     output.result(rows, "\n".join(made.pull_request or made.url for made in pushed), [table])
     last = next(made for made in reversed(pushed) if made.kind != "space")
     name = f"{last.repo}@{revision}" if revision else last.repo
-    output.next_step(o.shell("ddtool info" if last.pull_request else "ddtool pull", name))
+    output.next_step(shell("ddtool info" if last.pull_request else "ddtool pull", name))
 
 
 def show_plan(output: Output, repos: list["PlannedRepo"]) -> None:

@@ -7,7 +7,6 @@ The seconds of a row are all that a set took, so those before the first step (of
 seconds they would push the points together at its end. So it begins after them, and its name says how many they are.
 """
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from ddtool.pipeline.scoring import Judge, Measurement, load_target
 from ddtool.pipeline.session import Session
 from ddtool.runs.facts import Record
 from ddtool.runs.run import Run
-from ddtool.text import count, dataset_name
+from ddtool.text import count, dataset_name, shell
 
 FILE = "curve"
 HEADERS = ("IPC", "phase", "step", "total", "seconds", "protocol", "accuracy, %", "std", "networks")
@@ -136,7 +135,7 @@ def read(run: Run) -> tuple[Row, ...]:
     try:
         return Rows.read(path.read_bytes()).rows
     except (OSError, ValueError) as error:
-        hint = f"Remove it; `ddtool curve {shlex.quote(str(run.folder))}` measures the scores again."
+        hint = f"Remove it; `{shell('ddtool curve', run.folder)}` measures the scores again."
         raise RunError(f"{path} is damaged: {error}.", hint) from error
 
 

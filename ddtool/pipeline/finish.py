@@ -1,6 +1,5 @@
 """The end of every run: the peak of memory, the picture, the scores."""
 
-import shlex
 from itertools import takewhile
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ddtool.pipeline.session import Session
 from ddtool.runs.preview import preview
 from ddtool.runs.run import Run
 from ddtool.sources.load import Target
-from ddtool.text import count
+from ddtool.text import count, shell
 
 
 def finish(session: Session, target: Target) -> None:
@@ -26,9 +25,7 @@ def finish(session: Session, target: Target) -> None:
     if session.config.evaluate.enabled:
         score_run(session, target)
     else:
-        session.report(
-            Note(f"No scores, as asked. `ddtool evaluate {shlex.quote(str(session.run.folder))}` makes them.")
-        )
+        session.report(Note(f"No scores, as asked. `{shell('ddtool evaluate', session.run.folder)}` makes them."))
     session.run.record(finished=True)
     session.run.drop_checkpoints()
 

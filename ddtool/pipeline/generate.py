@@ -1,6 +1,5 @@
 """Deployment: a set of any IPC from an adapted run, in one pass; its labels; and the initial samples that it takes."""
 
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from ddtool.runs.formats import LabelHead
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 from ddtool.runtime.loop import NEVER, Deadline
-from ddtool.text import count
+from ddtool.text import count, shell
 
 LABELLINGS = ("fitted", "analytical")
 """How `generate` can find labels."""
@@ -203,10 +202,8 @@ def check_request(session: Session, ipc: int, force: bool) -> None:
         hint = f"A set of another size is another run: `ddtool adapt DATASET --method {method} --ipc {ipc}`."
         raise RunError(f"{run.folder} was made by the method '{method}', which has no generator.", hint)
     if not run.has_generator():
-        raise RunError(
-            f"{run.folder} has no adapted generator yet.",
-            f"Finish it: `ddtool adapt --resume {shlex.quote(str(run.folder))}`.",
-        )
+        hint = f"Finish it: `{shell('ddtool adapt --resume', run.folder)}`."
+        raise RunError(f"{run.folder} has no adapted generator yet.", hint)
     if run.set_path(ipc).exists() and not force:
         stage = run.load_set(ipc).stage
         hint = "Replace it with --force" + (" (the new one will not be refined)." if stage == "refined" else ".")

@@ -1,6 +1,5 @@
 """The sets of a run along its steps: each point that `ddtool adapt --curve` kept, as a set that can be scored."""
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from ddtool.pipeline.plan import check_same_data
 from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.runs.formats import POINT_HINT, Point, describe_point, read_point
 from ddtool.runs.points import learned, point_path, steps_kept
+from ddtool.text import shell
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ def check_points(session: Session) -> None:
         hint = "They are kept during the steps, in a new run: `ddtool adapt DATASET --curve`."
         raise RunError(f"{run.folder} has no points of a curve.", hint)
     if not all(run.set_path(ipc).exists() for ipc in ipcs):
-        raise RunError(
-            f"{run.folder} is not finished.", f"Finish it: `ddtool adapt --resume {shlex.quote(str(run.folder))}`."
-        )
+        hint = f"Finish it: `{shell('ddtool adapt --resume', run.folder)}`."
+        raise RunError(f"{run.folder} is not finished.", hint)
 
 
 def check_step(path: Path, said: int, step: int) -> None:

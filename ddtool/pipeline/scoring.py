@@ -1,7 +1,6 @@
 """Which sets to score, on which test split, beside which baseline; scores of a run are recorded in it."""
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -40,7 +39,7 @@ from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
 from ddtool.sources.load import Target
 from ddtool.sources.names import CONVERTED
-from ddtool.text import listed
+from ddtool.text import listed, shell
 
 
 def load_target(config: RunConfig, report: Report) -> Target:
@@ -216,9 +215,7 @@ def find_sets(path: Path, ipc: int | None, stage: str | None) -> Found:
         run = Run.open(path)
         ipcs = [ipc] if ipc is not None else run.ipcs()
         if not ipcs:
-            raise RunError(
-                f"{path} has no synthetic set yet.", f"Finish it: `ddtool adapt --resume {shlex.quote(str(path))}`."
-            )
+            raise RunError(f"{path} has no synthetic set yet.", f"Finish it: `{shell('ddtool adapt --resume', path)}`.")
         return Found(run, [run.load_set(n, stage) for n in ipcs])
     if there := ipcs_in(path):
         if ipc not in (None, *there):

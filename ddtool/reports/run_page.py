@@ -1,7 +1,6 @@
 """The page of a run: what it made beside real images, how good that is, and how it was made."""
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,7 +27,7 @@ from ddtool.runs.preview import in_words, label_words
 from ddtool.runs.run import Run
 from ddtool.sharing.command import command
 from ddtool.sharing.views import SAMPLE_NAME, broken, number, seconds, size_of
-from ddtool.text import count, dataset_name, listed, one_line
+from ddtool.text import count, dataset_name, listed, one_line, shell
 
 TEMPLATE = TEMPLATES / "run.html.j2"
 WORST = 30
@@ -68,7 +67,7 @@ class Shown:
     def of(cls, run: Run) -> "Shown":
         """The largest finished set of a run; RunError when there is none."""
         if not run.ipcs():
-            hint = f"Finish it: `ddtool adapt --resume {shlex.quote(str(run.folder))}`."
+            hint = f"Finish it: `{shell('ddtool adapt --resume', run.folder)}`."
             raise RunError(f"{run.folder} has no synthetic set yet.", hint)
         return cls(run, run.config(), run.noted(), run.load_set(max(run.ipcs())))
 

@@ -1,11 +1,11 @@
 """What of a folder is not ours: --force replaces what ddtool wrote, and nothing else."""
 
 import re
-import shlex
 from pathlib import Path
 
 from ddtool.errors import RunError
 from ddtool.runs.files import is_run
+from ddtool.text import shell
 
 OURS = re.compile(
     r"(config|env|results|ddtool|pretraining)\.json|(metrics|skipped)\.jsonl|(preview|animation)\.png|report\.html|model\.safetensors"
@@ -30,8 +30,7 @@ def check_taken(folder: Path, force: bool, ours: bool, kind: str, command: str) 
         hint = f"Choose another --out; --force replaces a {kind} and nothing else, --resume goes on with one."
         raise RunError(f"{folder} exists already and is not a {kind} of ddtool.", hint)
     if not force:
-        resume = f"{command} --resume {shlex.quote(str(folder))}"
-        hint = f"Go on with it by `{resume}`, replace it with --force, or choose another --out."
+        hint = f"Go on with it by `{shell(f'{command} --resume', folder)}`, replace it with --force, or choose another --out."
         raise RunError(f"{folder} exists already.", hint)
     check_strangers(folder)
 

@@ -12,7 +12,6 @@ checkpoints/        what an unfinished phase needs to go on
 import json
 import math
 import platform
-import shlex
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +38,7 @@ from ddtool.runs.files import RESTORE, write_atomically
 from ddtool.runs.foreign import check_free
 from ddtool.runtime.engine import Engine
 from ddtool.sources.decode import Broken
+from ddtool.text import shell
 from ddtool.version import __version__
 
 STAGES = ("initial", "generated", "refined", "distilled")
@@ -289,7 +289,7 @@ class Run:
             there = ", ".join(map(str, self.ipcs())) or "none"
             hint = f"Sets there: {there}."
             if self.has_generator():
-                hint += f" Make it with `ddtool generate {shlex.quote(str(self.folder))} --ipc {ipc}`."
+                hint += f" Make it with `{shell('ddtool generate', self.folder, f'--ipc {ipc}')}`."
             if found or (stage and self.set_path(ipc).exists()):
                 final = found or formats.read_set(self.set_path(ipc))
                 hint = f"That set is there as it was {final.stage}; leave --stage out."
@@ -317,7 +317,7 @@ class Run:
 
     def damaged(self, name: str, reason: str) -> RunError:
         """The explanation for a JSON file of the run that cannot be used."""
-        hint = f"Remove it; `ddtool adapt --resume {shlex.quote(str(self.folder))}` measures the scores again."
+        hint = f"Remove it; `{shell('ddtool adapt --resume', self.folder)}` measures the scores again."
         return RunError(f"{self.folder / name} is damaged: {reason}.", hint if name == files.RESULTS else RESTORE)
 
     def save_broken(self, images: Sequence[Broken]) -> None:

@@ -21,7 +21,7 @@ from ddtool.evaluation.protocols import AS_STATED, EXACT, Score
 from ddtool.events import Event, Note, Report, Step
 from ddtool.runs.facts import Record, RunFacts
 from ddtool.runs.files import write_json
-from ddtool.text import one_line, without_secrets
+from ddtool.text import one_line, shell, without_secrets
 
 FOLDER = "tracking"
 RECORD = f"{FOLDER}/run.json"
@@ -77,7 +77,7 @@ class TensorBoard:
         return run.name
 
     def where(self) -> str:
-        return f"`tensorboard --logdir {shlex.quote(str(self._folder))}` shows it"
+        return f"`{shell('tensorboard --logdir', self._folder)}` shows it"
 
     def log(self, group: str, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -159,7 +159,7 @@ class Trackio:
     def where(self) -> str:
         if self._space:
             return f"https://huggingface.co/spaces/{self._space}"
-        return f"`trackio show --project {shlex.quote(self._project)}` shows it"
+        return f"`{shell('trackio show --project', self._project)}` shows it"
 
     def log(self, group: str, step: int, values: Mapping[str, float]) -> None:
         self._run.log({f"{group}/{name}": value for name, value in values.items()}, step=step)

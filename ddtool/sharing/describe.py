@@ -6,7 +6,6 @@ No place on this disk is named: of a path only its end. The run directory is onl
 import json
 import math
 import re
-import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from ddtool.sharing.facts import FORMAT, META, SETS, LicenceFacts, MethodFacts, 
 from ddtool.sharing.files import LABELS, POOL
 from ddtool.sharing.pretraining import pretraining_of
 from ddtool.sources.names import ALIASES
+from ddtool.text import shell
 from ddtool.version import __version__
 
 SHORT = {repo: alias for alias, repo in ALIASES.items()}
@@ -43,10 +43,10 @@ def check_finished(run: Run, report: Report) -> None:
     facts, generator = run.noted().facts, run.has_generator() and run.has(f"generator/{LABELS}")
     made = generator if methods.has_generator(run.config().method) else facts.finished
     ready = made and run.ipcs() and not run.has("checkpoints")
-    resume = f"`ddtool adapt --resume {shlex.quote(str(run.folder))}`"
+    resume = f"`{shell('ddtool adapt --resume', run.folder)}`"
     if not ready:
         if facts.pulled:
-            resume = f"`ddtool generate {shlex.quote(str(run.folder))} --ipc 10`"
+            resume = f"`{shell('ddtool generate', run.folder, '--ipc 10')}`"
         raise RunError(f"{run.folder} is not finished: nothing is pushed.", f"Make its sets first: {resume}.")
     if not facts.pulled and (missing := sorted(set(run.config().ipc) - set(run.ipcs()))):
         report(Note(f"Not in {run.folder}, so not pushed: the set of ipc {', '.join(map(str, missing))} ({resume})."))

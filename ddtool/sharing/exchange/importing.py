@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -32,6 +31,7 @@ from ddtool.sharing.exchange.loose import (
 from ddtool.sharing.exchange.published import mtt_whitening, published_space, usual_flip
 from ddtool.sources.files import IMAGE_ENDINGS
 from ddtool.sources.names import FILES
+from ddtool.text import shell
 
 FACTS = "import.json"
 """What was taken for what, beside an imported set."""
@@ -318,7 +318,7 @@ def arrays_of(path: Path) -> Loose:
 
 def unsaid(path: Path) -> UsageError:
     """What says that a file has to be imported before its sets are scored."""
-    hint = f"Bring it here first: `ddtool import {shlex.quote(str(path))} --on DATASET --out DIR`."
+    hint = f"Bring it here first: `{shell('ddtool import', path, '--on DATASET --out DIR')}`."
     return UsageError(f"How the images of {path} were normalised has to be said.", hint)
 
 
