@@ -7,11 +7,11 @@ from pydantic import TypeAdapter
 
 from ddtool.config import Values
 from ddtool.errors import RunError
-from ddtool.evaluation.protocols import KERNEL_RIDGE, Score, protocols_in, version_of
+from ddtool.evaluation.protocols import Score, protocols_in, version_of
 from ddtool.events import Report, silent
 from ddtool.experiments.folder import Folder
 from ddtool.pipeline.scoring import load_target
-from ddtool.pipeline.whole import whole_score
+from ddtool.pipeline.whole import trained, whole_score
 from ddtool.runs.files import write_json
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -36,8 +36,7 @@ def measure(folder: Folder, engine: Engine, report: Report = silent) -> list[Sco
     target = load_target(config, report)
     scores = [
         whole_score(beside, target, protocol, engine, arch=config.evaluate.arch, report=report)
-        for protocol in protocols_in(grid.request.protocol)
-        if protocol != KERNEL_RIDGE
+        for protocol in trained(protocols_in(grid.request.protocol), report)
     ]
     write_json(folder.path / FILE, [score.to_dict() for score in scores])
     return scores

@@ -12,12 +12,13 @@ from ddtool.config import Values
 from ddtool.data.batches import Real
 from ddtool.data.images import SyntheticSet, draw_pool, one_hot, real_images, seen_alike
 from ddtool.errors import UsageError
-from ddtool.evaluation.protocols import KERNEL_RIDGE, LEARNED_LR, PLAIN
+from ddtool.evaluation.protocols import PLAIN
 from ddtool.evaluation.robust import Accuracies
 from ddtool.events import Note
 from ddtool.pipeline.scoring import Found, Judge, Measurement, random_subset
-from ddtool.pipeline.whole import whole_score
+from ddtool.pipeline.whole import UNFIT, whole_score
 from ddtool.sources.load import Target
+from ddtool.text import dataset_name
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,21 @@ def robustness(
 
     whole_accuracy: in percent, that of the whole training set with hard labels, where it is known; else it is measured, once.
     """
-    if unfit := next((one.protocol for one in wanted if one.protocol in (KERNEL_RIDGE, LEARNED_LR)), None):
+    if unfit := next((one.protocol for one in wanted if one.protocol in UNFIT), None):
         raise UsageError(f"There are no robust scores by {unfit}.", "Name another --protocol, such as dsa-ce.")
     if any(one.protocol.endswith(PLAIN) for one in wanted):
         raise UsageError("Robust scores compare a protocol with and without its augmentation.", f"Leave out '{PLAIN}'.")
+    other = ""
     if found.run:
+        if (tested := dataset_name(target.name)) != dataset_name(found.run.config().dataset):
+            other = f" on {tested}"
         found.run.record()  # refuses, before the work, a damaged results.json and a folder that cannot be written
     scores = []
     for one in wanted:
         for synthetic in found.sets:
             score = robustness_of(synthetic, one, judge, target, whole_accuracy)
             if found.run:
-                name = f"robustness {one.protocol} {score.arch} {synthetic.stage} ipc{synthetic.ipc}"
+                name = f"robustness {one.protocol} {score.arch} {synthetic.stage} ipc{synthetic.ipc}{other}"
                 found.run.record(**{name: score.values})
             scores.append(score)
     return scores

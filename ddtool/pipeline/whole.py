@@ -27,6 +27,8 @@ FULL = "full"
 SCORE = TypeAdapter(Score)
 COPIES = 3
 """Of the images in float32 while networks are trained on them."""
+UNFIT = {KERNEL_RIDGE: "it trains no network", LEARNED_LR: "its learning rate was learned with a synthetic set"}
+"""Protocols that the whole training set cannot be scored by, and why."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,18 @@ def whole_score(
     return replace(score, ipc=beside.ipc, dataset=target.name, pixels=ROUNDED)
 
 
+def trained(protocols: Sequence[str], report: Report = silent) -> list[str]:
+    """Those protocols by which the whole training set can be scored; `report` hears why not by another."""
+    for protocol in dict.fromkeys(p for p in protocols if p in UNFIT):
+        report(Note(f"The whole training set is not scored by {protocol}: {UNFIT[protocol]}."))
+    return [protocol for protocol in protocols if protocol not in UNFIT]
+
+
 def whole_scores(found: Found, wanted: Sequence[Measurement], judge: Judge, target: Target) -> list[Score]:
     """The whole training set beside every set that was found, by each measurement that trains networks; recorded in their run."""
     scores = []
-    for one in wanted:
-        if one.protocol in (KERNEL_RIDGE, LEARNED_LR):
-            continue
+    fit = trained([one.protocol for one in wanted], judge.report)
+    for one in (one for one in wanted if one.protocol in fit):
         for synthetic in {s.ipc: s for s in found.sets}.values():
             seen = replace(synthetic, whitening=None) if one.inputs == NOT_WHITENED else synthetic
             score = whole_score(

@@ -16,6 +16,7 @@ from ddtool.data.images import ImageData, SyntheticSet, draw_per_class, one_hot,
 from ddtool.errors import UsageError
 from ddtool.evaluation.protocols import PROTOCOLS, Score, check_protocol, version_of
 from ddtool.evaluation.robust import Accuracies, squashed
+from ddtool.events import Event, Note
 from ddtool.pipeline import whole
 from ddtool.pipeline.robustness import figures_of, hard, random_alike, robustness
 from ddtool.pipeline.scoring import Found, Judge, Measurement
@@ -241,6 +242,11 @@ def test_the_command_shows_and_keeps_robust_scores(tmp_path: Path, monkeypatch: 
     assert 0 <= shown["figures"]["lrs"][0] <= 1
     noted = run.results()["facts"][f"robustness quick {shown['arch']} refined ipc2"]
     assert noted["figures"] == shown["figures"]
+    other = tiny.image_folder(tmp_path / "other")
+    tiny.done(*words, "--on", other, "--whole-accuracy", 80)
+    facts = run.results()["facts"]
+    assert facts[f"robustness quick {shown['arch']} refined ipc2"] == noted
+    assert facts[f"robustness quick {shown['arch']} refined ipc2 on other"] != noted
     assert "LRS" in tiny.done(*words, "--whole-accuracy", 80).stdout
     assert "exclude each other" in tiny.refused(2, *words, "--exact")
     assert "is for --robust" in tiny.refused(2, "evaluate", run.folder, "--whole-accuracy", 80)
@@ -250,7 +256,13 @@ def test_the_whole_training_set_stands_beside_a_set(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("DDTOOL_CACHE", str(tmp_path / "cache"))
     tiny.shorten_protocols(monkeypatch)
     run = tiny.adapt(tiny.image_folder(tmp_path / "data"), tmp_path / "run")
-    scores = api.evaluate(run, protocol="quick,kernel-ridge", seeds=1, whole=True, engine=tiny.ENGINE)
+    heard: list[Event] = []
+    scores = api.evaluate(
+        run, protocol="quick,kernel-ridge", seeds=1, whole=True, engine=tiny.ENGINE, report=heard.append
+    )
+    assert "The whole training set is not scored by kernel-ridge: it trains no network." in [
+        event.text for event in heard if isinstance(event, Note)
+    ]
     (full,) = [score for score in scores if score.stage == "full"]
     assert (full.protocol, full.ipc, full.seeds) == ("quick", 2, 1)
     assert full.key in {score.key for score in run.noted().scores}
