@@ -4,7 +4,7 @@ How they become files is said in `reports.canvas`.
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ WIDTH, HEIGHT = 4.8, 3.4
 ALONE = 7.6
 """Inches of the width where one panel stands alone."""
 MOST_COLUMNS = 2
+Dashes = tuple[int, tuple[int, ...]]
+"""A pattern of dashes and gaps, as matplotlib has it."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,12 @@ def sheet(panels: Sequence[Panel], x_name: str, y_name: str, paper: Paper) -> "F
     size = (ALONE if columns == 1 else columns * WIDTH, rows * HEIGHT + 1.0)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(rows, columns)
+    dashes = dashes_of(level.name for panel in panels for level in panel.levels)
     several = len({panel.dataset for panel in panels}) > 1
     for panel, place in zip(panels, places, strict=True):
         axes = figure.add_subplot(grid[place])
         axes.set_title(f"{panel.dataset}, {panel.title}" if several else panel.title, loc="left")
-        fill(axes, panel, paper)
+        fill(axes, panel, dashes, paper)
         axes.set_xlabel(panel.x_name or (x_name if (place[0] + 1, place[1]) not in places else ""))
         axes.set_ylabel(y_name if place[1] == 0 else "")
     legend(figure, columns)
@@ -116,10 +119,12 @@ def places_of(panels: Sequence[Panel]) -> Iterator[tuple[int, int]]:
         row += -(-number // MOST_COLUMNS)
 
 
-def fill(axes: "Axes", panel: Panel, paper: Paper) -> None:
+def fill(axes: "Axes", panel: Panel, dashes: Mapping[str, Dashes], paper: Paper) -> None:
     """Draw a panel's levels, then its lines, strong ones in front; each line with its standard deviations."""
-    for level, dashes in zip(panel.levels, level_dashes(len(panel.levels)), strict=True):
-        axes.axhline(level.y, color=paper.quiet, linestyle=dashes, linewidth=1.2, label=level.name, zorder=1.5)
+    for level in panel.levels:
+        axes.axhline(
+            level.y, color=paper.quiet, linestyle=dashes[level.name], linewidth=1.2, label=level.name, zorder=1.5
+        )
     for line in panel.lines:
         axes.errorbar(
             [point.x for point in line.points],
@@ -140,9 +145,9 @@ def fill(axes: "Axes", panel: Panel, paper: Paper) -> None:
     logarithmic(axes, [point.x for line in panel.lines for point in line.points])
 
 
-def level_dashes(number: int) -> list[tuple[int, tuple[int, ...]]]:
-    """A pattern for each level: dots, then dashes that grow."""
-    return [(0, (1 + 3 * k, 2 + k)) for k in range(number)]
+def dashes_of(levels: Iterable[str]) -> dict[str, Dashes]:
+    """A pattern for each name, the same in all panels, since they share a legend: dots, then dashes that grow."""
+    return {name: (0, (1 + 3 * k, 2 + k)) for k, name in enumerate(dict.fromkeys(levels))}
 
 
 def logarithmic(axes: "Axes", xs: Sequence[float]) -> None:

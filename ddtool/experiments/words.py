@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ddtool.data.images import ImageData
-from ddtool.evaluation.protocols import CE, PROTOCOLS, protocols_in
+from ddtool.evaluation.protocols import CE, KERNEL_RIDGE, PROTOCOLS, protocols_in
 from ddtool.experiments.grid import Job, Request, entry_of
 from ddtool.experiments.published import PAPER, TITLES, known_dataset
 from ddtool.experiments.table import PLAIN, WHOLE, Comparison, Row, Speedup, in_place_of_one, order
@@ -51,14 +51,18 @@ def heading(found: Comparison, ipc: int, several: bool) -> str:
 
 def lead(found: Comparison) -> str:
     """One line on the conditions."""
-    request, names = found.request, [one.request.protocol for one in found.by_protocol]
+    names = [one.request.protocol for one in found.by_protocol]
     which = f"Protocol{'s' * (len(names) > 1)} {' and '.join(names)}"
-    return f"{which}, {networks(request)} a job; {', '.join(found.devices) or 'nothing is finished yet'}."
+    return f"{which}, {networks(found)} a job; {', '.join(found.devices) or 'nothing is finished yet'}."
 
 
-def networks(request: Request) -> str:
+def networks(found: Comparison) -> str:
     """How many networks a job's score is the mean of, and which, where they are not the usual ones."""
-    return count(request.networks, "fresh network") + f" ({request.arch})" * (request.arch != DEFAULT)
+    number, arch = count(found.request.networks, "fresh network"), found.request.arch
+    if arch == DEFAULT:
+        return number
+    guided = any(one.request.protocol == KERNEL_RIDGE for one in found.by_protocol)
+    return f"{number} ({arch}{f', but for {KERNEL_RIDGE}' * guided})"
 
 
 def cost(request: Request, jobs: Sequence[Job], train: ImageData, whole: bool = False) -> str:
@@ -219,7 +223,7 @@ def notes(found: Comparison) -> list[str]:
 def of_columns(found: Comparison) -> Iterator[str]:
     """Notes on what the columns hold."""
     yield (
-        f"Accuracy: percent of the test split, of {networks(found.request)} a job. ± is the standard deviation over n seeds; "
+        f"Accuracy: percent of the test split, of {networks(found)} a job. ± is the standard deviation over n seeds; "
         "over the networks where there is one seed."
     )
     yield from of_published(found)

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 from xml.etree import ElementTree
@@ -57,6 +58,14 @@ def test_what_is_on_the_sheet() -> None:
     assert [(low[1], high[1]) for low, high in whiskers.get_segments()] == [(39.5, 42.5), (41.5, 44.5), (43.5, 46.5)]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["random real images", "herding", "DM", "MGDD"]
+
+
+def test_a_level_looks_the_same_in_every_panel() -> None:
+    """Also where another one is missing: there is one legend."""
+    whole = replace(panel(), levels=(Level("whole training set", 87.0), *panel().levels))
+    svg = draw([whole, panel()], *NAMES).decode()
+    patterns = Counter(re.findall(r"stroke-dasharray: ([\d., ]+);", svg))
+    assert list(patterns.values()) == [1 + 1, 2 + 1, 2 + 1]  # in the panels and in the legend
 
 
 def test_a_row_for_each_dataset_and_two_panels_a_row() -> None:

@@ -151,6 +151,9 @@ def test_figures_are_not_of_other_labels_sizes_or_networks(changes: dict[str, An
         )
         assert named in lead(found)
         assert any(named in note for note in notes(found))
+        guided = Folder(folder.path / f"guided {there}")
+        guided.add(replace(REQUEST, dataset="cifar10", protocol="quick,kernel-ridge", **more), [A], False)
+        assert ("(resnet18, but for kernel-ridge)" in lead(gather(guided))) == (named.count("resnet18") > 0)
 
 
 def test_a_terminal_shows_them_in_a_table_of_their_own(tmp_path: Path, faked: dict[str, dict[str, Any]]) -> None:
