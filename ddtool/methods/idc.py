@@ -63,7 +63,8 @@ class IDC(GradientMatching):
     """The network is trained on real images between the steps.
 
     Stored images are standardised, and whitened where the target is only after `decode`: an enlarged part of a whitened image would
-    not be the whitened part.
+    not be the whitened part. Gradients pass the whitening unchanged, which is ours: multiplied by its matrix, as the chain rule has
+    it, they would move high frequencies many times faster than low ones (docs/log.md).
     """
 
     record = Record(
@@ -117,7 +118,8 @@ class IDC(GradientMatching):
         if len(images) > self.config.synthetic_batch:
             chosen = torch.randperm(len(images), generator=self.rng, device=images.device)
             images = images[chosen[: self.config.synthetic_batch]]
-        return self.task.real.inputs.whiten(images)
+        whitened = self.task.real.inputs.whiten(images.detach())
+        return whitened + (images - images.detach())
 
     def project(self) -> None:
         self.X.copy_(self.task.real.inputs.cut(self.X))

@@ -11,6 +11,7 @@ from method_case import method_of, task_of
 from test_gradient_matching import alike, calls, double_gradients
 from torch import Tensor, nn
 
+from ddtool.data import whitening
 from ddtool.data.augment import cutmix
 from ddtool.data.images import ImageData
 from ddtool.data.parts import decode
@@ -120,6 +121,20 @@ def test_starts_from_real_images_of_the_right_classes_the_tasks_own_first(toy: I
 
 def test_the_first_ones_are_the_same_as_of_other_methods(toy: ImageData) -> None:
     assert torch.equal(idc_of(toy, factor=1).X, task_of(toy).start()[0])
+
+
+def test_gradients_pass_the_whitening_unchanged(toy: ImageData) -> None:
+    rows = torch.arange(len(toy))
+    fitted = whitening.fit(lambda rows: toy.transform.standardise(toy.images[rows]), rows, "dct", 0.1)
+    method = idc_of(replace(toy, whitening=fitted))
+    stored = method.X.detach().requires_grad_()
+    seen, plain = method.seen(stored), decode(stored, 2)
+    assert torch.allclose(seen, fitted.forward(plain.detach()), atol=1e-6)
+    assert not torch.allclose(seen, plain, atol=0.1)
+    weights = torch.randn(seen.shape, generator=rng())
+    (gradient,) = torch.autograd.grad((seen * weights).sum(), stored)
+    (expected,) = torch.autograd.grad((plain * weights).sum(), stored)
+    assert torch.allclose(gradient, expected, atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------------------- the loss
