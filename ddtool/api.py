@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import JsonValue
 
 from ddtool.config import RunConfig, Values, counted, from_dict, layered, preset, to_dict, whole_numbers
@@ -58,7 +59,7 @@ def adapt(
     generator: str | Path = "bundled",
     method: str = "mgdd",
     seed: int = 0,
-    engine: Engine | None = None,
+    engine: Engine | torch.device | str | None = None,
     settings: Mapping[str, Any] | None = None,
     preset_name: str = "auto",
     force: bool = False,
@@ -73,6 +74,7 @@ def adapt(
     dataset: alias, Hub id, path or 'sample';  generator: bundled, scratch, a folder or a Hub repo[@revision];
     method: one of `ddtool.methods.METHODS`; one without a generator takes its settings from "baseline";
     settings: nested values of RunConfig on top of the preset, for example {"refine": {"steps": 300}};
+    engine: where and how to compute, or a device by its name, as 'cpu' or 'cuda:1' (None: chosen);
     preset_name: small, medium or large; 'auto' chooses width and steps by the speed of the machine, for a set in two minutes;
     force: replace a run at `out`;  push_to: namespace/name, where `push` takes the finished run (checked before the work
     begins; what is different on the Hub is replaced only by `push` itself, with its `force`);  pool: push the initial samples,
@@ -83,7 +85,7 @@ def adapt(
     if push_to:
         pushing.check_target(push_to, Options(pool=pool).by_method(method))
     tracking.check(track)
-    engine = engine or Engine.choose()
+    engine = Engine.of(engine)
     ipcs = [ipc] if isinstance(ipc, int) else list(ipc)
     names_given: Values = {"dataset": name_of(dataset), "method": method, "generator": name_of(generator)}
     chosen: Values = {**names_given, "ipc": [*ipcs], "seed": seed}
@@ -131,7 +133,7 @@ def resume(
     *,
     moved: str | Path | None = None,
     track: str | None = None,
-    engine: Engine | None = None,
+    engine: Engine | torch.device | str | None = None,
     report: Report | None = None,
     progress: bool | None = None,
 ) -> Run:
@@ -146,7 +148,7 @@ def resume(
     run.sweep()
     with shown(report, progress) as listener:
         follow(run, moved, shell("ddtool adapt --resume", folder), listener)
-        work(run, engine or Engine.choose(), listener, track)
+        work(run, Engine.of(engine), listener, track)
     return run
 
 
@@ -156,7 +158,7 @@ def generate(
     ipc: int,
     *,
     labels: str | None = None,
-    engine: Engine | None = None,
+    engine: Engine | torch.device | str | None = None,
     force: bool = False,
     report: Report | None = None,
     progress: bool | None = None,
@@ -169,7 +171,7 @@ def generate(
     """
     with shown(report, progress) as listener:
         run = run if isinstance(run, Run) else open_run(run, listener)
-        session = Session(run.config(), run, engine or Engine.choose(), recorded(run, listener))
+        session = Session(run.config(), run, Engine.of(engine), recorded(run, listener))
         generate_set(session, ipc, labels=labels, force=force)
     return run.load_set(ipc)
 
@@ -182,7 +184,7 @@ def sweep(
     protocol: str | Sequence[str] = sweeps.USUAL,
     seeds: int = 1,
     baseline: bool = True,
-    engine: Engine | None = None,
+    engine: Engine | torch.device | str | None = None,
     report: Report | None = None,
     progress: bool | None = None,
 ) -> sweeps.Swept:
@@ -197,7 +199,7 @@ def sweep(
     scoring.requested(protocols, ["convnet"], seeds, ROUNDED, AS_STATED)  # refuses what does not exist
     with shown(report, progress) as listener:
         opened = run if isinstance(run, Run) else open_run(run, listener)
-        session = Session(opened.config(), opened, engine or Engine.choose(), recorded(opened, listener))
+        session = Session(opened.config(), opened, Engine.of(engine), recorded(opened, listener))
         return sweeps.sweep(session, ipcs, protocols, seeds, baseline)
 
 
@@ -207,7 +209,7 @@ def curve(
     *,
     protocol: str | Sequence[str] = sweeps.USUAL,
     seeds: int = 1,
-    engine: Engine | None = None,
+    engine: Engine | torch.device | str | None = None,
     report: Report | None = None,
     progress: bool | None = None,
 ) -> curves.Curve:
@@ -223,7 +225,7 @@ def curve(
     scoring.requested(protocols, ["convnet"], seeds, ROUNDED, AS_STATED)  # refuses what does not exist
     with shown(report, progress) as listener:
         opened = run if isinstance(run, Run) else open_run(run, listener)
-        session = Session(opened.config(), opened, engine or Engine.choose(), listener)  # the run's own timings stay
+        session = Session(opened.config(), opened, Engine.of(engine), listener)  # the run's own timings stay
         return curves.curve(session, protocols, seeds)
 
 
@@ -244,7 +246,7 @@ def evaluate(
     exact: bool = False,
     whiten: bool = True,
     data: Mapping[str, JsonValue] | None = None,
-    engine: Engine | None = None,
+    engine: Engine | torch.device | str | None = None,
     report: Report | None = None,
     progress: bool | None = None,
 ) -> list[Score]:
@@ -267,7 +269,7 @@ def evaluate(
     seen = (EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
     with shown(report, progress) as listener:
-        judge = scoring.Judge(seed, engine or Engine.choose(), listener)
+        judge = scoring.Judge(seed, Engine.of(engine), listener)
         found, target = _to_score(run_or_set, ipc, stage, on, moved, data or {}, listener)
         scores = scoring.evaluate(found, wanted, judge, target, baseline=baseline)
         return scores + whole_scores(found, wanted, judge, target) if whole else scores
@@ -287,7 +289,7 @@ def robustness(
     seed: int = 0,
     whole_accuracy: float | None = None,
     data: Mapping[str, JsonValue] | None = None,
-    engine: Engine | None = None,
+    engine: Engine | torch.device | str | None = None,
     report: Report | None = None,
     progress: bool | None = None,
 ) -> list[Robustness]:
@@ -299,7 +301,7 @@ def robustness(
     """
     wanted = scoring.requested(several(protocol), several(arch), seeds, ROUNDED, AS_STATED)
     with shown(report, progress) as listener:
-        judge = scoring.Judge(seed, engine or Engine.choose(), listener)
+        judge = scoring.Judge(seed, Engine.of(engine), listener)
         found, target = _to_score(run_or_set, ipc, stage, on, moved, data or {}, listener)
         return robust_scores(found, wanted, judge, target, whole_accuracy)
 

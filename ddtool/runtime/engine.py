@@ -90,6 +90,11 @@ class Engine:
             keep_freed_memory()
         return cls(chosen, bf16, compile_networks, memory=memory or total_memory(chosen) // 2, graphs=graphs)
 
+    @classmethod
+    def of(cls, engine: "Engine | torch.device | str | None") -> "Engine":
+        """An engine as it is; for a device, or its name, what `choose` gives; None: the device is chosen, too."""
+        return engine if isinstance(engine, Engine) else cls.choose("auto" if engine is None else str(engine))
+
     def describe(self) -> str:
         """One line: device, its name, precision, whether steps are captured, and how many processes there are."""
         how = ("bf16 autocast" if self.bf16 else "float32") + ", captured steps" * self.graphs

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from ddtool import api
+from ddtool.errors import UsageError
 from ddtool.runtime import engine as engines
 from ddtool.runtime.engine import Engine
 
@@ -52,6 +54,17 @@ def test_the_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_conv_seconds", timed)
     assert Engine.choose("cpu") == Engine.choose("cpu")
     assert len(kinds) == 8
+
+
+def test_the_api_takes_a_device_in_the_place_of_an_engine() -> None:
+    engine = Engine.choose("cpu", "fp32")
+    assert Engine.of(engine) is engine
+    for named in ("cpu", torch.device("cpu"), None):
+        assert Engine.of(named) == Engine.choose("auto" if named is None else "cpu")
+    with pytest.raises(UsageError, match="Unknown device 'tpu'"):
+        api.evaluate("sample", engine="tpu")
+    with pytest.raises(UsageError, match="Unknown device '0'"):
+        Engine.of(0)  # type: ignore[arg-type]
 
 
 class Library:
