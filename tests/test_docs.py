@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import runpy
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,8 @@ from pages import GENERATED, PAGES, blocks
 
 from ddtool.config import PretrainConfig, RunConfig
 from ddtool.data import batches
-from ddtool.methods import mgdd
+from ddtool.evaluation.protocols import PROTOCOLS
+from ddtool.methods import METHODS, mgdd
 from ddtool.models import ridge
 from ddtool.sources.load import DataOptions
 
@@ -165,6 +167,19 @@ def test_every_option_is_on_the_page() -> None:
             if parameter.opts[0].startswith("-") and parameter.name != "help":
                 for option in (*parameter.opts, *parameter.secondary_opts):
                     assert re.search(rf"`{option}[` ]", section), f"{name} {option}"
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "names"),
+    [
+        ("adapt", "method", METHODS), ("adapt", "protocol", PROTOCOLS), ("compare", "protocol", PROTOCOLS),
+        ("evaluate", "protocol", PROTOCOLS),
+    ],
+)  # fmt: skip
+def test_the_help_of_an_option_has_every_name_that_it_takes(command: str, option: str, names: Iterable[str]) -> None:
+    (parameter,) = [p for p in pages.GROUP.commands[command].params if p.name == option]
+    words = re.findall(r"[\w-]+", parameter.help)
+    assert set(names) | ({"kernel-ridge"} if option == "protocol" else set()) <= set(words)
 
 
 def test_there_is_a_row_for_every_setting() -> None:

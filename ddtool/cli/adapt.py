@@ -41,7 +41,7 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
-            help="mgdd, or another: random, herding, dc, dsa, idc, dm, mtt, frepo. Default mgdd.",
+            help="mgdd, or another: random, herding, k-centre, el2n, dc, dsa, idc, dm, mtt, frepo. Default mgdd.",
             rich_help_panel=STAGES,
         ),
     ] = None,
@@ -76,7 +76,7 @@ def command(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="Score by quick, frepo-mse, dsa-ce or kernel-ridge; several with commas or repeated. Default quick.",
+            help="Score by quick, frepo-mse, dsa-ce, idc-ce or kernel-ridge; several with commas or repeated. Default quick.",
             rich_help_panel=STAGES,
         ),
     ] = None,

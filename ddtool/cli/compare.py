@@ -59,8 +59,9 @@ def command(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="Score by quick, frepo-mse, dsa-ce or kernel-ridge; several with commas or repeated. Default quick,dsa-ce, or "
-            "the folder's. dsa-ce takes minutes of a CPU for each score, beside the budget; --protocol quick does without it."
+            help="Score by quick, frepo-mse, dsa-ce, idc-ce or kernel-ridge; several with commas or repeated. Default "
+            "quick,dsa-ce, or the folder's. dsa-ce takes minutes of a CPU for each score, beside the budget; --protocol quick does "
+            "without it."
         ),
     ] = None,
     eval_seeds: Annotated[int, typer.Option(min=1, help="Fresh networks for each job's score.")] = 1,

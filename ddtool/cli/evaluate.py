@@ -39,8 +39,8 @@ def command(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="frepo-mse, dsa-ce (full length; of a set with a learned learning rate dsa-ce-lr, too), quick or kernel-ridge; "
-            "several with commas or repeated. Default: frepo-mse."
+            help="frepo-mse, dsa-ce (full length; of a set with a learned learning rate dsa-ce-lr, too), idc-ce, quick or "
+            "kernel-ridge; several with commas or repeated. Default: frepo-mse."
         ),
     ] = None,
     arch: Annotated[

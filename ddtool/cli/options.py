@@ -94,7 +94,7 @@ READING = (
     _reading("train_split", str, "Split to learn from. Default: train."),
     _reading("test_split", str, "Split to score on. Default: test, validation, or a held-out tenth."),
     _reading("revision", str, "Branch, tag or commit of a Hub dataset."),
-    _reading("resolution", int, "Resize and crop to squares of this side. Default: as they are.", min=8, max=512),
+    _reading("resolution", int, "Resize and crop to squares of this side. Default: as they are.", min=8, max=1024),
     _reading("no_splits", bool, "In a folder: train, test and the like are classes.", "--no-splits"),
     _reading("class_level", int, "In a folder: how deep below the split the classes are.", min=1),
     _reading(
