@@ -51,8 +51,8 @@ class NetworkInput:
     def bound(self, seen: Tensor) -> Tensor:
         """Network input whose pixels are in [0, 1], and with a factor the nearest that is made of enlarged parts.
 
-        Whitened images may leave [0, 1]: half of what whitening gains is that steps are free there (docs/log.md); their pixels are
-        cut once, at the end."""
+        Whitened images may leave [0, 1]: that steps are free there is more than a third of what whitening gains (docs/log.md).
+        Their pixels are cut once, at the end."""
         if self.factor > 1:
             parts = reduced(self.unwhiten(seen), self.factor)
             parts = parts if self.whitening else self.cut(parts)
