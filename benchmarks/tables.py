@@ -5,12 +5,13 @@
 
 RUN: a run directory with one finished set (those of `benchmarks/goals.py --runs`). A cell is a set, a network and a protocol: 3
 fresh networks, tested on the whole test split after their last step, the set as people load it (8 bits). OUT.json is written
-after every cell, and the same command again goes on with what is missing; after S seconds no further cell begins. A network that
-does not take images of that size says so in its cell. --write puts the tables between the marks in a page; what is not measured
-stays empty.
+after every cell, and the same command again goes on with what is missing; after S seconds no further cell begins. A cell says of
+which set it is, and is measured anew for another one. A network that does not take images of that size says so in its cell.
+--write puts the tables between the marks in a page; what is not measured stays empty.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -75,6 +76,11 @@ def found(folders: list[Path]) -> dict[str, Path]:
     return out
 
 
+def digest(path: Path) -> str:
+    """By which a set is told from another one of its size."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+
+
 def filled(cell: Cell, path: Path, networks: int, engine: ddtool.Engine) -> dict[str, Any]:
     """What a cell holds: accuracy by its networks, or why there is none."""
     started, load = time.perf_counter(), os.getloadavg()[0]
@@ -101,12 +107,13 @@ def fill(out: Path, folders: list[Path], networks: int, seconds: float) -> None:
     """Measure what is missing, and write it down cell by cell."""
     engine, started, sets = ddtool.Engine.choose("cpu"), time.perf_counter(), found(folders)
     document = read(out)
+    digests = {made: digest(path) for made, path in sets.items()}
     for cell in cells(list(sets)):
-        if cell.key in document["cells"]:
+        if document["cells"].get(cell.key, {}).get("set") == digests[cell.made]:
             continue
         if time.perf_counter() - started > seconds:
             return
-        document["cells"][cell.key] = filled(cell, sets[cell.made], networks, engine)
+        document["cells"][cell.key] = filled(cell, sets[cell.made], networks, engine) | {"set": digests[cell.made]}
         print(cell.key, document["cells"][cell.key], flush=True)
         out.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
