@@ -3,6 +3,7 @@
 How they become files is said in `reports.canvas`.
 """
 
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,8 +147,13 @@ def fill(axes: "Axes", panel: Panel, dashes: Mapping[str, Dashes], paper: Paper)
 
 
 def dashes_of(levels: Iterable[str]) -> dict[str, Dashes]:
-    """A pattern for each name, the same in all panels, since they share a legend: dots, then dashes that grow."""
-    return {name: (0, (1 + 3 * k, 2 + k)) for k, name in enumerate(dict.fromkeys(levels))}
+    """A pattern for each name, the same in all panels, since they share a legend: dots, then short and long dashes, alone at first
+    and then with more and more dots behind them. All are short enough to be told apart in the legend."""
+    more = ((dash, 2) + (1, 2) * dots for dots in itertools.count() for dash in (4, 8))
+    return {
+        name: (0, pattern)
+        for name, pattern in zip(dict.fromkeys(levels), itertools.chain([(1, 2)], more), strict=False)
+    }
 
 
 def logarithmic(axes: "Axes", xs: Sequence[float]) -> None:

@@ -1,6 +1,7 @@
 """A comparison in words: the title, the cells of its tables, and the notes that a reader needs."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 
 from ddtool.data.images import ImageData
@@ -206,8 +207,8 @@ def place(row: Row) -> tuple[bool, bool, int]:
 
 
 def short_title(row: Row) -> str:
-    """A method's title without authors and year."""
-    return row.title.partition(" (")[0]
+    """A method's title without authors and year, with what stands behind them."""
+    return re.sub(r" \([^()]*\)", "", row.title)
 
 
 def timed(row: Row) -> bool:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,6 +22,7 @@ from ddtool.experiments.plot import (
     Line,
     Panel,
     Point,
+    dashes_of,
     draw,
     logarithmic,
     places_of,
@@ -28,6 +30,7 @@ from ddtool.experiments.plot import (
     spare_style,
 )
 from ddtool.experiments.report import style_of
+from ddtool.experiments.words import short_title
 from ddtool.reports.canvas import DARK, LIGHT, Paper
 
 NAMES = ("seconds", "accuracy, %")
@@ -66,6 +69,18 @@ def test_a_level_looks_the_same_in_every_panel() -> None:
     svg = draw([whole, panel()], *NAMES).decode()
     patterns = Counter(re.findall(r"stroke-dasharray: ([\d., ]+);", svg))
     assert list(patterns.values()) == [1 + 1, 2 + 1, 2 + 1]  # in the panels and in the legend
+
+
+def test_levels_can_be_told_apart_by_name_and_pattern() -> None:
+    """Those of real images with fitted labels from those of the same images without, also in the legend."""
+    titles = {name: short_title(SimpleNamespace(title=entry.variant.title)) for name, entry in entries().items()}  # type: ignore[arg-type]
+    assert len(set(titles.values())) == len(titles)
+    assert titles["herding+labels"] == "herding, fitted labels"
+    patterns = [
+        pattern for _, pattern in dashes_of(titles[name] for name in entries() if name not in LEARNING).values()
+    ]
+    assert len(set(patterns)) == len(patterns) == 8
+    assert max(map(sum, patterns)) <= 16  # widths of a line: the legend shows 20 points, and a line has 1.2
 
 
 def test_a_row_for_each_dataset_and_two_panels_a_row() -> None:
