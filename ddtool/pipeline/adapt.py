@@ -21,7 +21,7 @@ from ddtool.pipeline.plan import check_held, check_ipcs, check_same_data, pool_s
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import JudgedProblem, Session
 from ddtool.pipeline.speed import real_batch
-from ddtool.pipeline.target import measured_problem
+from ddtool.pipeline.target import WHITENING, measured_problem
 from ddtool.runs.film import Film
 from ddtool.runs.formats import LabelHead
 from ddtool.runs.points import learned
@@ -71,7 +71,7 @@ def has_set(session: Session, ipc: int) -> bool:
 
 def phases(ipc: int) -> list[Phase]:
     """The phases whose seconds a set takes, in their order."""
-    alone = [Phase("whitening"), LABELS, POOL_LABELS, ADAPT]
+    alone = [WHITENING, LABELS, POOL_LABELS, ADAPT]
     return [*alone, *(Phase(kind, ipc) for kind in ("generate", "fit labels", "refine"))]
 
 
@@ -80,11 +80,8 @@ def seconds_left(session: Session, phase: Phase) -> float | None:
 
     Its own seconds and later ones, which an earlier attempt may have logged, are not counted.
     """
-    config = session.config
-    if config.seconds is None:
-        return None
-    timings, order = session.run.noted().timings, phases(config.ipc[0])
-    return max(0.0, config.seconds - sum(timings.get(str(before), 0.0) for before in order[: order.index(phase)]))
+    order = phases(phase.ipc or session.config.ipc[0])
+    return session.seconds_left(order[: order.index(phase)])
 
 
 def deadline(session: Session, phase: Phase, share: float) -> Deadline:
@@ -95,11 +92,10 @@ def deadline(session: Session, phase: Phase, share: float) -> Deadline:
 
 def record_spent(session: Session, ipc: int) -> None:
     """Record what the set of one IPC took, by the events that were logged."""
-    timings, steps = session.run.noted().timings, session.run.steps()
-    stepping = (ADAPT, Phase("refine", ipc))
-    inside = sum(timings.get(str(phase), 0.0) for phase in stepping)
-    overhead = sum(timings.get(str(phase), 0.0) for phase in phases(ipc) if phase not in stepping)
-    session.run.record_spent(ipc, sum(steps.get(str(phase), 0) for phase in stepping), inside, overhead)
+    steps, stepping = session.run.steps(), (ADAPT, Phase("refine", ipc))
+    overhead = session.seconds_of(phase for phase in phases(ipc) if phase not in stepping)
+    taken = sum(steps.get(str(phase), 0) for phase in stepping)
+    session.run.record_spent(ipc, taken, session.seconds_of(stepping), overhead)
 
 
 # -------------------------------------------------------------------------------------------------------------- stages

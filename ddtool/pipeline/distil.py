@@ -10,13 +10,13 @@ from ddtool import methods
 from ddtool.data.batches import Real
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images
 from ddtool.errors import RunError
-from ddtool.events import Phase
+from ddtool.events import Note, Phase
 from ddtool.pipeline.finish import finish
 from ddtool.pipeline.overview import say_overview
 from ddtool.pipeline.plan import check_ipcs, check_same_data
 from ddtool.pipeline.scoring import load_target
 from ddtool.pipeline.session import Problem, Session
-from ddtool.pipeline.target import measured_problem
+from ddtool.pipeline.target import WHITENING, measured_problem
 from ddtool.runs.facts import KnownTarget
 from ddtool.runs.formats import read_tensors, write_tensors
 from ddtool.runs.points import learned
@@ -52,7 +52,7 @@ def described_problem(session: Session, train: ImageData) -> Problem:
 
 
 def make_set(session: Session, problem: Problem, ipc: int) -> None:
-    """Distil the set of one IPC, and record what it took."""
+    """Distil the set of one IPC, and record what it took; whitening is a part of it, as of MGDD's."""
     config, run, data = session.config, session.run, problem.real.data
     rows, phase = draw_pool(data, ipc, config.seed, config.allow_repeat), Phase("distil", ipc)
     method = methods.make(
@@ -69,9 +69,12 @@ def make_set(session: Session, problem: Problem, ipc: int) -> None:
         return replace(finished(method, initial), stage=session.final_stage).scaled(config.label_scale)
 
     keep = session.visitor(phase, lambda loop: learned(made()))
-    spent = methods.distil(method, config.seconds, session.report, session.saver(phase), str(phase), keep)
+    whitening, left = session.seconds_of([WHITENING]), session.seconds_left([WHITENING])
+    spent = methods.distil(method, left, session.report, session.saver(phase), str(phase), keep)
+    if method.record.learns and config.seconds is not None and spent.steps == 0:
+        session.report(Note(f"The {config.seconds:g} seconds were over before the first step: raise --seconds."))
     run.save_stage(initial.scaled(config.label_scale))
-    run.record_spent(ipc, spent.steps, spent.step_seconds, spent.overhead_seconds)
+    run.record_spent(ipc, spent.steps, spent.step_seconds, whitening + spent.overhead_seconds)
     if method.record.factor > 1:
         run.record(factor=method.factor)
     if facts := method.facts():

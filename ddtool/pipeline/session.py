@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +42,15 @@ class Session:
     def rng(self, *purpose: str | int) -> torch.Generator:
         """The random stream of the run for one purpose, on its device."""
         return self.engine.rng(self.config.seed, *purpose)
+
+    def seconds_of(self, phases: Iterable[Phase]) -> float:
+        """What some phases of the run took, by the events that were logged."""
+        timings = self.run.noted().timings
+        return sum(timings.get(str(phase), 0.0) for phase in phases)
+
+    def seconds_left(self, before: Iterable[Phase]) -> float | None:
+        """What the phases before leave of a budget in seconds; None when steps are counted."""
+        return None if self.config.seconds is None else max(0.0, self.config.seconds - self.seconds_of(before))
 
     def saver(self, phase: Phase) -> FileSaver:
         """Keeps the checkpoint of a phase."""

@@ -29,12 +29,15 @@ GAIN, GAIN_SHARE = 1.0, 0.03
 """What whitening has to gain in the trial: percentage points, or this share of the accuracy where that is less, as of many classes.
 Less is not worth asking users of a set to whiten."""
 
+WHITENING = Phase("whitening")
+"""The trial that decides about whitening, and its fit: a part of what a set takes, whatever the method."""
+
 
 def measured_problem(session: Session, train: ImageData) -> Problem:
     """The target as networks will see it, and whether flipped images keep their class; both said aloud and recorded."""
     plain = Real.of(train, session.engine)
     problem = Problem(plain, measured_flip(session, plain))
-    with session.timed(Phase("whitening")):
+    with session.timed(WHITENING):
         fitted = chosen_whitening(session, problem)
     session.run.record(whitening="none" if fitted is None else fitted.kind)
     return replace(problem, real=Real.of(replace(plain.data, whitening=fitted), session.engine))

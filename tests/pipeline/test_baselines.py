@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ddtool.errors import RunError, UsageError
 from ddtool.evaluation import measure as evaluation
 from ddtool.events import Event, Step
 from ddtool.methods import Method, Record, Settings, Task, mgdd
-from ddtool.pipeline import finish, plan
+from ddtool.pipeline import finish, plan, target
 from ddtool.pipeline.distil import ExpertStore
 from ddtool.pipeline.scoring import load_target
 from ddtool.runs.formats import read_set, read_tensors, write_set, write_tensors
@@ -347,13 +348,51 @@ def test_a_budget_is_in_seconds_or_in_steps(words: list[Any], counted: str, data
 
 def test_a_budget_in_seconds_ends_a_method(dataset: Path) -> None:
     words = ["adapt", dataset, "--method", "means", "--ipc", 1, "--seconds", 0.2, "--set", "baseline.steps=1000000000"]
+    done(*words, "--whiten", "none", "--out", "run", *SCORED, "--set", "evaluate.baseline=false")
+    results = Run(Path("run")).results()
+    spent, timings = results["facts"]["spent"]["ipc1"], results["timings"]
+    assert 1 <= spent["steps"] < 10**8
+    taken = timings["whitening"] + timings["distil ipc1"]
+    assert spent["step_seconds"] + spent["overhead_seconds"] == pytest.approx(taken, abs=0.2)
+
+
+def test_whitening_is_a_part_of_every_methods_seconds(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its trial and fit took is taken from the budget, and is overhead of the set; MGDD's budget has it as well."""
+    asked: dict[str, float] = {}
+    real = methods.distil
+
+    def shortened(method: methods.Method, seconds: float, *arguments: Any) -> methods.Spent:
+        asked["seconds"] = seconds
+        return real(method, 0.05, *arguments)
+
+    monkeypatch.setattr(methods, "distil", shortened)
+    monkeypatch.setattr(target, "fitted_whitening", slowly(target.fitted_whitening))
+    words = ["adapt", dataset, "--method", "means", "--ipc", 1, "--seconds", 1000, "--whiten", "dct"]
     done(*words, "--out", "run", *SCORED, "--set", "evaluate.baseline=false")
     results = Run(Path("run")).results()
-    spent = results["facts"]["spent"]["ipc1"]
-    assert 1 <= spent["steps"] < 10**8
-    assert spent["step_seconds"] + spent["overhead_seconds"] == pytest.approx(
-        results["timings"]["distil ipc1"], abs=0.2
-    )
+    whitening = results["timings"]["whitening"]
+    assert whitening >= 0.3
+    assert asked["seconds"] == pytest.approx(1000 - whitening)
+    assert results["facts"]["spent"]["ipc1"]["overhead_seconds"] == pytest.approx(whitening, abs=0.02)
+
+
+def test_seconds_that_whitening_takes_up_are_said(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step is left then, and the set is the real images that it begins with."""
+    monkeypatch.setattr(target, "fitted_whitening", slowly(target.fitted_whitening))
+    words = ["adapt", dataset, "--method", "means", "--ipc", 1, "--seconds", 0.25, "--whiten", "dct"]
+    said = done(*words, "--out", "run", "--no-evaluate")
+    assert "The 0.25 seconds were over before the first step: raise --seconds." in said.stderr
+    assert Run(Path("run")).results()["facts"]["spent"]["ipc1"]["steps"] == 0
+
+
+def slowly(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The same work, 0.3 s later."""
+
+    def later(*arguments: Any) -> Any:
+        time.sleep(0.3)
+        return work(*arguments)
+
+    return later
 
 
 def test_mgdd_shares_its_seconds_out(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
