@@ -9,6 +9,7 @@ from ddtool.data.whitening import ZCA, Whitening, fit
 from ddtool.errors import UsageError
 from ddtool.sharing.exchange.loose import Space
 from ddtool.sources.names import ALIASES
+from ddtool.text import dataset_name
 
 EPS = 0.1
 """What kornia's ZCA, as MTT's code calls it, adds to the covariance of images in [0, 1]."""
@@ -44,10 +45,14 @@ def published_space(like: ImageData) -> Space:
     """The space of sets that are normalised as in the field's code; UsageError for a dataset that it does not know."""
     known = prepared(like)
     if known is None:
-        raise UsageError(
-            f"No mean and std of the field's code are known for '{like.source.get('name', '')}'.",
-            "Name those that the set was normalised with (--mean and --std); for pixels in [0, 1] give --no-normalised.",
+        name = str(like.source.get("name", ""))
+        hint = (
+            "Name those that the set was normalised with (--mean and --std); for pixels in [0, 1] give --no-normalised."
         )
+        if named_so := FIELD.get(dataset_name(name)):  # a copy on this disk, if its name is true
+            mean, std = (",".join(map(str, values)) for values in (named_so.mean, named_so.std))
+            hint += f" For {dataset_name(name)} the field's code takes --mean {mean} --std {std}."
+        raise UsageError(f"No mean and std of the field's code are known for '{name}'.", hint)
     return Space(known.mean, known.std)
 
 

@@ -20,7 +20,7 @@ from ddtool.data.images import SyntheticSet
 from ddtool.errors import DataError, RunError, UsageError
 from ddtool.events import Event, Note
 from ddtool.runs.formats import read_set, write_parquet, write_set
-from ddtool.sharing.exchange import exporting, importing
+from ddtool.sharing.exchange import exporting, importing, published
 from ddtool.sharing.exchange.importing import Imported, ImportOptions
 from ddtool.sources.load import Target
 
@@ -340,6 +340,17 @@ def test_hints_of_values_out_of_range_are_for_the_command_that_was_typed(
     assert "--mean" not in said
     torch.save({"data": [list(field_set(target.train))]}, tmp_path / "x.pt")
     assert "--no-normalised" in refused(2, "import", tmp_path / "x.pt", "--on", folder, "--out", tmp_path / "out")
+
+
+def test_a_copy_named_as_a_dataset_of_the_field_has_its_normalisation_in_the_hint(target: Target) -> None:
+    """It is not taken, as a name may be wrong."""
+    hints = {}
+    for name in ("/data/mnist", "/data/clothes"):
+        with pytest.raises(UsageError) as caught:
+            published.published_space(replace(target.train, source={"name": name}))
+        hints[name] = caught.value.hint
+    assert hints["/data/mnist"].endswith("For mnist the field's code takes --mean 0.1307 --std 0.3081.")
+    assert "the field's code takes" not in hints["/data/clothes"]
 
 
 @pytest.mark.parametrize("changes", [
