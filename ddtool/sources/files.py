@@ -28,6 +28,8 @@ NEEDS_HEIF = "needs pillow-heif"
 _HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini")  # left by systems
 _UNSEEN = re.compile(r"\.git|\.cache|cache-.*\.arrow", re.DOTALL)
 """Left by tools that keep data; neither counted nor part of the content."""
+MOST_DEEP = 100
+"""How many folders deep the files of a dataset may lie."""
 EVERY = 1000
 """Files after which it is said how far the work on a folder is."""
 _HEAD = 64  # bytes from which a format is told
@@ -172,12 +174,15 @@ def _left_out_as(path: str, name: str) -> str | None:
 def read_tree(root: Path, report: Report = silent) -> Folder:
     """Everything below `root`; how many of the folders known so far are listed is said. Links are followed.
 
-    Raises DataError for a loop of links and for what cannot be read.
+    Raises DataError for a loop of links, for folders too deep inside each other, and for what cannot be read.
     """
     top, listed, entries = Folder(root, ""), 0, 0
     waiting = [(top, frozenset([os.path.realpath(root)]))]
     while waiting:
         folder, above = waiting.pop()
+        if len(above) > MOST_DEEP:
+            message = f"The folder '{folder.path!s:.80}…' lies more than {MOST_DEEP} folders deep."
+            raise DataError(message, "Move what is in it further up, or name the folder that holds the images.")
         try:
             found = sorted(os.scandir(folder.path), key=lambda entry: entry.name)
         except OSError as error:

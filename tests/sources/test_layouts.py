@@ -5,6 +5,7 @@ import json
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from image_trees import Ear, encoded, picture, plant, used
 from PIL import Image
 
 from ddtool.errors import DataError
+from ddtool.sources import archives
 from ddtool.sources.load import DataOptions, load
 
 Tree = dict[str, bytes | str | int]
@@ -254,6 +256,56 @@ def test_archives_that_are_refused(tmp_path: Path) -> None:
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         file.addfile(member)
     assert read(tar)[:2] == READ
+
+
+@pytest.mark.parametrize("name", ["d.zip", "d.tar"])
+@pytest.mark.parametrize("inside", [".", pytest.param("train/cat/" + "a/" * 150 + "x.png", id="deep")])
+def test_archives_with_names_that_lead_nowhere_are_refused(tmp_path: Path, name: str, inside: str) -> None:
+    said = refused(pack(tmp_path / name, PETS | {inside: 9})).message
+    assert "has no name" in said or "folders deep" in said
+
+
+def test_a_zip_with_an_empty_name_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(pack(tmp_path / "d.zip", PETS), "a") as file:
+        file.writestr(zipfile.ZipInfo(""), b"x")
+    assert "has no name" in refused(tmp_path / "d.zip").message
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_tar_that_is_damaged_or_cut_off_between_two_images_is_refused(tmp_path: Path, whole: bool) -> None:
+    tar = pack(tmp_path / "d.tar", PETS)
+    with tarfile.open(tar) as file:
+        header = file.getmembers()[2].offset
+    raw = bytearray(tar.read_bytes())
+    raw[header + 10 : header + 20] = b"\xff" * 10
+    tar.write_bytes(raw if whole else raw[: header + 100])
+    assert "damaged or cut off after 2 of its entries" in refused(tar).message
+
+
+@pytest.mark.parametrize("name", ["d.zip", "d.tar.xz"])
+def test_damaged_lzma_is_explained(tmp_path: Path, name: str) -> None:
+    files = PETS | {"train/cat/notes.txt": "".join(str(i**3) for i in range(20_000))}
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_LZMA) as file:
+            for inside, content in files.items():
+                file.writestr(inside, content if isinstance(content, str) else picture(int(content)))
+    else:
+        pack(tmp_path / name, files)
+    raw = bytearray((tmp_path / name).read_bytes())
+    middle = len(raw) // 2
+    raw[middle : middle + 40] = bytes(byte ^ 255 for byte in raw[middle : middle + 40])
+    (tmp_path / name).write_bytes(raw)
+    assert "cannot be" in refused(tmp_path / name).message
+
+
+@pytest.mark.parametrize("name", ["d.zip", "d.tar"])
+def test_an_archive_larger_than_the_disk_is_refused_before_it_is_unpacked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack(tmp_path / name, PETS | {"train/cat/zeros.txt": "0" * 10**6})
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda place: SimpleNamespace(free=10**6))
+    assert "and only 1,000,000 are free" in refused(archive).message
+    assert not list((tmp_path / "cache").rglob("*.png"))
 
 
 def test_webdataset(tmp_path: Path) -> None:
