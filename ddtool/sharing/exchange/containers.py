@@ -5,6 +5,8 @@ lr_*.pt beside them;  idc: `[images, labels]`, with a factor;  npz, safetensors:
 Files of `ddtool export` hold a description beside their tensors and are read back to the bit.
 """
 
+import lzma
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -31,6 +33,21 @@ OURS = "ddtool"
 IMAGES, LABELS = ("images", "image", "x", "data"), ("labels", "label", "y", "targets")
 SOFT, LR = ("soft_labels", "soft_label"), ("learned_lr", "syn_lr", "lr")
 """Names of arrays, the best first."""
+DAMAGED = (
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy raises for damaged files; headers are Python to it, and claim sizes."""
 IDC_FACTOR = 2
 """The factor of IDC's published sets."""
 
@@ -85,10 +102,13 @@ def of_torch(path: Path, content: Any, kind: str | None, factor: int | None) -> 
 
 
 def is_plain(value: Any) -> TypeGuard[Tensor]:
-    """Whether a value is a tensor of real numbers that lie in memory one beside the other."""
+    """Whether a value is a tensor of real numbers that lie in memory one beside the other, or are few: a single number can claim to
+    be very many."""
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         return False
-    return not (value.is_quantized or value.is_meta or value.is_complex())
+    if value.is_quantized or value.is_meta or value.is_nested or value.is_complex():
+        return False
+    return value.nbytes <= max(MOST_BYTES, value.untyped_storage().nbytes())
 
 
 def is_pair(value: Any) -> bool:
@@ -126,7 +146,7 @@ def mtt_set(path: Path, images: Tensor, factor: int) -> Loose:
 
 def rate_of(value: Any) -> float:
     """The learning rate that a file holds; DataError unless it is one positive number."""
-    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    number = value.item() if is_plain(value) and value.numel() == 1 else value
     if not positive(number):
         raise DataError("The learning rate beside the images is not one positive number.", "Remove it from the set.")
     return float(number)
@@ -171,8 +191,9 @@ def npz_arrays(path: Path) -> dict[str, Tensor | str]:
             if (total := sum(part.file_size for part in packed.infolist())) > MOST_BYTES:
                 raise ValueError(f"it unpacks to {total:,} bytes")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: of_numpy(arrays[name]) for name in arrays.files}
-    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            found = {name: arrays[name] for name in arrays.files}
+        return {name: of_numpy(array) for name, array in found.items() if isinstance(array, np.ndarray)}
+    except DAMAGED as error:
         raise DataError(f"{path} is refused: {error}.", "It should hold plain arrays, saved by numpy.savez.") from error
 
 

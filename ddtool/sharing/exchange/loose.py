@@ -1,6 +1,6 @@
 """A synthetic set as others publish it: images and labels with little said about them, and what makes a `SyntheticSet` of it."""
 
-import math
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -245,7 +245,7 @@ def outside(pixels: Tensor) -> float:
 
 def positive(value: Any) -> bool:
     """Whether a value is one positive, finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
 def with_channels(images: Tensor) -> Tensor:

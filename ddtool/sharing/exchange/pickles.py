@@ -53,12 +53,17 @@ def load(path: Path) -> Any:
         with torch.serialization.safe_globals(STAND_INS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, EOFError, AttributeError,
-            AssertionError, struct.error) as error:  # fmt: skip
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            AssertionError, ArithmeticError, MemoryError, OSError, struct.error) as error:  # fmt: skip
         raise DataError(
-            f"{path} is refused: {first:.200}",
+            f"{path} is refused: {reason(error):.200}.",
             "Only tensors, numbers and text are read from a .pt file; whatever would run code is not.",
         ) from error
+
+
+def reason(error: Exception) -> str:
+    """Why a file is refused, in a line; what the unpickler met, without torch's advice, which is to run what the file holds."""
+    said = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or type(error).__name__
+    return said.splitlines()[0].partition(" Please use ")[0].rstrip(".")
 
 
 def save(path: Path, content: Any) -> None:

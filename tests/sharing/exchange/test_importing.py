@@ -1,5 +1,6 @@
 """What an import takes a file for, what it refuses, and what it says of it."""
 
+import io
 import json
 import re
 import zipfile
@@ -252,7 +253,11 @@ def test_a_file_of_ours_says_all_of_itself(colour: Target, tmp_path: Path) -> No
     {"data": [[torch.rand(6, 3, 16, 16), CLASS_BY_CLASS * float("nan")]]},
     {"data": [[torch.rand(6, 3, 16, 16).to_sparse(), CLASS_BY_CLASS]]},
     {"data": [[torch.rand(6, 3, 16, 16), torch.tensor(1)]]},
+    {"data": [[torch.rand(6, 3, 16, 16), torch.zeros(1).expand(10**12)]]},
+    {"data": [[torch.rand(1).expand(10**12, 3, 16, 16), CLASS_BY_CLASS]]},
+    [torch.nested.nested_tensor([torch.rand(3, 16, 16)]), CLASS_BY_CLASS],
 ])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_broken_files_of_torch(colour: Target, tmp_path: Path, content: Any) -> None:
     with pytest.raises(DataError) as caught:
         imported(content, colour, tmp_path, **stated(3))
@@ -279,16 +284,72 @@ def test_broken_arrays(colour: Target, tmp_path: Path, changed: dict[str, Any]) 
         importing.foreign_set(str(tmp_path / "x.safetensors"), colour.train)
 
 
-def test_a_learning_rate_of_several_numbers(colour: Target, tmp_path: Path) -> None:
+def test_a_file_of_ours_that_claims_very_much(colour: Target, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"refused|not a synthetic set"):
+        imported({"ddtool": "{}", "images": torch.rand(1).expand(10**12)}, colour, tmp_path)
+
+
+@pytest.mark.parametrize("rate", [torch.tensor([0.1, 0.2]), torch.zeros(1, device="meta"), 10**400])
+def test_a_learning_rate_that_is_none(colour: Target, tmp_path: Path, rate: Any) -> None:
     torch.save(CLASS_BY_CLASS, tmp_path / "labels_best.pt")
-    torch.save(torch.tensor([0.1, 0.2]), tmp_path / "lr_best.pt")
+    torch.save(rate, tmp_path / "lr_best.pt")
     with pytest.raises(DataError, match="learning rate"):
         imported(torch.rand(C * IPC, 3, 16, 16), colour, tmp_path, "images_best.pt", **stated(3))
 
 
+def npz(path: Path, packed_by: int = zipfile.ZIP_STORED, **files: bytes) -> Path:
+    """A .npz file of images and labels, and of other files in it by name."""
+    with zipfile.ZipFile(path, "w", packed_by) as packed:
+        for name, array in with_images(torch.rand(C * IPC, 3, 16, 16)).items():
+            np.lib.format.write_array(content := io.BytesIO(), np.asarray(array))
+            packed.writestr(f"{name}.npy", files.pop(name, content.getvalue()))
+        for name, text in files.items():
+            packed.writestr(name, text)
+    return path
+
+
+def test_a_file_beside_the_arrays_is_left_alone(colour: Target, tmp_path: Path) -> None:
+    assert importing.import_sets(npz(tmp_path / "x.npz", readme=b"hi"), colour.train, tmp_path / "out", ImportOptions())
+
+
+@pytest.mark.parametrize("header", [
+    "{'descr': (", "{'descr': '<f4,(', 'fortran_order': False, 'shape': (1,)}",
+    f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30},)}}",
+    f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({2**55},)}}",
+])  # fmt: skip
+def test_headers_that_numpy_cannot_take(colour: Target, tmp_path: Path, header: str) -> None:
+    told = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    with pytest.raises(DataError, match="refused"):
+        importing.import_sets(npz(tmp_path / "x.npz", images=told), colour.train, tmp_path / "out", ImportOptions())
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_torch_file_that_is_cut_off(colour: Target, tmp_path: Path, share: float) -> None:
+    torch.save([torch.rand(C * IPC, 3, 16, 16), CLASS_BY_CLASS], tmp_path / "x.pt")
+    raw = (tmp_path / "x.pt").read_bytes()
+    (tmp_path / "x.pt").write_bytes(raw[: int(len(raw) * share)])
+    with pytest.raises(DataError, match="refused"):
+        importing.import_sets(tmp_path / "x.pt", colour.train, tmp_path / "out", ImportOptions())
+
+
+def test_nobody_is_told_to_run_what_a_file_holds(colour: Target, tmp_path: Path) -> None:
+    torch.save([print, CLASS_BY_CLASS], tmp_path / "x.pt")
+    with pytest.raises(DataError, match="Unsupported global") as caught:
+        importing.import_sets(tmp_path / "x.pt", colour.train, tmp_path / "out", ImportOptions())
+    assert not {"weights_only", "safe_globals"} & set(re.findall(r"\w+", str(caught.value)))
+
+
+def test_damaged_lzma(colour: Target, tmp_path: Path) -> None:
+    file = npz(tmp_path / "x.npz", zipfile.ZIP_LZMA)
+    content = bytearray(file.read_bytes())
+    content[100:300] = b"\xff" * 200
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="refused"):
+        importing.import_sets(file, colour.train, tmp_path / "out", ImportOptions())
+
+
 def test_damaged_compression(colour: Target, tmp_path: Path) -> None:
-    file = tmp_path / "x.npz"
-    np.savez_compressed(file, **with_images(torch.rand(C * IPC, 3, 16, 16)))
+    file = npz(tmp_path / "x.npz", zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(file) as packed:
         entry = packed.getinfo("images.npy")
     content = bytearray(file.read_bytes())
