@@ -208,7 +208,7 @@ def read_config_file(path: Path | None) -> "Values":
         values = _parse(path, path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"Cannot read the configuration {path}: {error.strerror}.", "Check the path.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         kind = {".toml": "TOML", ".json": "JSON"}.get(path.suffix, "YAML")
         raise UsageError(f"{path} is not valid {kind}: {error}.", SEE_SETTINGS) from error
     if values is not None and not isinstance(values, dict):

@@ -47,6 +47,6 @@ def read(folder: Folder) -> Sequence[Score]:
     try:
         values: Values = json.loads((folder.path / FILE).read_bytes())
         scores = SCORES.validate_python(values)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ()
     return [score for score in scores if score.protocol_version == version_of(score.protocol)]

@@ -139,7 +139,7 @@ class Pretraining:
     def _read(self, name: str) -> Values:
         try:
             return dict(json.loads((self.folder / name).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise RunError(f"{self.folder / name} is damaged: {error}.", RESTORE) from error
 
 

@@ -58,7 +58,7 @@ def is_pretraining(folder: Path) -> bool:
     """Whether a folder is one of `ddtool pretrain`: its config.json lists `datasets`."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and "datasets" in config and (folder / ENVIRONMENT).is_file()
 
@@ -89,7 +89,7 @@ def events(path: Path, last: int | None = None) -> list[Values]:
         file.seek(0 if last is None else max(0, path.stat().st_size - last))
         lines = file.read().decode("utf-8", "replace").splitlines()
     for text in lines:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(text)
             if isinstance(line, dict):
                 found.append(line)
@@ -99,7 +99,7 @@ def events(path: Path, last: int | None = None) -> list[Values]:
 def ipcs_in(folder: Path) -> list[int]:
     """The images per class of the sets in a folder's ipcN/."""
     names = (path.parent.name[3:] for path in folder.glob(f"ipc*/{EXACT}"))
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]*", name))
 
 
 def run_above(path: Path) -> str:

@@ -134,8 +134,10 @@ class Run:
             return {"scores": [], "timings": {}, "facts": {}}
         results = self.read_json(files.RESULTS)
         parts = {"scores": list, "timings": dict, "facts": dict}
-        if not isinstance(results, dict) or not all(isinstance(results.get(k), t) for k, t in parts.items()):
+        if not all(isinstance(results.get(k), t) for k, t in parts.items()):
             raise self.damaged(files.RESULTS, "scores, timings and facts are expected")
+        if not all(isinstance(score, dict) for score in results["scores"]):
+            raise self.damaged(files.RESULTS, "one of its scores is none")
         return cast(Results, results)
 
     def noted(self) -> RunFacts:
@@ -200,7 +202,7 @@ class Run:
     def drop_scores(self, ipc: int) -> None:
         """Forget the scores of a set that is replaced; those of random real images stay true."""
         results = self.results()
-        results["scores"] = [s for s in results["scores"] if s["ipc"] != ipc or s["stage"] == "random"]
+        results["scores"] = [s for s in results["scores"] if s.get("ipc") != ipc or s.get("stage") == "random"]
         self.write_json(files.RESULTS, results)
 
     def log(self, event: Event) -> None:
@@ -310,10 +312,14 @@ class Run:
         files.sweep(self.folder)
 
     def read_json(self, name: str) -> Any:
+        """The JSON object in a file of the run; RunError when the file is damaged."""
         try:
-            return json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            values = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise self.damaged(name, str(error)) from error
+        if not isinstance(values, dict):
+            raise self.damaged(name, "it is no JSON object")
+        return values
 
     def damaged(self, name: str, reason: str) -> RunError:
         """The explanation for a JSON file of the run that cannot be used."""

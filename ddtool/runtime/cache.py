@@ -65,7 +65,7 @@ def _name_of(path: Path) -> str:
         meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
         classes, (images, c, h, w) = len(meta["class_names"]), meta["train"]
         return f"{meta.get('name') or 'dataset'}: {images:,} images {c}x{h}x{w}, {classes} classes"
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return path.name
 
 

@@ -301,7 +301,7 @@ def _known_device(name: str) -> str:
     if not present[kind]:
         raise UsageError(f"Device '{name}' is not available on this machine.", "Use --device auto.")
     index = name.partition(":")[2]
-    if index and (kind != "cuda" or not index.isdigit() or int(index) >= torch.cuda.device_count()):
+    if index and (kind != "cuda" or not index.isdecimal() or int(index) >= torch.cuda.device_count()):
         raise UsageError(f"Device '{name}' is not available on this machine.", "Use --device auto.")
     return name
 

@@ -214,7 +214,7 @@ def pretraining(folder: Path) -> JsonValue:
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HubError(f"{path} is not readable JSON: {error}.", "Correct it, or remove it.") from error
 
 

@@ -315,6 +315,12 @@ def test_a_configuration_file_with_an_unknown_setting() -> None:
     assert "Did you mean 'steps'?" in said
 
 
+@pytest.mark.parametrize("name", ["c.yaml", "c.json", "c.toml"])
+def test_a_configuration_file_that_is_nested_without_end(name: str) -> None:
+    Path(name).write_text("a = " * name.endswith("toml") + "[" * 10**5)
+    assert f"{name} is not valid" in refused(2, "adapt", "sample", "--config", name)
+
+
 def test_a_class_without_images(tmp_path: Path) -> None:
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["boot", "coat", "hat"])}

@@ -250,8 +250,9 @@ def test_other_data_than_at_the_start_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["checkpoints/pretrain.safetensors", "env.json"])
 def test_a_damaged_file_is_named(name: str, folder: Path) -> None:
-    (folder / name).write_text("{")
-    assert Path(name).name in refused(1, "pretrain", "--resume", folder)
+    for text in ("{", "[" * 10**5):
+        (folder / name).write_text(text)
+        assert Path(name).name in refused(1, "pretrain", "--resume", folder)
 
 
 def test_settings_of_a_folder_are_checked_as_typed_ones_are(folder: Path) -> None:

@@ -616,7 +616,18 @@ def test_a_set_that_contradicts_itself_is_refused(change: dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", "null", '{"scores": {}, "timings": {}, "facts": {}}', "\x00\xff"]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "null",
+        '{"scores": {}, "timings": {}, "facts": {}}',
+        "\x00\xff",
+        pytest.param("[" * 10**5, id="deep"),
+    ]
+    + [f'{{"scores": [{score}], "timings": {{}}, "facts": {{}}}}' for score in ("NaN", "null", '"x"')],
 )
 def test_damaged_results_are_named_and_can_be_made_again(text: str, run: Run) -> None:
     (run.folder / "results.json").write_text(text)
@@ -712,7 +723,29 @@ def test_what_is_no_whole_number_is_refused_by_its_name(call: Callable[[Path], A
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '{"stepz": 1}', '{"ipc": "x"}'])
+def test_scores_that_miss_a_part_are_in_the_way_of_nothing(run: Run) -> None:
+    results = run.results()
+    run.write_json("results.json", {**results, "scores": [{}, *results["scores"]]})
+    generate(run, 2, force=True)
+    assert {score.get("stage") for score in run.results()["scores"]} == {None, "random"}
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "1", pytest.param("[" * 10**5, id="deep")])
+def test_a_damaged_environment_is_named(text: str, run: Run) -> None:
+    (run.folder / "env.json").write_text(text)
+    with pytest.raises(RunError, match=r"env\.json is damaged"):
+        run.content_hash()
+
+
+def test_a_folder_that_only_looks_like_a_set_is_none(run: Run) -> None:
+    for name in ("ipc²", "ipc٣", "ipc02", "ipc0"):
+        shutil.copytree(run.folder / "synthetic" / "ipc2", run.folder / "synthetic" / name)
+    assert run.ipcs() == [2]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", '{"stepz": 1}', '{"ipc": "x"}', pytest.param("[" * 10**5, id="deep")]
+)
 def test_a_damaged_configuration_is_named(text: str, run: Run) -> None:
     (run.folder / "config.json").write_text(text)
     with pytest.raises(RunError, match=r"config\.json") as caught:
@@ -1143,7 +1176,16 @@ def test_a_phase_that_ends_again_replaces_its_seconds(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "torn", ['{"phase": "adapt", "st', "3", "[]", '{"step": 9}', '{"phase": [], "step": 1}', "\x00"]
+    "torn",
+    [
+        '{"phase": "adapt", "st',
+        "3",
+        "[]",
+        '{"step": 9}',
+        '{"phase": [], "step": 1}',
+        "\x00",
+        pytest.param("[" * 10**5, id="deep"),
+    ],
 )
 def test_a_torn_line_of_the_metrics_hides_no_other(torn: str, tmp_path: Path) -> None:
     lines = [torn, '{"phase": "adapt", "step": 2, "total": 3}', torn, '{"phase": "adapt", "seconds": 1}']
