@@ -37,7 +37,12 @@ class Table:
     """Its path below the root, with slashes."""
 
     columns: list[str]
+    """Their names, each once: a name that is there again is followed by the number of its column."""
+
     rows: list[Values]
+    header: list[str] = field(default_factory=list)
+    """The names as the file has them; of JSON lines none."""
+
     file: str = ""
     """The column that names files."""
 
@@ -161,7 +166,8 @@ def read_table(root: Path, inside: str) -> Table:
             f"The table '{path}' cannot be read: {error}.", "Save it as CSV or JSON lines in UTF-8."
         ) from error
     header = [name.strip() for name in cells[0]] if cells else []
-    return Table(inside, header, [dict(zip(header, row, strict=False)) for row in cells[1:]])
+    columns = [f"{name} ({i})" if name in header[: i - 1] else name for i, name in enumerate(header, 1)]
+    return Table(inside, columns, [dict(zip(columns, row, strict=False)) for row in cells[1:]], header)
 
 
 def _decoded(raw: bytes) -> str:
@@ -177,7 +183,7 @@ def _matched(table: Table, index: _Index, options: DataOptions) -> Table:
     """The table with the column that names the most images; without a header its columns are numbered."""
     if any(index.find(name, table) for name in table.columns):
         header = [f"column {i}" for i, _ in enumerate(table.columns, 1)]
-        first: Values = dict(zip(header, table.columns, strict=True))
+        first: Values = dict(zip(header, table.header or table.columns, strict=True))
         rows = [dict(zip(header, row.values(), strict=False)) for row in table.rows]
         table = Table(table.inside, header, [first, *rows])
     hits = _hits(table, index)
@@ -285,10 +291,13 @@ class _Listing:
         )
 
     def _label_column(self, table: Table) -> str:
-        """The column of the labels, empty when there is none."""
+        """The column of the labels, empty when there is none. DataError for a name that two columns have."""
         left = [name for name in table.columns if name != table.file and name.lower() not in _SPLITS]
         only = left[0] if len(left) == 1 and self.options.label_column is None else ""
-        return _known_label(table, self.options) or only
+        label = _known_label(table, self.options) or only
+        if table.header.count(label) > 1:
+            raise DataError(f"The table '{table.inside}' has several columns called '{label}'.", "Rename all but one.")
+        return label
 
     def _by_split(self, table: Table) -> dict[str, list[Values]]:
         """The rows of each split: by a column that says it, by the table's name, or by its folder's."""

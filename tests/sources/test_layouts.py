@@ -201,6 +201,18 @@ def test_a_damaged_table(tmp_path: Path) -> None:
     assert together(plant(tmp_path / "f", tree | {"log.jsonl": "{"})) == {"cat": [0, 1], "dog": [2, 3]}
 
 
+def test_columns_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
+    """Without a header the first row is data, and two of its cells may be alike."""
+    rows = lines("a1.png,0,0", "a2.png,0,1", "a3.png,1,0", "a4.png,1,1")
+    folder = plant(tmp_path / "d", FOUR | {"train.csv": rows})
+    assert together(folder, label_column="column 2") == {"0": [1, 2], "1": [3, 4]}
+    assert together(folder, label_column="column 3") == {"0": [1, 3], "1": [2, 4]}
+    twice = lines("id,label,label", "a1,x,p", "a2,x,q", "a3,y,p", "a4,y,q")
+    assert "several columns called 'label'" in refused(plant(tmp_path / "e", FOUR | {"train.csv": twice})).message
+    other = lines("id,label,note,note", "a1,x,p,", "a2,y,q,", "a3,x,p,", "a4,y,q,")
+    assert together(plant(tmp_path / "f", FOUR | {"train.csv": other})) == {"x": [1, 3], "y": [2, 4]}
+
+
 # --- archives -------------------------------------------------------------------------------------------------------
 
 PETS: Tree = {"train/cat/1.png": 1, "train/dog/2.png": 2, "test/cat/3.png": 3, "test/dog/4.png": 4}
