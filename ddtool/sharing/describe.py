@@ -23,7 +23,7 @@ from ddtool.hub.generators import PRETRAINING, bundled_folder
 from ddtool.hub.names import DATASET, MODEL, is_pinned, parse
 from ddtool.models.generator import WEIGHTS_FILE
 from ddtool.runs.facts import Environment, RunFacts
-from ddtool.runs.files import TABLE
+from ddtool.runs.files import RESTORE, TABLE
 from ddtool.runs.formats import read_parquet, read_tensors, write_tensors
 from ddtool.runs.run import Run
 from ddtool.sharing.command import command
@@ -162,11 +162,15 @@ def public_environment(run: Run) -> Environment:
 
 
 def public_source(source: images.Source) -> Source:
-    """Where data came from, without a place on this disk: of a folder its name, of a Hub dataset its alias or id."""
+    """Where data came from, without a place on this disk: of a folder its name, of a Hub dataset its alias or id. RunError where
+    a file of the run does not say it as ddtool does."""
     public = {key: value for key, value in source.items() if key != "path"}
-    if source.get("kind") == "hub":
-        return Source.model_validate(public | {"name": SHORT.get(source["id"], source["id"])})
-    return Source.model_validate(public | {"name": last_part(str(source.get("path") or source.get("name")))})
+    known = str(source.get("id") if source.get("kind") == "hub" else source.get("path") or source.get("name"))
+    name = SHORT.get(known, known) if source.get("kind") == "hub" else last_part(known)
+    try:
+        return Source.of(public | {"name": name})
+    except ValueError as error:
+        raise RunError(f"The run does not say where its data is from: {error}.", RESTORE) from error
 
 
 def public_generator(name: str) -> str:

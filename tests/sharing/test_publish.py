@@ -478,6 +478,17 @@ def test_options_are_checked_first() -> None:
         Options(revision="a b")
 
 
+@pytest.mark.parametrize("changes", [{"content_hash": {"a": 1}}, {"kind": "elsewhere"}, {"kind": "hub", "id": ["x"]}])
+def test_a_run_that_does_not_say_where_its_data_is_from_is_not_pushed(
+    changes: dict[str, Any], run: Path, server: HubServer
+) -> None:
+    path = run / "generator" / "labels.safetensors"
+    tensors, info = read_tensors(path)
+    write_tensors(path, tensors, info | {"source": info["source"] | changes})
+    assert "does not say where its data is from" in refused(1, "push", run, "ann/new")
+    assert writes(server) == []
+
+
 @pytest.mark.parametrize(
     ("name", "cut"),
     [("generator/model.safetensors", False), ("generator/labels.safetensors", False), ("pool/train.parquet", True),
