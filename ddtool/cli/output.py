@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -75,8 +75,9 @@ def score_table(scores: "Sequence[Score]") -> Table:
     networks = "" if several else harmless("; ".join(f"{protocol}: {arch}" for protocol, arch in pairs))
     table = Table(title="test accuracy", title_justify="left", caption=escape(networks) or None, caption_justify="left")
     for name in ("IPC", "images", "protocol", *["network"] * several, "accuracy", "seeds", "seconds"):
-        words = name in ("images", "protocol", "network")
-        table.add_column(name, justify="left" if words else "right", no_wrap=name not in ("network", "seconds"))
+        justify: JustifyMethod = "left" if name in ("images", "protocol", "network") else "right"
+        # Where the terminal is narrow, only words go on in the next line: no figure and no name of a network is cut off.
+        table.add_column(name, justify=justify, no_wrap=name not in ("images", "network"), overflow="fold")
     for s in sorted(scores, key=lambda s: (s.ipc, s.protocol_text, s.arch, s.mean)):
         spread = f" ± {s.std:.1f}" if s.seeds > 1 else ""
         row = (str(s.ipc), images_of(s), s.protocol_text, *[s.arch] * several, f"{s.mean:.1f}{spread}")

@@ -21,6 +21,7 @@ import tiny
 import torch
 import typer
 from processes import forked
+from rich.console import Console
 from safetensors.torch import load_file
 from tiny import ddtool, done, refused
 
@@ -29,7 +30,7 @@ from ddtool import api
 from ddtool.cli import output as output_module
 from ddtool.cli.app import app
 from ddtool.cli.commands import REGISTRY, function
-from ddtool.cli.output import Output
+from ddtool.cli.output import Output, score_table
 from ddtool.cli.words import one_by_one, repeated
 from ddtool.config import RunConfig, from_dict
 from ddtool.data.whitening import fit
@@ -916,6 +917,22 @@ def test_scores_are_shown_as_they_are(run: Path) -> None:
     shown = done("info", run).stdout
     assert "[/x]" in shown
     assert ":smile:" in shown
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_table_of_scores_keeps_its_figures_in_80_columns(several: bool, run: Path) -> None:
+    score = Score("initial", "mgdd", 2, "convnet3-doubling128-none", "kernel-ridge", "d", mean=61.1, std=0.9, seeds=3,
+                  seconds=7, pixels="exact", inputs="not whitened")  # fmt: skip
+    scores = [score, dataclasses.replace(score, arch="convnet3-doubling128-batch", seconds=8)][: 1 + several]
+    console = Console(width=80, file=io.StringIO())
+    console.print(score_table(scores))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown
+    assert re.search(r"kernel-ridge │.* 61.1 ± 0.9 │ +3 │ +7 │", shown)
+    cells = [line.split("│") for line in shown.splitlines() if line.startswith("│")]
+    assert "initial, not rounded, not whitened" in " ".join(" ".join(row[2].strip() for row in cells).split())
+    if several:
+        assert score.arch in "".join(row[4].strip() for row in cells)
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
