@@ -1,6 +1,6 @@
 """`ddtool info`: what is in a run, a set, a comparison, a generator or a dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,8 +29,8 @@ def command(
     name: Annotated[
         str,
         typer.Argument(
-            help="A run, a set's folder or exact.safetensors, the folder of a comparison, a generator (a folder, or 'bundled'), "
-            "a Hub repo, or a dataset."
+            help="A run, a set's folder or exact.safetensors, a folder of sets, that of a comparison, a generator (a folder, or "
+            "'bundled'), a Hub repo, or a dataset."
         ),
     ],
     *,
@@ -70,6 +70,8 @@ def describe(name: str, data: o.Given, output: Output) -> None:
         return describe_comparison(Folder(path), output)
     if (path / EXACT).is_file() or (path.is_file() and path.suffix == ".safetensors"):
         return describe_set(path, output)
+    if folders := set_folders(path):
+        return describe_sets(path, folders, output)
     if name == "bundled" or is_pretraining(path) or (path / "model.safetensors").is_file():
         return describe_generator(name, output)
     if path.exists() or not describe_repo(name, output):
@@ -142,10 +144,32 @@ def describe_run(path: Path, output: Output) -> None:
 
 def describe_set(path: Path, output: Output) -> None:
     """What one synthetic set holds, by its folder or its file."""
+    facts = set_facts(path)
+    output.result(facts, str(path), [set_table(facts)])
+    output.next_step(shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
+
+
+def describe_sets(path: Path, folders: Sequence[Path], output: Output) -> None:
+    """What each set holds of a folder of sets, as `ddtool import` and `ddtool pull` leave it."""
+    facts = [set_facts(folder) for folder in folders]
+    output.result({"sets": facts}, str(path), [set_table(one) for one in facts])
+    output.next_step(shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
+
+
+def set_folders(path: Path) -> list[Path]:
+    """The folders of the sets in a folder of sets (`ipcN`), or of several such folders (`setK/ipcN`)."""
+    from ddtool.runs.files import ipcs_in
+
+    parents = [path] if ipcs_in(path) else sorted(path.glob("set*"))
+    return [parent / f"ipc{ipc}" for parent in parents for ipc in ipcs_in(parent)]
+
+
+def set_facts(path: Path) -> "Values":
+    """What is shown of a set, by the names in the table."""
     from ddtool.pipeline.scoring import one_set
 
     made = one_set(path, None, None)
-    facts: Values = {
+    return {
         "set": str(path),
         "method": made.method,
         "stage": made.stage,
@@ -158,9 +182,12 @@ def describe_set(path: Path, output: Output) -> None:
         "factor": made.factor,
         "bytes": made.stored_bytes,
     }
+
+
+def set_table(facts: "Values") -> Table:
+    """The facts of a set as a table."""
     shown = {name: value for name, value in facts.items() if (name, value) != ("factor", 1)}
-    output.result(facts, str(path), [fact_table(readable(shown, {}))])
-    output.next_step(shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
+    return fact_table(readable(shown, {}))
 
 
 def describe_comparison(folder: "Folder", output: Output) -> None:

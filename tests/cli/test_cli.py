@@ -738,6 +738,21 @@ def test_info_of_a_set_that_is_whitened_and_holds_smaller_images(run: Path) -> N
     assert re.search(r"smaller images in each image +2x2\b", done("info", "ipc2").stdout)
 
 
+def test_info_of_a_folder_of_sets(run: Path) -> None:
+    """As `ddtool import` and `ddtool pull` leave it; it is no dataset to distil again."""
+    folder = run / "synthetic"
+    result = done("info", folder)
+    assert re.findall(r"^ *set +(\S+) *$", result.stdout, re.MULTILINE) == [f"{folder}/ipc2", f"{folder}/ipc3"]
+    assert next_command(result) == f"ddtool evaluate {folder} --protocol frepo-mse --eval-seeds 3"
+    said = only_json(done("info", folder, "--json").stdout)["sets"]
+    assert [(one["ipc"], one["stage"]) for one in said] == [(2, "refined"), (3, "refined")]
+    assert done("info", folder, "-q").stdout == f"{folder}\n"
+    for k in (1, 2):
+        shutil.copytree(folder / "ipc2", Path(f"several/set{k}/ipc2"))
+    said = only_json(done("info", "several", "--json").stdout)["sets"]
+    assert [one["set"] for one in said] == ["several/set1/ipc2", "several/set2/ipc2"]
+
+
 def test_info_of_tensors_of_others(run: Path) -> None:
     assert "not a synthetic set of ddtool" in refused(1, "info", run / "generator" / "labels.safetensors")
 
