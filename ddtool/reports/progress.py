@@ -23,8 +23,8 @@ APART = 2.0
 class Progress:
     """A listener that shows events: `with Progress(console) as progress: work(report=progress.listener)`.
 
-    On a terminal, and in a notebook with ipywidgets, each phase has a bar with its rate and the time left. Elsewhere a line is
-    written for every tenth of a phase that takes long. Phases are called by the words in `runs.words`.
+    On a terminal, and in a notebook with ipywidgets, each phase has a bar with its rate and the time left. Elsewhere, a dumb
+    terminal included, a line is written for every tenth of a phase that takes long. Phases are called by the words in `runs.words`.
     """
 
     def __init__(self, console: Console) -> None:
@@ -38,7 +38,7 @@ class Progress:
         self._classes: int | None = None
 
     def __enter__(self) -> "Progress":
-        if self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets")):
+        if self.console.is_interactive or (self.console.is_jupyter and find_spec("ipywidgets")):
             columns = (
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),

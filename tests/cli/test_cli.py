@@ -882,11 +882,13 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch, events: list[Event], quiet: bool = False) -> str:
+def shown_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, events: list[Event], quiet: bool = False, kind: str = "xterm-256color"
+) -> str:
     """What the output of `events` looks like to a person at a terminal, control codes included."""
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("TERM", kind)
     monkeypatch.setenv("COLUMNS", "120")
     with Output(json_=False, quiet=quiet) as output:
         for event in events:
@@ -920,6 +922,12 @@ def test_bars_show_what_the_loop_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "50/100" in shown
     assert "loss 0.2500" in shown
     assert "/s" in shown
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot show a bar, which is drawn over itself."""
+    shown = shown_in_a_terminal(monkeypatch, EVENTS[1:4], kind="dumb")
+    assert shown == "A [note] :smile:\nAdapt [/x]  5/100    loss 0.5000\n"
 
 
 def test_quiet_is_quiet_in_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
