@@ -338,5 +338,5 @@ def show_plan(
     data = {"config": planned["config"], "device": engine.describe(), "out": str(folder), **planned}
     if goal:
         data["push_to"] = goal.repos(config.method)
-    output.result(data, json.dumps(data, indent=2))
+    output.result(data, str(folder) if output.quiet else json.dumps(data, indent=2))
     output.next_step("the same command without --dry-run")

@@ -157,5 +157,5 @@ def show_plan(
     check_free(folder, force)
     plan = pretrain.plan(config, engine, ranks, output.listener)
     data = {"config": to_dict(config), "device": engine.describe(), "out": str(folder), **plan}
-    output.result(data, json.dumps(data, indent=2))
+    output.result(data, str(folder) if output.quiet else json.dumps(data, indent=2))
     output.next_step("the same command without --dry-run")

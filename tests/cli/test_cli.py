@@ -186,6 +186,7 @@ def test_a_dry_run_shows_all_and_writes_nothing(dataset: Path, adapted: tuple[Pa
     assert plan["out"] == "new"
     assert sorted(plan["files"]) == tiny.listing(adapted[0])
     assert "--dry-run" in next_command(result)
+    assert done(*words, "-q").stdout == "new\n"  # the path alone, as without --dry-run
     assert os.listdir() == []
 
 

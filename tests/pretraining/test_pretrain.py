@@ -664,6 +664,7 @@ def test_a_dry_run_writes_nothing_and_decodes_nothing(tmp_path: Path, monkeypatc
     assert plan["hours"] >= 0
     assert plan["memory_mib"] > 10
     assert plan["config"]["meta"]["ways"] == [2, 2]
+    assert done(*words[:-1], "-q").stdout == "meta\n"
     sources.load(str(clothes))
     assert json.loads(done(*words).stdout)["datasets"][0]["cached"]
     assert not Path("meta").exists()
