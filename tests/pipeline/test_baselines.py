@@ -346,6 +346,13 @@ def test_a_budget_is_in_seconds_or_in_steps(words: list[Any], counted: str, data
     done("adapt", dataset, "--ipc", 1, "--seconds", 5, "--refine-steps", 0, "--dry-run", "--quiet")
 
 
+@pytest.mark.parametrize("budget", ["--steps", "--seconds"])
+def test_a_choice_of_real_images_takes_no_budget(budget: str, dataset: Path) -> None:
+    said = refused(2, "adapt", dataset, "--ipc", 1, "--out", "run", "--method", "herding", budget, 5)
+    assert f"takes no steps: {budget} would have no effect" in said
+    assert tiny.listing(Path()) == []
+
+
 def test_a_budget_in_seconds_ends_a_method(dataset: Path) -> None:
     words = ["adapt", dataset, "--method", "means", "--ipc", 1, "--seconds", 0.2, "--set", "baseline.steps=1000000000"]
     done(*words, "--whiten", "none", "--out", "run", *SCORED, "--set", "evaluate.baseline=false")
