@@ -22,7 +22,7 @@ from ddtool.pipeline.scoring import Judge, Measurement, load_target, random_subs
 from ddtool.pipeline.session import Session
 from ddtool.runs.run import Run
 from ddtool.sources.load import Target
-from ddtool.text import dataset_name
+from ddtool.text import count, dataset_name
 
 USUAL = (KERNEL_RIDGE, "quick")
 """The protocols of a sweep."""
@@ -103,7 +103,7 @@ def generated_set(session: Session, ipc: int) -> SyntheticSet:
     """The set of the generator alone: that of the run, beside a refined one too, or else a new one."""
     run = session.run
     if not run.set_path(ipc).exists():
-        session.report(Note(f"Generating {ipc} images per class."))
+        session.report(Note(f"Generating {count(ipc, 'image')} per class."))
         generate(session, ipc)
     final = run.load_set(ipc)
     if final.stage != GENERATED and not run.set_path(ipc, GENERATED).exists():

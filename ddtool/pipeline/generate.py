@@ -132,7 +132,9 @@ def generate_stages(session: Session, ipc: int, labels: str | None = None) -> tu
     problem = problem_at_hand(session, adapted, needed=labels == "fitted") if fits else None
     initial, generated = synthesise(session, adapted, ipc)
     if problem is not None:
-        session.report(Note("Fitting the labels takes most of the time; --labels analytical skips it."))
+        session.report(
+            Note("Fitting the labels takes most of the time; `ddtool generate --labels analytical` leaves it out.")
+        )
         generated = fit_labels(session, problem, generated)
     return initial, generated
 

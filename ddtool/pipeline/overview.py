@@ -47,12 +47,16 @@ def sets_words(config: RunConfig, target: Target) -> str:
     """The sets that are asked for, and how to ask for others."""
     C = target.train.num_classes
     sets = " and ".join(f"{count(ipc, 'image')} per class, {ipc * C:,} in all" for ipc in config.ipc)
-    if config.factor > 1:
-        return (
-            f"{sets} (--ipc; the default is 10); each holds {config.factor}x{config.factor} smaller images (--factor)"
-        )
+    if (factor := factor_of(config)) > 1:
+        return f"{sets} (--ipc; the default is 10); each holds {factor}x{factor} smaller images (--factor)"
     tip = "; --factor 2 stores four smaller ones in each, which helps much where there is only one"
     return f"{sets} (--ipc; the default is 10{tip if is_for_factor(config, target) else ''})"
+
+
+def factor_of(config: RunConfig) -> int:
+    """The factor of the sets: that of the run, or of a method that has its own, as IDC has."""
+    own = methods.settings_of(config.method, config.baseline) if methods.find(config.method).settings else None
+    return max(config.factor, getattr(own, "factor", 1))
 
 
 def copies_words(config: RunConfig, C: int) -> str:

@@ -119,6 +119,8 @@ def test_the_command_shows_the_table(run: Run) -> None:
     shown = json.loads(done(*words, "--json").stdout)
     assert [(row["ipc"], row["images"]) for row in shown["rows"]] == [(1, "generator alone"), (3, "generator alone")]
     assert "generator alone" in done(*words).stdout
+    said = done(*words[:2], "--ipc", 4, *words[6:]).stderr
+    assert "`ddtool generate --labels analytical` leaves it out" in said  # ddtool sweep itself has no --labels
     assert "smallest class holds (8)" in refused(2, "sweep", run.folder, "--ipc", "1,9")
     assert "'--ipc'" in refused(2, "sweep", run.folder, "--ipc", "1,x")
     assert "Unknown evaluation protocol" in refused(2, "sweep", run.folder, "--protocol", "quik")

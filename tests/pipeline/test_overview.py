@@ -174,3 +174,11 @@ def test_scores_can_be_left_out(tmp_path: Path) -> None:
     made = tiny.done("generate", run, "--ipc", 2)
     assert "--labels analytical skips it" in made.stderr
     assert "skips it" not in tiny.done("generate", run, "--ipc", 2, "--force", "--labels", "analytical").stderr
+
+
+@pytest.mark.parametrize(("baseline", "factor"), [({}, 2), ({"factor": 3}, 3), ({"factor": 1}, 1)])
+def test_smaller_images_are_said_of_a_method_that_has_them_itself(
+    baseline: dict[str, Any], factor: int, tmp_path: Path
+) -> None:
+    lines = said(RunConfig(dataset="toy", method="idc", baseline=baseline), tmp_path)
+    assert (f"each holds {factor}x{factor} smaller images (--factor)" in lines["To make"]) == (factor > 1)
