@@ -296,7 +296,8 @@ def _known_device(name: str) -> str:
     if kind == "mps":
         raise UsageError("Apple GPUs do not compute in float64, which solving for labels takes.", "Use --device cpu.")
     if kind not in DEVICES:
-        raise UsageError(f"Unknown device '{name}'.", did_you_mean(kind, DEVICES))
+        hint = "A GPU is called cuda: --device cuda." if kind.lower() == "gpu" else did_you_mean(kind, DEVICES)
+        raise UsageError(f"Unknown device '{name}'.", hint)
     present = {"cpu": True, "cuda": torch.cuda.is_available()}
     if not present[kind]:
         raise UsageError(f"Device '{name}' is not available on this machine.", "Use --device auto.")

@@ -24,6 +24,7 @@ from ddtool.hub.errors import explained, is_of_connection, reason, transport_err
 from ddtool.hub.memory import fitting, offline, read_memory, write_memory
 from ddtool.hub.names import DATASET, Ref, is_commit, parse
 from ddtool.sources.files import content_hash
+from ddtool.text import shell
 
 CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps its own parquet copy of a dataset, one folder per configuration."""
@@ -145,7 +146,7 @@ def _not_found(name: str, path: Path) -> NoReturn:
     if _looks_like_path(name):
         raise DataError(f"There is no file or folder '{name}'.", "Check the path. A Hub dataset is namespace/name.")
     if name and os.path.exists(path):
-        raise DataError(f"'{name}' is not the name of a dataset.", f"For the local data write ./{name}")
+        raise DataError(f"'{name}' is not the name of a dataset.", shell("For the local data write", f"./{name}"))
     hint = f"{did_you_mean(name, ALIASES)} A Hub dataset is namespace/name."
     raise DataError(f"'{name}' is not the name of a dataset.", hint)
 

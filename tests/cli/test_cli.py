@@ -783,6 +783,11 @@ def test_info_of_nothing() -> None:
     assert "Did you mean 'svhn'?" in refused(1, "info", "svnh")
 
 
+def test_a_local_folder_without_its_path_is_told_as_one_can_paste_it() -> None:
+    Path("my photos").mkdir()
+    assert "Hint: For the local data write './my photos'" in refused(1, "info", "my photos")
+
+
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
     """What looks like markup, in a class or a folder, is text."""
     tiny.image_folder(tmp_path / "data", names=(":boot:", "[b", "[red]x"), train=2, test=1)

@@ -63,6 +63,9 @@ def test_the_api_takes_a_device_in_the_place_of_an_engine() -> None:
         assert Engine.of(named) == Engine.choose("auto" if named is None else "cpu")
     with pytest.raises(UsageError, match="Unknown device 'tpu'"):
         api.evaluate("sample", engine="tpu")
+    with pytest.raises(UsageError, match="Unknown device 'gpu'") as unknown:
+        Engine.choose(device="gpu")
+    assert unknown.value.hint == "A GPU is called cuda: --device cuda."
     with pytest.raises(UsageError, match="Unknown device '0'"):
         Engine.of(0)  # type: ignore[arg-type]
 
