@@ -33,7 +33,7 @@ from ddtool.reports.progress import shown
 from ddtool.reports.run_page import write_page
 from ddtool.runs import tracking
 from ddtool.runs.files import EXACT as EXACT_FILE
-from ddtool.runs.files import dated_folder, is_run
+from ddtool.runs.files import dated_folder, is_run, set_folders
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
@@ -516,7 +516,7 @@ def pulled(
 
 @whole_numbers
 def load_set(
-    repo: str,
+    repo: str | Path,
     ipc: int | None = None,
     *,
     revision: str | None = None,
@@ -527,17 +527,21 @@ def load_set(
     report: Report | None = None,
     progress: bool | None = None,
 ) -> SyntheticSet:
-    """The exact tensors of a set in a dataset repo[@revision] of `ddtool push`; `ipc` when the repo holds several sets.
+    """The exact tensors of a set in a dataset repo[@revision] of `ddtool push`, or here: in a run, in what `ddtool import` or
+    `ddtool pull` left, or in the folder of a set; `ipc` where there are several.
 
     revision: a branch, a tag or a commit;  token: default that of the environment or of `hf auth login`, False for none;
     cache_dir: default HF_HOME;  force_download: also what is in the cache;  local_files_only: ask nothing, take what was used
     here before;  report, progress: as in `adapt`.
-    Raises HubError or RunError when the repo cannot be had, lacks the set, or is refused; UsageError for a place on this machine.
+    Raises HubError or RunError when the set cannot be had or is refused; UsageError where there are several, and for the
+    revision of a place on this machine.
     """
-    here = Path(str(repo)).expanduser()
-    if is_run(here) or (here / EXACT_FILE).is_file() or (here.exists() and not names.parse(str(repo))):
-        hint = "A set of a run here: ddtool.Run.open(RUN).load_set(IPC)."
-        raise UsageError(f"'{here}' is a place on this machine, and load_set takes a repo of the Hub.", hint)
+    here = Path(repo).expanduser()
+    holds_sets = is_run(here) or here.is_file() or (here / EXACT_FILE).is_file() or set_folders(here)
+    if holds_sets or (here.exists() and not names.parse(str(repo))):
+        if revision is not None:
+            raise UsageError(f"'{repo}' is no Hub repo: it has no revision '{revision}'.", "Leave the revision out.")
+        return scoring.local_set(here, ipc)
     with asked(Access(token, cache_dir, force_download, local_files_only)), shown(report, progress) as listener:
         return shared_sets.load_set(at_revision(str(repo), revision), ipc, listener)
 

@@ -61,7 +61,7 @@ def command(
 def describe(name: str, data: o.Given, output: Output) -> None:
     """What a name means, and what is in it."""
     from ddtool.experiments.folder import Folder
-    from ddtool.runs.files import EXACT, is_pretraining, is_run
+    from ddtool.runs.files import EXACT, is_pretraining, is_run, set_folders
 
     path = Path(name).expanduser()
     if is_run(path):
@@ -154,14 +154,6 @@ def describe_sets(path: Path, folders: Sequence[Path], output: Output) -> None:
     facts = [set_facts(folder) for folder in folders]
     output.result({"sets": facts}, str(path), [set_table(one) for one in facts])
     output.next_step(shell("ddtool evaluate", path, "--protocol frepo-mse --eval-seeds 3"))
-
-
-def set_folders(path: Path) -> list[Path]:
-    """The folders of the sets in a folder of sets (`ipcN`), or of several such folders (`setK/ipcN`)."""
-    from ddtool.runs.files import ipcs_in
-
-    parents = [path] if ipcs_in(path) else sorted(path.glob("set*"))
-    return [parent / f"ipc{ipc}" for parent in parents for ipc in ipcs_in(parent)]
 
 
 def set_facts(path: Path) -> "Values":

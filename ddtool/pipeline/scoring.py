@@ -32,7 +32,7 @@ from ddtool.methods import own_protocol
 from ddtool.models.registry import DEFAULT, find
 from ddtool.pipeline.moved import check_same_content, moved_to
 from ddtool.pipeline.session import Session
-from ddtool.runs.files import ipcs_in, is_run
+from ddtool.runs.files import is_run, set_folders
 from ddtool.runs.formats import read_set
 from ddtool.runs.run import STAGES, Run
 from ddtool.runtime.engine import Engine
@@ -217,20 +217,26 @@ def find_sets(path: Path, ipc: int | None, stage: str | None) -> Found:
         if not ipcs:
             raise RunError(f"{path} has no synthetic set yet.", f"Finish it: `{shell('ddtool adapt --resume', path)}`.")
         return Found(run, [run.load_set(n, stage) for n in ipcs])
-    if there := ipcs_in(path):
-        if ipc not in (None, *there):
-            raise RunError(f"{path} has no set of ipc {ipc}.", f"Sets there: {', '.join(map(str, there))}.")
-        return Found(None, [one_set(path / f"ipc{n}", n, stage) for n in there if ipc in (None, n)])
-    if several := [folder for folder in sorted(path.glob("set*"), key=_by_number) if ipcs_in(folder)]:
-        return Found(None, [one for folder in several for one in find_sets(folder, ipc, stage).sets])
+    if folders := set_folders(path):
+        asked = [folder for folder in folders if ipc is None or folder.name == f"ipc{ipc}"]
+        if not asked:
+            there = ", ".join(sorted({folder.name[3:] for folder in folders}, key=int))
+            raise RunError(f"{path} has no set of ipc {ipc}.", f"Sets there: {there}.")
+        return Found(None, [one_set(folder, int(folder.name[3:]), stage) for folder in asked])
     return Found(None, [one_set(path, ipc, stage)])
 
 
-def _by_number(folder: Path) -> tuple[bool, int, str]:
-    """Where a folder `setN` stands among others; those without a number come last, in the order of their names."""
-    number = folder.name.removeprefix("set")
-    known = number.isdecimal()
-    return not known, int(number) if known else 0, folder.name
+def local_set(path: Path, ipc: int | None) -> SyntheticSet:
+    """The one set that a path and an IPC mean. Raises as `find_sets`; UsageError where there are several."""
+    sets = find_sets(path, ipc, None).sets
+    if len(sets) > 1:
+        sizes = {made.ipc for made in sets}
+        hint = f"Name one of them: ipc={' or ipc='.join(map(str, sorted(sizes)))}."
+        if len(sizes) < len(sets):
+            folders = (folder.relative_to(path).as_posix() for folder in set_folders(path))
+            hint = f"Name the folder of one of them: {', '.join(folders)}."
+        raise UsageError(f"'{path}' holds several sets.", hint)
+    return sets[0]
 
 
 def one_set(path: Path, ipc: int | None, stage: str | None) -> SyntheticSet:

@@ -102,6 +102,19 @@ def ipcs_in(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch("[1-9][0-9]*", name))
 
 
+def set_folders(folder: Path) -> list[Path]:
+    """The folders of the sets in a folder of sets (`ipcN`), or in several of those (`setK/ipcN`, of `ddtool import`)."""
+    parents = [folder] if ipcs_in(folder) else sorted(folder.glob("set*"), key=_by_number)
+    return [parent / f"ipc{ipc}" for parent in parents for ipc in ipcs_in(parent)]
+
+
+def _by_number(folder: Path) -> tuple[bool, int, str]:
+    """Where a folder `setN` stands among others; those without a number come last, in the order of their names."""
+    number = folder.name.removeprefix("set")
+    known = number.isdecimal()
+    return not known, int(number) if known else 0, folder.name
+
+
 def run_above(path: Path) -> str:
     """The run directory that a file is in, quoted for a shell; empty when it is in none."""
     return next((shlex.quote(str(folder)) for folder in path.parents if is_run(folder)), "")

@@ -127,6 +127,7 @@ def test_jobs_read_the_data_as_the_comparison_does(tmp_path: Path, data: Path) -
     commands = [shlex.split(line)[1:] for line in shown.stdout.splitlines()]
     assert len(commands) == 4
     for words in commands:
+        assert words.pop() == "--quiet"
         told = json.loads(done(*words, "--dry-run").stdout)
         assert told["config"]["data"] == {
             "strict": True, "skip_broken": 0.01, "class_level": 1, "max_megapixels": 100, "max_per_class": 7,

@@ -1335,21 +1335,40 @@ def test_the_last_events_are_those_at_the_end(tmp_path: Path) -> None:
     assert found == everything[-len(found) :]
 
 
-def test_a_set_of_this_machine_is_told_from_a_repo(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is a place on this machine") as caught:
-        api.load_set(str(tmp_path))
-    assert "Run.open" in caught.value.hint
-
-
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_run_below_a_folder_is_told_from_a_repo(
+def test_a_set_of_this_machine_is_loaded_by_its_place(
     made: Path, monkeypatch: pytest.MonkeyPatch, kind: type[str] | type[Path]
 ) -> None:
     monkeypatch.chdir(made.parent.parent)
     run = made.relative_to(made.parent.parent)  # two words with a slash between them, as a repo has
-    for name in (run, run / "synthetic" / "ipc2"):
-        with pytest.raises(UsageError, match="is a place on this machine"):
-            api.load_set(kind(name))  # type: ignore[arg-type]
+    wanted = Run.open(made).load_set(2)
+    for name in (run, run / "synthetic", run / "synthetic" / "ipc2", run / "synthetic" / "ipc2" / files.EXACT):
+        found = api.load_set(kind(name), 2)
+        assert torch.equal(found.images, wanted.images)
+        assert torch.equal(found.labels, wanted.labels)
+    with pytest.raises(UsageError, match="it has no revision 'v1'"):
+        api.load_set(kind(run), 2, revision="v1")
+
+
+def test_a_place_without_a_set_or_with_several_is_explained(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="No run and no synthetic set"):
+        api.load_set(tmp_path)
+    for name in ("set10", "set2"):
+        shutil.copytree(made / "synthetic" / "ipc2", tmp_path / name / "ipc2")
+    with pytest.raises(UsageError, match="holds several sets") as caught:
+        api.load_set(tmp_path)
+    assert caught.value.hint == "Name the folder of one of them: set2/ipc2, set10/ipc2."
+    shutil.copytree(made / "synthetic" / "ipc2", tmp_path / "ipc2")
+    two = Run.open(made).load_set(2)
+    few = {name: getattr(two, name)[: two.num_classes] for name in ("images", "labels", "hard")}
+    one = replace(two, ipc=1, **few)
+    formats.write_set_folder(tmp_path / "ipc1", one)
+    with pytest.raises(UsageError, match="holds several sets") as caught:
+        api.load_set(tmp_path)
+    assert caught.value.hint == "Name one of them: ipc=1 or ipc=2."
+    with pytest.raises(RunError, match="has no set of ipc 7") as missing:
+        api.load_set(tmp_path, 7)
+    assert missing.value.hint == "Sets there: 1, 2."
 
 
 def test_paths_name_a_dataset_and_a_generator(

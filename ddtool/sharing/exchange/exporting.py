@@ -82,10 +82,13 @@ def free_target(synthetic: SyntheticSet, kind: str, out: Path, force: bool) -> P
 def losses(synthetic: SyntheticSet, kind: str) -> list[str]:
     """What the form `kind` does not hold of a set, or holds in a way to know of, a sentence each."""
     of_pictures, of_pt, factor = kind in PICTURES, kind == "pt", synthetic.factor
+    names = folder_names(synthetic.class_names)
     soft, whitened, cut = synthetic.label_method != "hard", synthetic.whitening is not None, outside(synthetic.images)
     texts = {
         "Folders of images have classes alone: the soft labels are left out (npz, pt and webdataset have them).":
             kind == "folder" and soft,
+        f"Not all names of classes can be those of folders, so these are numbers: {names[0]} is '{synthetic.class_names[0]}'.":
+            kind == "folder" and names != list(synthetic.class_names),
         "Pictures do not say how they are to be whitened, and are worth less without (npz and pt hold the whitening).":
             of_pictures and whitened,
         f"{cut:.1%} of the pixel values lie outside [0, 1], where pictures cut them off (npz and pt keep them).":

@@ -108,6 +108,7 @@ def whitened(target: Target, made: SyntheticSet) -> SyntheticSet:
     ({"learned_lr": 0.1}, "learning rate", {"folder", "webdataset"}),
     ({"images": 2.0}, "cut them off", {"folder", "webdataset"}),
     ({"whitening": True}, "whitened", {"folder", "webdataset", "pt"}),
+    ({"class_names": ("a/b", "b", "c")}, "these are numbers: 0 is 'a/b'", {"folder"}),
     ({}, "", set()),
 ])  # fmt: skip
 def test_what_a_form_does_not_hold_is_said(
