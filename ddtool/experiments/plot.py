@@ -164,7 +164,7 @@ def logarithmic(axes: "Axes", xs: Sequence[float]) -> None:
     above = [x for x in xs if x > 0] or [1.0]
     low, high = min(above), max(above)
     margin = 1.25 * max(1.0, (6 / (high / low)) ** 0.5)
-    ticks = LogLocator(subs=(1.0,) if high / low > 3000 else (1.0, 2.0, 5.0))
+    ticks = LogLocator(subs=(1.0,) if high / low > 1000 else (1.0, 2.0, 5.0))
     if min(xs) > 0:
         axes.set_xscale("log")
         axes.set_xlim(low / margin, high * margin)

@@ -120,6 +120,7 @@ def test_an_axis_with_plain_numbers(points: int) -> None:
         ([0.0, 0.23, 0.45], [0, 0.5]),
         ([0.0, 1.0, 2.0, 4.0], [0, 1, 2, 5]),
         ([0.0, 0.3, 40.0], [0, 0.5, 1, 2, 5, 10, 20, 50]),
+        ([0.0, 1.4, 4000.0], [0, 10, 100, 1000]),
     ],
 )
 def test_an_axis_from_0_has_few_plain_numbers_too(xs: list[float], shown: list[float]) -> None:
