@@ -1,6 +1,5 @@
 """`ddtool adapt`: a dataset's name in, a scored synthetic set out."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -191,7 +190,6 @@ def command(
             else:
                 check_without_generator(generator, refine_steps)
                 stages["baseline"] = stages.pop("adapt") | o.given(factor=factor)
-            check_learns(chosen, {"--steps": steps, "--seconds": seconds})
             settings = api.resolve(engine, preset, *layers, stages, flags, report=output.listener)
             check_budget(settings.seconds, steps, refine_steps)
             folder = out or api.default_folder(settings)
@@ -217,13 +215,6 @@ def check_takes_factor(method: "Record", factor: int | None) -> None:
         taking = " and ".join(kind.record.name for kind in METHODS.values() if kind.record.takes_factor)
         hint = f"Leave it out; the methods that take it are {taking}."
         raise UsageError(f"The method '{method.name}' takes no --factor: each of its images is one.", hint)
-
-
-def check_learns(method: "Record", budgets: Mapping[str, float | None]) -> None:
-    """UsageError for a budget of a method that takes no steps: it would have no effect."""
-    given = next((flag for flag, value in budgets.items() if value), None)
-    if given and not method.learns:
-        raise UsageError(f"The method '{method.name}' takes no steps: {given} would have no effect.", "Leave it out.")
 
 
 def check_budget(seconds: float | None, steps: int | None, refine_steps: int | None) -> None:

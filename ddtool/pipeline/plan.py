@@ -56,10 +56,18 @@ def check_config(config: RunConfig) -> None:
     if config.baseline or methods.find(config.method).settings is not None:
         methods.settings_of(config.method, config.baseline)
     known_norm(config.features.norm)
-    if config.curve and not methods.find(config.method).learns:
-        raise UsageError(
-            f"The method '{config.method}' takes no steps, so there is no curve of it.", "Leave --curve out."
-        )
+    if not methods.find(config.method).learns:
+        check_no_steps(config)
+
+
+def check_no_steps(config: RunConfig) -> None:
+    """UsageError for what is asked of the steps of a method that takes none."""
+    said = f"The method '{config.method}' takes no steps"
+    if config.curve:
+        raise UsageError(f"{said}, so there is no curve of it.", "Leave --curve out.")
+    for option, value in (("--steps", config.baseline.get("steps")), ("--seconds", config.seconds)):
+        if value is not None:
+            raise UsageError(f"{said}: {option} would have no effect.", "Leave it out.")
 
 
 def check_captured(config: RunConfig, engine: Engine) -> None:

@@ -346,9 +346,12 @@ def test_a_budget_is_in_seconds_or_in_steps(words: list[Any], counted: str, data
     done("adapt", dataset, "--ipc", 1, "--seconds", 5, "--refine-steps", 0, "--dry-run", "--quiet")
 
 
-@pytest.mark.parametrize("budget", ["--steps", "--seconds"])
-def test_a_choice_of_real_images_takes_no_budget(budget: str, dataset: Path) -> None:
-    said = refused(2, "adapt", dataset, "--ipc", 1, "--out", "run", "--method", "herding", budget, 5)
+@pytest.mark.parametrize(
+    "words", [["--steps", 5], ["--seconds", 5], ["--set", "seconds=5"], ["--set", "baseline.steps=5"]]
+)
+def test_a_choice_of_real_images_takes_no_budget(words: list[Any], dataset: Path) -> None:
+    said = refused(2, "adapt", dataset, "--ipc", 1, "--out", "run", "--method", "herding", *words)
+    budget = "--seconds" if "seconds" in str(words) else "--steps"
     assert f"takes no steps: {budget} would have no effect" in said
     assert tiny.listing(Path()) == []
 
