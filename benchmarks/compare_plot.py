@@ -1,6 +1,6 @@
 """Accuracy over seconds of finished comparisons on one sheet, a row of panels for each dataset, a panel for each IPC.
 
-python benchmarks/compare_plot.py docs/images/compare.png benchmarks/results/compare-cifar10.json --ipc 10
+python benchmarks/compare_plot.py docs/images/compare.png benchmarks/results/compare-cifar10-ipc10.json
 
 Each file is the results.json of a `ddtool compare`, of version 0.1 too; --ipc leaves out all other sizes. The ending of the
 first name says which kind of file is written: .png or .svg.
