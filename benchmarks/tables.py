@@ -1,12 +1,13 @@
 """Sets that are there, scored by every network and protocol of the field: one resumable table, the cheapest cells first.
 
-    OMP_NUM_THREADS=1 python benchmarks/tables.py OUT.json RUN [RUN …] [--seconds S] [--threads 1]
+    OMP_NUM_THREADS=1 python benchmarks/tables.py OUT.json RUN [RUN …] [--seconds S] [--threads 1] [--arch A,B] [--protocol P,Q]
     python benchmarks/tables.py OUT.json --write docs/results.md
 
 RUN: a run directory with one finished set (those of `benchmarks/goals.py --runs`). A cell is a set, a network and a protocol: 3
 fresh networks, tested on the whole test split after their last step, the set as people load it (8 bits). OUT.json is written
-after every cell, and the same command again goes on with what is missing; after S seconds no further cell begins. A cell says of
-which set it is, and is measured anew for another one. A network that does not take images of that size says so in its cell.
+after every cell, and the same command again goes on with what is missing; after S seconds no further cell begins. --arch and
+--protocol measure the cells of these alone. A cell says of which set it is, and is measured anew for another one. A network that
+does not take images of that size says so in its cell.
 --write puts the tables between the marks in a page; what is not measured stays empty.
 """
 
@@ -15,7 +16,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -61,9 +62,9 @@ class Cell:
         return COSTS[self.arch] * seen * (p.width / 128 if self.arch == "convnet" else 1)
 
 
-def cells(sets: list[str]) -> list[Cell]:
-    """Every cell of some sets, the cheapest first."""
-    return sorted((Cell(*names) for names in product(sets, NETWORKS, JUDGES)), key=lambda cell: cell.cost)
+def cells(sets: list[str], networks: Sequence[str] = NETWORKS, protocols: Sequence[str] = JUDGES) -> list[Cell]:
+    """Every cell of some sets, networks and protocols, the cheapest first."""
+    return sorted((Cell(*names) for names in product(sets, networks, protocols)), key=lambda cell: cell.cost)
 
 
 def found(folders: list[Path]) -> dict[str, Path]:
@@ -103,12 +104,12 @@ def filled(cell: Cell, path: Path, networks: int, engine: ddtool.Engine) -> dict
     }
 
 
-def fill(out: Path, folders: list[Path], networks: int, seconds: float) -> None:
+def fill(out: Path, sets: dict[str, Path], wanted: list[Cell], networks: int, seconds: float) -> None:
     """Measure what is missing, and write it down cell by cell."""
-    engine, started, sets = ddtool.Engine.choose("cpu"), time.perf_counter(), found(folders)
+    engine, started = ddtool.Engine.choose("cpu"), time.perf_counter()
     document = read(out)
     digests = {made: digest(path) for made, path in sets.items()}
-    for cell in cells(list(sets)):
+    for cell in wanted:
         if document["cells"].get(cell.key, {}).get("set") == digests[cell.made]:
             continue
         if time.perf_counter() - started > seconds:
@@ -161,11 +162,16 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--arch", default=",".join(NETWORKS), help="these networks alone")
+    parser.add_argument("--protocol", default=",".join(JUDGES), help="these protocols alone")
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    fill(args.out, args.runs, args.networks, args.seconds)
+    sets, networks, protocols = found(args.runs), args.arch.split(","), args.protocol.split(",")
+    if strange := {*networks} - {*NETWORKS} | {*protocols} - {*JUDGES}:
+        parser.error(f"no such network or protocol: {', '.join(sorted(strange))}")
+    fill(args.out, sets, cells(list(sets), networks, protocols), args.networks, args.seconds)
     if args.write:
         write(args.write, read(args.out))
 
