@@ -35,7 +35,7 @@ from ddtool.runs import tracking
 from ddtool.runs.files import EXACT as EXACT_FILE
 from ddtool.runs.files import dated_folder, is_run, set_folders
 from ddtool.runs.foreign import check_free
-from ddtool.runs.run import Run
+from ddtool.runs.run import Run, check_stage
 from ddtool.runtime.engine import Engine
 from ddtool.sharing import pull as pulling
 from ddtool.sharing import push as pushing
@@ -311,7 +311,7 @@ def _to_score(
     data: Mapping[str, JsonValue], report: Report,
 ) -> tuple[scoring.Found, Target]:  # fmt: skip
     """The sets that are meant, and the dataset to test them on."""
-    scoring.check_stage(stage)
+    check_stage(stage)
     other = name_of(on) if on else None
     if other and moved:
         raise UsageError("--on and --data exclude each other.", "--data is for the set's own dataset, if it has moved.")
@@ -410,7 +410,7 @@ def export(
     does not hold of a set is said there, too.
     Of several sets of one IPC (those of an import) the k-th goes into `out`/setK. Raises RunError, HubError or UsageError.
     """
-    scoring.check_stage(stage)
+    check_stage(stage)
     if not isinstance(run_or_set, Run) and importing.is_foreign(Path(run_or_set).expanduser()):
         hint = "A .pt, .npz or .safetensors file can be brought here: `ddtool import FILE --on DATASET --out DIR`."
         raise UsageError(f"{run_or_set} is a set of others; those of ddtool are exported.", hint)

@@ -1,9 +1,11 @@
 """Text that comes from elsewhere, made safe to show: without control characters and without secrets; and words for people."""
 
+import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
@@ -50,6 +52,14 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
+
+
+def parsed_json(text: str | bytes, parse_int: Callable[[str], Any] | None = None) -> Any:
+    """The value of a JSON text; ValueError where it is none, also for one that is nested deeper than Python can follow."""
+    try:
+        return json.loads(text, parse_int=parse_int)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def is_or_are(number: int) -> str:

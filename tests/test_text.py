@@ -4,7 +4,7 @@ import pytest
 
 from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
 from ddtool.runs import words
-from ddtool.text import count, dataset_name, duration, is_or_are
+from ddtool.text import count, dataset_name, duration, is_or_are, parsed_json
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,10 @@ def test_an_unusual_use_of_images_is_said(stage: str, pixels: str, inputs: str, 
 )  # fmt: skip
 def test_phases_of_a_target_whose_classes_are_known(name: str, text: str) -> None:
     assert words.phase(name, classes=10) == text
+
+
+def test_json_as_deep_as_python_can_follow_is_read_and_deeper_one_is_a_value_error() -> None:
+    assert parsed_json('{"a": [1, 2.5, null]}') == {"a": [1, 2.5, None]}
+    for damaged in ("[" * 10**6, '{"a":' * 10**6, "[1,", b"\xff"):
+        with pytest.raises(ValueError):
+            parsed_json(damaged)

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 import shlex
 import typing
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ddtool.errors import UsageError
-from ddtool.text import shell
+from ddtool.text import parsed_json, shell
 
 if TYPE_CHECKING:
     from ddtool.config import Values
@@ -208,7 +207,7 @@ def read_config_file(path: Path | None) -> "Values":
         values = _parse(path, path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"Cannot read the configuration {path}: {error.strerror}.", "Check the path.") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # the parsers of TOML and YAML have no limit of their own
         kind = {".toml": "TOML", ".json": "JSON"}.get(path.suffix, "YAML")
         raise UsageError(f"{path} is not valid {kind}: {error}.", SEE_SETTINGS) from error
     if values is not None and not isinstance(values, dict):
@@ -222,7 +221,7 @@ def _parse(path: Path, text: str) -> Any:
 
         return tomllib.loads(text)
     if path.suffix == ".json":
-        return json.loads(text)
+        return parsed_json(text)
     import yaml
 
     try:
@@ -246,7 +245,7 @@ def parse_settings(pairs: list[str]) -> "Values":
 
 def _json_or_text(value: str) -> Any:
     try:
-        return json.loads(value)
+        return parsed_json(value)
     except ValueError:
         return value
 

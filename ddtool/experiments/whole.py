@@ -1,6 +1,5 @@
 """The control row of a comparison that is no job: a network trained on the whole training set, by each protocol of the request."""
 
-import json
 from collections.abc import Sequence
 
 from pydantic import TypeAdapter
@@ -15,6 +14,7 @@ from ddtool.pipeline.whole import trained, whole_score
 from ddtool.runs.files import write_json
 from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
+from ddtool.text import parsed_json
 
 FILE = "whole.json"
 SCORES = TypeAdapter(list[Score])
@@ -45,8 +45,8 @@ def measure(folder: Folder, engine: Engine, report: Report = silent) -> list[Sco
 def read(folder: Folder) -> Sequence[Score]:
     """The scores in a folder by the protocols as they are today; none where they were not measured, or cannot be used."""
     try:
-        values: Values = json.loads((folder.path / FILE).read_bytes())
+        values: Values = parsed_json((folder.path / FILE).read_bytes())
         scores = SCORES.validate_python(values)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return ()
     return [score for score in scores if score.protocol_version == version_of(score.protocol)]

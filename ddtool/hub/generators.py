@@ -1,6 +1,5 @@
 """A generator by its name: bundled, a local folder, or a Hub repo."""
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from ddtool.events import Report, silent
 from ddtool.hub.download import fetch, listing, or_local, resolve
 from ddtool.hub.names import MODEL, at_revision, branch_name, parse, repo_name, web
 from ddtool.hub.upload import Files, Pushed, changes, check_may_write, commit, find
+from ddtool.text import parsed_json
 
 BUNDLED = "meta-generator-32"
 GENERATOR_FILES = {"config.json": 2**20, "model.safetensors": 2**30}
@@ -110,9 +110,9 @@ def pretraining_of(name: str) -> Any:
     ValueError, LookupError or HubError when it says nothing."""
     folder = generator_folder(name)
     if (ref := parse(name)) is None or Path(name).expanduser().exists():
-        return json.loads((folder / PRETRAINING).read_text(encoding="utf-8"))
+        return parsed_json((folder / PRETRAINING).read_text(encoding="utf-8"))
     facts = fetch(resolve(MODEL, ref), {FACTS: MOST_FACTS}) / FACTS
-    return json.loads(facts.read_text(encoding="utf-8"))["pretraining"]
+    return parsed_json(facts.read_text(encoding="utf-8"))["pretraining"]
 
 
 def pinned_generator(name: str) -> str:

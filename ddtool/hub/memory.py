@@ -15,6 +15,7 @@ from ddtool.config import Values
 from ddtool.hub.access import access
 from ddtool.runtime.cache import cache_root
 from ddtool.runtime.files import write_atomically
+from ddtool.text import parsed_json
 
 T = TypeVar("T")
 REMEMBERED = 8
@@ -38,8 +39,8 @@ def offline() -> bool:
 def read_memory(file: Path) -> Values:
     """What was seen online, a JSON object; empty when there is no such file or it is damaged."""
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        known = parsed_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
 

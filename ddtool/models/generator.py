@@ -22,6 +22,7 @@ from ddtool.hub.download import named
 from ddtool.runtime.digest import digest
 from ddtool.runtime.engine import finite, frozen_random_state
 from ddtool.runtime.files import write_atomically
+from ddtool.text import parsed_json
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 DIGEST = "digest"
@@ -192,7 +193,7 @@ def read_config(path: Path) -> GeneratorConfig:
     try:
         if path.stat().st_size > 2**20:
             raise GeneratorError(f"{path} is too large for a configuration.", hint)
-        values = json.loads(path.read_text(encoding="utf-8"))["ddtool_generator"]
+        values = parsed_json(path.read_text(encoding="utf-8"))["ddtool_generator"]
         if values.keys() >= {"width", "blocks"}:
             raise GeneratorError(
                 f"{path} is of an earlier version's convolutional generator.", "Adapt or pre-train again."
@@ -200,7 +201,7 @@ def read_config(path: Path) -> GeneratorConfig:
         return from_dict(GeneratorConfig, values)
     except FileNotFoundError:
         raise GeneratorError(f"No generator at {path.parent}: {path.name} is missing.", hint) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GeneratorError(f"{path} is not a generator's configuration ({type(error).__name__}).", hint) from error
     except UsageError as error:
         raise GeneratorError(f"{path}: {error.message}", error.hint or hint) from error

@@ -40,7 +40,7 @@ def pretraining_seconds(config: RunConfig) -> float | None:
     try:
         facts = generators.pretraining_of(config.generator)
         seconds = float(facts["seconds"]) if type(facts["seconds"]) in (int, float) else math.nan
-    except (HubError, OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+    except (HubError, OSError, ValueError, LookupError, TypeError, OverflowError):
         return None
     return seconds if 0 <= seconds < math.inf else None
 

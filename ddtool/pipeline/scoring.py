@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from ddtool.config import RunConfig, Values, from_dict
 from ddtool.data.images import ImageData, SyntheticSet, draw_pool, real_images, seen_alike
-from ddtool.errors import RunError, UsageError, did_you_mean
+from ddtool.errors import RunError, UsageError
 from ddtool.evaluation.measure import arch_text, kernel_ridge, train_and_test
 from ddtool.evaluation.protocols import (
     AS_STATED,
@@ -34,7 +34,7 @@ from ddtool.pipeline.moved import check_same_content, moved_to
 from ddtool.pipeline.session import Session
 from ddtool.runs.files import is_run, set_folders
 from ddtool.runs.formats import read_set
-from ddtool.runs.run import STAGES, Run
+from ddtool.runs.run import Run
 from ddtool.runtime.engine import Engine
 from ddtool.sources import load as sources
 from ddtool.sources.load import Target
@@ -296,9 +296,3 @@ def check_classes(synthetic: SyntheticSet, train: ImageData) -> None:
             f"({listed(theirs, 3)}): an accuracy would mean nothing.",
             "Test on a dataset with the same classes in the same order (--on).",
         )
-
-
-def check_stage(stage: str | None) -> None:
-    """UsageError for a stage that does not exist."""
-    if stage is not None and stage not in STAGES:
-        raise UsageError(f"Unknown stage '{stage}'.", did_you_mean(stage, STAGES))

@@ -36,6 +36,7 @@ from ddtool.runs.run import environment
 from ddtool.runtime.distributed import Ranks
 from ddtool.runtime.engine import Engine
 from ddtool.runtime.loop import Checkpoint
+from ddtool.text import parsed_json
 
 Figure = Literal["loss before", "loss after", "accuracy", "seconds"]
 FIGURES: tuple[Figure, ...] = ("loss before", "loss after", "accuracy", "seconds")
@@ -138,8 +139,8 @@ class Pretraining:
 
     def _read(self, name: str) -> Values:
         try:
-            return dict(json.loads((self.folder / name).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+            return dict(parsed_json((self.folder / name).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{self.folder / name} is damaged: {error}.", RESTORE) from error
 
 

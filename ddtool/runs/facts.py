@@ -23,7 +23,7 @@ from pydantic import (
 from ddtool.config import Values
 from ddtool.evaluation.protocols import Score
 from ddtool.events import Phase
-from ddtool.text import one_line
+from ddtool.text import one_line, parsed_json
 
 MOST_DIGITS = 20
 """The most digits of a number in JSON: nothing is counted by more."""
@@ -42,11 +42,11 @@ class Record(BaseModel):
     def read(cls, text: str | bytes) -> Self:
         """The record in a JSON text; ValueError, with the fault as its message, when it is refused."""
         try:
-            json.loads(text, parse_int=_whole)
+            parsed_json(text, parse_int=_whole)
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise ValueError(cls.fault(error)) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ValueError(f"it is not readable JSON ({type(error).__name__})") from error
 
     @classmethod

@@ -18,6 +18,7 @@ from ddtool.config import Values
 from ddtool.errors import RunError
 from ddtool.events import Event, Note, Step
 from ddtool.runtime import files
+from ddtool.text import parsed_json
 
 CONFIG, ENVIRONMENT, METRICS, RESULTS, PREVIEW = (
     "config.json",
@@ -57,8 +58,8 @@ def is_run(folder: Path) -> bool:
 def is_pretraining(folder: Path) -> bool:
     """Whether a folder is one of `ddtool pretrain`: its config.json lists `datasets`."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        config = parsed_json((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "datasets" in config and (folder / ENVIRONMENT).is_file()
 
@@ -89,8 +90,8 @@ def events(path: Path, last: int | None = None) -> list[Values]:
         file.seek(0 if last is None else max(0, path.stat().st_size - last))
         lines = file.read().decode("utf-8", "replace").splitlines()
     for text in lines:
-        with contextlib.suppress(ValueError, RecursionError):
-            line = json.loads(text)
+        with contextlib.suppress(ValueError):
+            line = parsed_json(text)
             if isinstance(line, dict):
                 found.append(line)
     return found

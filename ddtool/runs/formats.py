@@ -34,6 +34,7 @@ from ddtool.runs.files import EXACT, POINTS, RESTORE, STAGES, TABLE, run_above, 
 from ddtool.runtime.digest import digest
 from ddtool.runtime.engine import finite
 from ddtool.runtime.loop import Checkpoint
+from ddtool.text import parsed_json
 
 MOST_PICTURES, MOST_BYTES = 10**7, 2**32
 """Bounds on what a file may claim to hold: pictures, and bytes in memory."""
@@ -83,7 +84,7 @@ def read_description(path: Path, parse: Callable[[Header, Values], T]) -> T:
 
 def described_by(file: Any, path: Path, parse: Callable[[Header, Values], T]) -> tuple[T, str | None, str]:
     """What `parse` makes of the description of an open file, the digest that it states, and the text that is digested."""
-    info = json.loads((file.metadata() or {})["ddtool"])
+    info = parsed_json((file.metadata() or {})["ddtool"])
     if not isinstance(info, dict):
         raise RunError(f"{path} is not a file of ddtool.", RESTORE)
     stated, said = info.pop(DIGEST, None), json.dumps(info)

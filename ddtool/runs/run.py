@@ -28,7 +28,7 @@ from ddtool.config.layers import as_begun
 from ddtool.config.presets import Pace
 from ddtool.data.images import ImageData, Source, SyntheticSet
 from ddtool.data.whitening import Whitening
-from ddtool.errors import RunError, UsageError
+from ddtool.errors import RunError, UsageError, did_you_mean
 from ddtool.evaluation.protocols import Score, ScoreKey
 from ddtool.events import Done, Event
 from ddtool.models.generator import Generator
@@ -38,13 +38,19 @@ from ddtool.runs.files import RESTORE, write_atomically
 from ddtool.runs.foreign import check_free
 from ddtool.runtime.engine import Engine
 from ddtool.sources.decode import Broken
-from ddtool.text import shell
+from ddtool.text import parsed_json, shell
 from ddtool.version import __version__
 
 STAGES = ("initial", "generated", "refined", "distilled")
 """What a set of a run may be at, first to last."""
 NOWHERE: Source = {}
 """The source of data that nobody described."""
+
+
+def check_stage(stage: str | None) -> None:
+    """UsageError for a stage that does not exist."""
+    if stage is not None and stage not in STAGES:
+        raise UsageError(f"Unknown stage '{stage}'.", did_you_mean(stage, STAGES))
 
 
 class Results(TypedDict):
@@ -284,7 +290,8 @@ class Run:
         return target
 
     def load_set(self, ipc: int, stage: str | None = None) -> SyntheticSet:
-        """A set of this run; RunError when it was not made."""
+        """A set of this run; RunError when it was not made, UsageError for a stage that does not exist."""
+        check_stage(stage)
         path = self.set_path(ipc, stage)
         found = formats.read_set(path) if path.exists() else None
         if found is None or stage not in (None, found.stage):
@@ -314,8 +321,8 @@ class Run:
     def read_json(self, name: str) -> Any:
         """The JSON object in a file of the run; RunError when the file is damaged."""
         try:
-            values = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            values = parsed_json((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise self.damaged(name, str(error)) from error
         if not isinstance(values, dict):
             raise self.damaged(name, "it is no JSON object")

@@ -1,12 +1,13 @@
 """Where decoded datasets, experts and what was seen of the Hub are kept, what is there, and what may go."""
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from ddtool.text import parsed_json
 
 
 def cache_root() -> Path:
@@ -62,10 +63,10 @@ def _described(path: Path) -> Kept:
 def _name_of(path: Path) -> str:
     """What a decoded dataset says that it is."""
     try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        meta = parsed_json((path / "meta.json").read_text(encoding="utf-8"))
         classes, (images, c, h, w) = len(meta["class_names"]), meta["train"]
         return f"{meta.get('name') or 'dataset'}: {images:,} images {c}x{h}x{w}, {classes} classes"
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError):
         return path.name
 
 

@@ -31,7 +31,7 @@ from ddtool.sharing.facts import FORMAT, META, SETS, LicenceFacts, MethodFacts, 
 from ddtool.sharing.files import LABELS, POOL
 from ddtool.sharing.pretraining import pretraining_of
 from ddtool.sources.names import ALIASES
-from ddtool.text import shell
+from ddtool.text import parsed_json, shell
 from ddtool.version import __version__
 
 SHORT = {repo: alias for alias, repo in ALIASES.items()}
@@ -217,15 +217,15 @@ def pretraining(folder: Path) -> JsonValue:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return parsed_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise HubError(f"{path} is not readable JSON: {error}.", "Correct it, or remove it.") from error
 
 
 def without_paths(file: Path, rewritten: Path) -> Path:
     """The file as it is, or a copy whose description of the source names no place on this disk."""
     with safe_open(file, framework="pt") as opened:
-        source = json.loads(opened.metadata()["ddtool"])["source"]
+        source = parsed_json(opened.metadata()["ddtool"])["source"]
     stated = public_source(source).stated()
     if stated == source:
         return file

@@ -28,7 +28,7 @@ from ddtool.sources.decode import Broken, Split, Written, write_images
 from ddtool.sources.labels import check_every_class
 from ddtool.sources.options import DataOptions
 from ddtool.sources.pixels import Rules
-from ddtool.text import count, is_or_are
+from ddtool.text import count, is_or_are, parsed_json
 
 FORMAT = 2
 """Version of the entry layout and of the decoding rules; part of every cache key."""
@@ -101,7 +101,7 @@ class Entry:
             lines = (self.folder / BROKEN).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines]
+        return [parsed_json(line) for line in lines]
 
 
 def rules(options: DataOptions) -> Rules:

@@ -5,7 +5,6 @@ without a row are counted and said.
 """
 
 import csv
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from ddtool.sources.names import TABLES
 from ddtool.sources.options import DataOptions
 from ddtool.sources.readers import Found, ImageFile, ImageFiles
 from ddtool.sources.schema import TEST_NAMES, TRAIN_NAMES, label_hint
+from ddtool.text import parsed_json
 
 _LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed", "diagnosis")
 _SPLITS = ("split", "set", "subset", "partition", "data set", "dataset")
@@ -153,7 +153,7 @@ def read_table(root: Path, inside: str) -> Table:
     try:
         text = _decoded(path.read_bytes())
         if ending(inside) in (".jsonl", ".ndjson"):
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [parsed_json(line) for line in text.splitlines() if line.strip()]
             if not all(isinstance(row, dict) for row in rows):
                 raise ValueError("a line is no JSON object")
             return Table(inside, list(dict.fromkeys(key for row in rows for key in row)), rows)
@@ -161,7 +161,7 @@ def read_table(root: Path, inside: str) -> Table:
         mark = "\t" if ending(inside) == ".tsv" else max(",;\t", key=(lines[0] if lines else "").count)
         csv.field_size_limit(1 << 24)
         cells = [row for row in csv.reader(lines, delimiter=mark) if row]
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"The table '{path}' cannot be read: {error}.", "Save it as CSV or JSON lines in UTF-8."
         ) from error

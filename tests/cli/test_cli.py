@@ -282,6 +282,7 @@ def new(dataset: object, *words: object) -> tuple:
         (2, ["DATA", "--set", "refine.steps"], "NAME=VALUE"),
         (2, ["DATA", "--set", "data.resolutoin=16"], "Did you mean 'resolution'?"),
         (2, ["DATA", "--set", "adapt.lr=fast"], "'adapt.lr' must be a finite number"),
+        (2, ["DATA", "--set", f"adapt.lr={'[' * 10**5}"], "'adapt.lr' must be a finite number"),
         (2, ["DATA", "--protocol", "frepo"], "Did you mean 'frepo-mse'?"),
         (2, ["DATA", "--preset", "smal"], "Did you mean 'small'?"),
         (2, ["DATA", "--device", "cdua"], "Did you mean 'cuda'?"),

@@ -650,6 +650,12 @@ def test_damaged_results_are_said_before_anything_is_measured(
         measured(run, protocol="quick", seeds=1, engine=tiny.ENGINE)
 
 
+def test_a_stage_that_does_not_exist_is_said(run: Run) -> None:
+    with pytest.raises(UsageError, match="Unknown stage 'refind'") as caught:
+        run.load_set(2, "refind")
+    assert caught.value.hint == "Did you mean 'refined'?"
+
+
 def test_what_is_said_of_a_damaged_or_missing_file_of_a_set_leads_on(run: Run) -> None:
     generate(run, 3)
     (run.folder / "stages" / "ipc2-generated.safetensors").unlink()

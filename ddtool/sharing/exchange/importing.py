@@ -1,6 +1,5 @@
 """Published sets → folders of sets of ours, and sets that are scored without being kept."""
 
-import json
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from ddtool.sharing.exchange.loose import (
 from ddtool.sharing.exchange.published import mtt_whitening, published_space, usual_flip
 from ddtool.sources.files import IMAGE_ENDINGS
 from ddtool.sources.names import FILES
-from ddtool.text import shell
+from ddtool.text import parsed_json, shell
 
 FACTS = "import.json"
 """What was taken for what, beside an imported set."""
@@ -164,7 +163,7 @@ def own_set(
         copy = Path(folder) / file.name
         try:
             made = read_set(file if file.suffix.lower() == TENSORS[0] else written_anew(own, copy))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             message = f"{file} is refused: its description is damaged: {error}."
             raise DataError(message, "Export the set again.") from error
         except RunError as error:
@@ -178,7 +177,7 @@ def own_set(
 def written_anew(own: tuple[dict[str, Tensor], str], path: Path) -> Path:
     """The tensors and the description of a set of ours as an exact.safetensors; ValueError for a description that is none."""
     tensors, told = own
-    info = json.loads(told)
+    info = parsed_json(told)
     if not isinstance(info, dict):
         raise ValueError("it has no keys")
     write_tensors(path, tensors, info)
