@@ -214,7 +214,9 @@ def _remembered(repo: str, revision: str | None, cache: Path) -> tuple[str, str 
         return revision, None
     raise DataError(
         f"HF_HUB_OFFLINE is set, and '{repo}' was not loaded here before.",
-        "Load it once with a connection (unset HF_HUB_OFFLINE), or take local data or the bundled `sample`.",
+        _no_folder_either(
+            repo, "Load it once with a connection (unset HF_HUB_OFFLINE), or take local data or the bundled `sample`."
+        ),
     )
 
 
@@ -235,9 +237,13 @@ def _hub_errors(repo: str, revision: str | None) -> Iterator[None]:
         hint = f"{did_you_mean(repo.split('/')[1], ALIASES)} {error.hint}"
         raise DataError(f"'{repo}' is no folder here, and no dataset on the Hub (or a private one).", hint) from error
     except HubError as error:
-        a_folder = is_of_connection(error) and repo not in ALIASES.values()
-        hint = f"There is no folder '{repo}' here. {error.hint}" if a_folder else error.hint
+        hint = _no_folder_either(repo, error.hint) if is_of_connection(error) else error.hint
         raise DataError(error.message, hint) from error
+
+
+def _no_folder_either(repo: str, hint: str) -> str:
+    """A hint for a name that the Hub could not be asked for, which may have been meant as a path; that of an alias was not."""
+    return hint if repo in ALIASES.values() else f"There is no folder '{repo}' here. {hint}"
 
 
 def _admission(repo: str) -> str:

@@ -845,7 +845,10 @@ def test_an_alias_always_means_the_alias(tmp_path: Path, monkeypatch: pytest.Mon
     write(tmp_path / "ns" / "name", label=TWO, train=PLAIN, test=PLAIN)
     with pytest.raises(DataError, match="'ylecun/mnist' was not loaded here before") as caught:
         load("mnist")
-    assert "HF_HUB_OFFLINE" in caught.value.hint
+    assert "HF_HUB_OFFLINE" in caught.value.hint and "folder" not in caught.value.hint
+    with pytest.raises(DataError) as caught:
+        load("runs/typo")
+    assert caught.value.hint.startswith("There is no folder 'runs/typo' here.")
     assert len(load("ns/name").train) == 8  # a path that exists wins over a Hub id
     for name in ("other/name", "hf://datasets/ns/name", "ns/name@v1", "mnist@v1"):
         with pytest.raises(DataError, match="was not loaded here before"):
