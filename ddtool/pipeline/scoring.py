@@ -120,8 +120,9 @@ def score_set(session: Session, synthetic: SyntheticSet, target: Target) -> None
 def measurements(synthetic: SyntheticSet, config: RunConfig) -> list[Measurement]:
     """What a run measures of a set: the protocols, the cheap guide, and for a set that is learned what rounding costs by that
     guide and, where it is to be whitened, what it is worth to those who do not."""
-    chosen, guide = config.evaluate, Measurement(KERNEL_RIDGE, 3)
+    chosen = config.evaluate
     named = protocols_in(chosen.protocol)
+    guide = Measurement(KERNEL_RIDGE, chosen.seeds if KERNEL_RIDGE in named else 3)
     main = [Measurement(name, chosen.seeds, arch=DEFAULT if name == KERNEL_RIDGE else chosen.arch) for name in named]
     wanted = [guide, *main] if chosen.kernel_ridge and KERNEL_RIDGE not in named else main
     if synthetic.stage in ("refined", "distilled"):

@@ -672,6 +672,8 @@ def test_the_cheap_guide_is_a_protocol_like_others(toy: ImageData) -> None:
         scoring.Measurement("kernel-ridge", 2),
         scoring.Measurement("tiny-ce", 2, arch="mlp"),
     ]
+    learned = scoring.measurements(replace(plain, stage="refined"), config)
+    assert learned[2:] == [scoring.Measurement("kernel-ridge", 2, pixels="exact")]  # as many networks as beside it
 
 
 @pytest.mark.parametrize("protocol", ["tiny-mse", "tiny-ce"])
