@@ -247,10 +247,15 @@ def one_set(path: Path, ipc: int | None, stage: str | None) -> SyntheticSet:
         hint = "Give a run directory, an exact.safetensors file, or a Hub repo: namespace/name."
         raise RunError(f"No run and no synthetic set at {path}.", hint)
     synthetic = read_set(file)
-    if ipc not in (None, synthetic.ipc) or stage not in (None, synthetic.stage):
-        message = f"{path} is one set, of ipc {synthetic.ipc}, {synthetic.stage}."
-        raise UsageError(message, "Leave --ipc and --stage out, or give the run directory.")
+    check_asked(synthetic, str(path), ipc, stage)
     return synthetic
+
+
+def check_asked(synthetic: SyntheticSet, name: str, ipc: int | None, stage: str | None) -> None:
+    """UsageError where one set is given, and another IPC or stage is asked for."""
+    if ipc not in (None, synthetic.ipc) or stage not in (None, synthetic.stage):
+        message = f"{name} is one set, of ipc {synthetic.ipc}, {synthetic.stage}."
+        raise UsageError(message, "Leave --ipc and --stage out, or give the run directory.")
 
 
 def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:
