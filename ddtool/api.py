@@ -270,7 +270,8 @@ def evaluate(
     cache; by frepo-mse and dsa-ce 40,000 steps, by idc-ce 160,000);  exact: train on the pixels before they were rounded to 8 bits;
     whiten: train and test as the set says, or (False) without its whitening, as those do who overlook it;
     data: reading options of that dataset, fields of `sources.DataOptions`, on top of those that the set was made with;
-    report, progress: as in `adapt`. Scores of a run are recorded in its results.json.
+    report, progress: as in `adapt`. Scores of a run are recorded in its results.json, unless `data` has other images of its dataset
+    tested or drawn from.
     """
     seen = (EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
@@ -326,7 +327,12 @@ def _to_score(
     if found.run and not other:
         follow(found.run, moved, shell("ddtool evaluate", str(run_or_set)), report)
         moved = None
-    return found, scoring.target_of(found, report, on=other, moved=moved, data=data)
+    target = scoring.target_of(found, report, on=other, moved=moved, data=data)
+    own = found.run is not None and target.name == found.run.config().dataset
+    if own and data and not scoring.read_alike(found.sets[0], target.train):
+        report(Note("The dataset is read otherwise than by the run, so these scores are not recorded in it."))
+        found = replace(found, run=None)
+    return found, target
 
 
 def _sets_to_score(

@@ -189,6 +189,19 @@ def target_of(
     return target
 
 
+READING = (
+    "config", "revision", "train_split", "test_split", "image_column", "label_column", "no_splits", "class_level", "multi_label",
+    "background", "max_per_class", "test_fraction", "seed",
+)  # fmt: skip
+"""What a source says of the reading of its data that changes which images, or what of them, are trained or tested on."""
+
+
+def read_alike(synthetic: SyntheticSet, train: ImageData) -> bool:
+    """Whether a dataset was read as the one that the set was made from."""
+    ours, theirs = cast(Values, synthetic.source), cast(Values, train.source)
+    return all(ours.get(name) == theirs.get(name) for name in READING)
+
+
 def requested(
     protocols: Sequence[str], archs: Sequence[str], seeds: int, pixels: str, inputs: str
 ) -> list[Measurement]:

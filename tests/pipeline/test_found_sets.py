@@ -1,5 +1,6 @@
 """Which sets a path means."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from conftest import toy_images
 from ddtool import api
 from ddtool.data.images import real_images
 from ddtool.errors import UsageError
+from ddtool.events import Note
 from ddtool.pipeline.scoring import find_sets
 from ddtool.runs.formats import write_set_folder
 
@@ -42,3 +44,27 @@ def test_a_set_in_memory_is_scored_and_exported_as_its_file_is(tmp_path: Path, m
         api.evaluate(made, ipc=10)
     with pytest.raises(UsageError, match="does not say which dataset"):
         api.evaluate(replace(made, source={}))
+
+
+def test_scores_on_another_split_do_not_take_the_place_of_those_of_the_test_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.shorten_protocols(monkeypatch)
+    monkeypatch.setenv("DDTOOL_CACHE", str(tmp_path / "cache"))
+    data = tiny.image_folder(tmp_path / "data")
+    shutil.copytree(data / "test", data / "valid")
+    for picture in data.glob("valid/*/0.png"):  # one image less of each class
+        picture.unlink()
+    run = tiny.adapt(data, tmp_path / "run")
+    before, heard, images = run.results(), [], []
+    for split in ("valid", "test"):
+        options = {"protocol": "quick", "seeds": 1, "data": {"test_split": split}, "engine": tiny.ENGINE}
+        scores = api.evaluate(run, **options, whole=True, report=heard.append)
+        images.append([sum(map(sum, score.confusion or [])) for score in scores])
+        api.robustness(run, **options, whole_accuracy=80)
+        if split == "valid":
+            assert run.results() == before
+    assert images == [[9] * 3, [12] * 3]
+    assert len([event for event in heard if isinstance(event, Note) and "not recorded" in event.text]) == 1
+    assert {score["stage"] for score in run.results()["scores"]} == {"generated", "refined", "random", "full"}
+    assert any(name.startswith("robustness") for name in run.results()["facts"])
