@@ -36,7 +36,7 @@ from ddtool.runs.files import EXACT as EXACT_FILE
 from ddtool.runs.files import dated_folder, is_run, set_folders
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run, check_stage
-from ddtool.runtime.engine import Engine
+from ddtool.runtime.engine import Engine, torch_as_usual
 from ddtool.sharing import pull as pulling
 from ddtool.sharing import push as pushing
 from ddtool.sharing import sets as shared_sets
@@ -51,6 +51,7 @@ from ddtool.text import file_name, shell
 
 
 @whole_numbers
+@torch_as_usual()
 def adapt(
     dataset: str | Path,
     *,
@@ -128,6 +129,7 @@ def work(run: Run, engine: Engine, report: Report, track: str | None = None) -> 
         write_page(run)
 
 
+@torch_as_usual()
 def resume(
     folder: str | Path,
     *,
@@ -153,6 +155,7 @@ def resume(
 
 
 @whole_numbers
+@torch_as_usual()
 def generate(
     run: str | Path | Run,
     ipc: int,
@@ -177,6 +180,7 @@ def generate(
 
 
 @whole_numbers
+@torch_as_usual()
 def sweep(
     run: str | Path | Run,
     ipcs: Sequence[int] = sweeps.SIZES,
@@ -204,6 +208,7 @@ def sweep(
 
 
 @whole_numbers
+@torch_as_usual()
 def curve(
     run: str | Path | Run,
     *,
@@ -230,8 +235,9 @@ def curve(
 
 
 @whole_numbers
+@torch_as_usual()
 def evaluate(
-    run_or_set: str | Path | Run,
+    run_or_set: str | Path | Run | SyntheticSet,
     *,
     ipc: int | None = None,
     stage: str | None = None,
@@ -250,7 +256,7 @@ def evaluate(
     report: Report | None = None,
     progress: bool | None = None,
 ) -> list[Score]:
-    """Scores of the sets of a run (or of one exact.safetensors, its folder, or a Hub repo) on a whole test split.
+    """Scores of the sets of a run (or of one set, its exact.safetensors or folder, or a Hub repo) on a whole test split.
 
     A set of others is scored too, with `on`: a Hub dataset or parquet with the columns image and label or soft_label, a
     safetensors file with images and labels, a folder of images by class, a WebDataset.
@@ -264,7 +270,8 @@ def evaluate(
     cache; by frepo-mse and dsa-ce 40,000 steps, by idc-ce 160,000);  exact: train on the pixels before they were rounded to 8 bits;
     whiten: train and test as the set says, or (False) without its whitening, as those do who overlook it;
     data: reading options of that dataset, fields of `sources.DataOptions`, on top of those that the set was made with;
-    report, progress: as in `adapt`. Scores of a run are recorded in its results.json.
+    report, progress: as in `adapt`. Scores of a run are recorded in its results.json, unless `data` has other images of its dataset
+    tested or drawn from.
     """
     seen = (EXACT if exact else ROUNDED, AS_STATED if whiten else NOT_WHITENED)
     wanted = scoring.requested(several(protocol), several(arch), seeds, *seen)
@@ -276,8 +283,9 @@ def evaluate(
 
 
 @whole_numbers
+@torch_as_usual()
 def robustness(
-    run_or_set: str | Path | Run,
+    run_or_set: str | Path | Run | SyntheticSet,
     *,
     ipc: int | None = None,
     stage: str | None = None,
@@ -307,8 +315,8 @@ def robustness(
 
 
 def _to_score(
-    run_or_set: str | Path | Run, ipc: int | None, stage: str | None, on: str | Path | None, moved: str | Path | None,
-    data: Mapping[str, JsonValue], report: Report,
+    run_or_set: str | Path | Run | SyntheticSet, ipc: int | None, stage: str | None, on: str | Path | None,
+    moved: str | Path | None, data: Mapping[str, JsonValue], report: Report,
 ) -> tuple[scoring.Found, Target]:  # fmt: skip
     """The sets that are meant, and the dataset to test them on."""
     check_stage(stage)
@@ -319,13 +327,21 @@ def _to_score(
     if found.run and not other:
         follow(found.run, moved, shell("ddtool evaluate", str(run_or_set)), report)
         moved = None
-    return found, scoring.target_of(found, report, on=other, moved=moved, data=data)
+    target = scoring.target_of(found, report, on=other, moved=moved, data=data)
+    own = found.run is not None and target.name == found.run.config().dataset
+    if own and data and not scoring.read_alike(found.sets[0], target.train):
+        report(Note("The dataset is read otherwise than by the run, so these scores are not recorded in it."))
+        found = replace(found, run=None)
+    return found, target
 
 
 def _sets_to_score(
-    run_or_set: str | Path | Run, ipc: int | None, stage: str | None, on: str | None, data: Mapping[str, JsonValue],
-    report: Report,
+    run_or_set: str | Path | Run | SyntheticSet, ipc: int | None, stage: str | None, on: str | None,
+    data: Mapping[str, JsonValue], report: Report,
 ) -> scoring.Found:  # fmt: skip
+    if isinstance(run_or_set, SyntheticSet):
+        scoring.check_asked(run_or_set, "This", ipc, stage)
+        return scoring.Found(None, [run_or_set])
     path = run_or_set.folder if isinstance(run_or_set, Run) else Path(run_or_set).expanduser()
     if path.exists() or not names.parse(str(run_or_set)):
         if path.exists() and importing.is_foreign(path):
@@ -366,6 +382,7 @@ def several(names: str | Sequence[str]) -> list[str]:
     return [name.strip() for part in given for name in part.split(",") if name.strip()]
 
 
+@torch_as_usual()
 def import_sets(
     file: str | Path,
     out: str | Path,
@@ -392,8 +409,9 @@ def import_sets(
 
 
 @whole_numbers
+@torch_as_usual()
 def export(
-    run_or_set: str | Path | Run,
+    run_or_set: str | Path | Run | SyntheticSet,
     out: str | Path,
     *,
     format: str = "folder",
@@ -403,7 +421,7 @@ def export(
     report: Report | None = None,
     progress: bool | None = None,
 ) -> list[Path]:
-    """Write sets (those of a run, one set's folder, or a Hub repo) into the folder `out` for others; returns what was written.
+    """Write sets (those of a run, one set or its folder, or a Hub repo) into the folder `out` for others; returns what was written.
 
     format: folder (PNGs by class), webdataset (a tar), npz or pt (every tensor to the bit; pt also as the field's code reads
     it);  ipc, stage: which set, as in `evaluate`;  force: replace what is there;  report, progress: as in `adapt`; what a form
@@ -411,7 +429,7 @@ def export(
     Of several sets of one IPC (those of an import) the k-th goes into `out`/setK. Raises RunError, HubError or UsageError.
     """
     check_stage(stage)
-    if not isinstance(run_or_set, Run) and importing.is_foreign(Path(run_or_set).expanduser()):
+    if isinstance(run_or_set, str | Path) and importing.is_foreign(Path(run_or_set).expanduser()):
         hint = "A .pt, .npz or .safetensors file can be brought here: `ddtool import FILE --on DATASET --out DIR`."
         raise UsageError(f"{run_or_set} is a set of others; those of ddtool are exported.", hint)
     with shown(report, progress) as listener:
@@ -515,6 +533,7 @@ def pulled(
 
 
 @whole_numbers
+@torch_as_usual()
 def load_set(
     repo: str | Path,
     ipc: int | None = None,

@@ -20,7 +20,7 @@ from ddtool.hub import generators
 from ddtool.hub.access import Access, asked
 from ddtool.hub.download import named
 from ddtool.runtime.digest import digest
-from ddtool.runtime.engine import finite, frozen_random_state
+from ddtool.runtime.engine import finite, frozen_random_state, torch_as_usual
 from ddtool.runtime.files import write_atomically
 from ddtool.text import parsed_json
 
@@ -95,6 +95,7 @@ class Generator(nn.Module):
         write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(weights, path, metadata=stated))
 
     @classmethod
+    @torch_as_usual()
     def load(cls, folder: Path) -> "Generator":
         """Read an untrusted generator folder. Raises GeneratorError, naming the file, for anything but an exact fit."""
         config = read_config(folder / CONFIG_FILE)

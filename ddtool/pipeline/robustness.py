@@ -54,6 +54,9 @@ def robustness(
         raise UsageError(f"There are no robust scores by {unfit}.", "Name another --protocol, such as dsa-ce.")
     if any(one.protocol.endswith(PLAIN) for one in wanted):
         raise UsageError("Robust scores compare a protocol with and without its augmentation.", f"Leave out '{PLAIN}'.")
+    if whole_accuracy is not None and not 1 < whole_accuracy <= 100:
+        message = f"The accuracy of the whole training set is in percent, got {whole_accuracy}."
+        raise UsageError(message, "For example 84.8, or leave it out.")
     other = ""
     if found.run:
         if (tested := dataset_name(target.name)) != dataset_name(found.run.config().dataset):

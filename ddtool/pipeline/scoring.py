@@ -189,6 +189,19 @@ def target_of(
     return target
 
 
+READING = (
+    "config", "revision", "train_split", "test_split", "image_column", "label_column", "no_splits", "class_level", "multi_label",
+    "background", "max_per_class", "test_fraction", "seed",
+)  # fmt: skip
+"""What a source says of the reading of its data that changes which images, or what of them, are trained or tested on."""
+
+
+def read_alike(synthetic: SyntheticSet, train: ImageData) -> bool:
+    """Whether a dataset was read as the one that the set was made from."""
+    ours, theirs = cast(Values, synthetic.source), cast(Values, train.source)
+    return all(ours.get(name) == theirs.get(name) for name in READING)
+
+
 def requested(
     protocols: Sequence[str], archs: Sequence[str], seeds: int, pixels: str, inputs: str
 ) -> list[Measurement]:
@@ -247,10 +260,15 @@ def one_set(path: Path, ipc: int | None, stage: str | None) -> SyntheticSet:
         hint = "Give a run directory, an exact.safetensors file, or a Hub repo: namespace/name."
         raise RunError(f"No run and no synthetic set at {path}.", hint)
     synthetic = read_set(file)
-    if ipc not in (None, synthetic.ipc) or stage not in (None, synthetic.stage):
-        message = f"{path} is one set, of ipc {synthetic.ipc}, {synthetic.stage}."
-        raise UsageError(message, "Leave --ipc and --stage out, or give the run directory.")
+    check_asked(synthetic, str(path), ipc, stage)
     return synthetic
+
+
+def check_asked(synthetic: SyntheticSet, name: str, ipc: int | None, stage: str | None) -> None:
+    """UsageError where one set is given, and another IPC or stage is asked for."""
+    if ipc not in (None, synthetic.ipc) or stage not in (None, synthetic.stage):
+        message = f"{name} is one set, of ipc {synthetic.ipc}, {synthetic.stage}."
+        raise UsageError(message, "Leave --ipc and --stage out, or give the run directory.")
 
 
 def tested_on(synthetic: SyntheticSet, on: str | None) -> RunConfig:

@@ -276,6 +276,26 @@ def hardware(device: torch.device) -> str:
 
 
 @contextlib.contextmanager
+def torch_as_usual() -> Iterator[None]:
+    """torch's modes as a process begins with: gradients, float32, new tensors on the CPU, no autocast. Then the caller's are back.
+
+    Under a caller's autocast weights that were cast to bf16 would be kept from step to step, and networks learn next to nothing.
+    """
+    kind = torch.get_default_dtype()
+    with contextlib.ExitStack() as modes:
+        modes.callback(torch.set_default_dtype, kind)
+        torch.set_default_dtype(torch.float32)
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        if torch.get_default_device().type != "cpu":  # such a mode slows every call of torch
+            modes.enter_context(torch.device("cpu"))
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                modes.enter_context(torch.autocast(device, enabled=False, cache_enabled=False))
+        yield
+
+
+@contextlib.contextmanager
 def frozen_random_state() -> Iterator[None]:
     """Leave torch's global random state as it was: module constructors draw from it, our results never do."""
     with torch.random.fork_rng(devices=[]):

@@ -136,6 +136,15 @@ def test_protocols_without_such_scores_are_refused(
 # ----------------------------------------------------------------------------------------------- without augmentation
 
 
+@pytest.mark.parametrize("share", [0.848, 1, -3, 100.5])
+def test_an_accuracy_that_is_no_percentage_is_refused(
+    share: float, subset: SyntheticSet, target: Target, engine: Engine
+) -> None:
+    """DD-Ranking's own package has shares: 0.848 would be less than one percent here, and the score higher than any."""
+    with pytest.raises(UsageError, match="is in percent, got"):
+        robustness(Found(None, [subset]), [Measurement("quick", 1)], Judge(0, engine), target, share)
+
+
 @pytest.mark.parametrize("name", ["quick", "frepo-mse", "dsa-ce", "idc-ce"])
 def test_a_plain_protocol_is_the_same_without_augmentation(name: str) -> None:
     usual, plain = PROTOCOLS[name], check_protocol(f"{name}-plain")

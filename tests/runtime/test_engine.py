@@ -1,12 +1,16 @@
-"""Which precision a machine gets, and what becomes of memory that is freed."""
+"""Which precision a machine gets, what becomes of memory that is freed, and of modes of torch that a caller has set."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 from ddtool import api
 from ddtool.errors import UsageError
+from ddtool.models.generator import Generator
 from ddtool.runtime import engine as engines
 from ddtool.runtime.engine import Engine
 
@@ -123,3 +127,58 @@ def test_parts_fit_the_memory_and_are_whole_where_a_gpu_has_it() -> None:
         assert engine.part(1000, 100) == engine.at_once(1000, 100) == 10
         assert engine.part(1000, 35) == 9  # four parts, equal but for the last
     assert Engine(torch.device("cuda"), True, memory=2**40).part(2**17, 1024) == 1024
+
+
+# -------------------------------------------------------------------------------------------------- a caller's own modes
+
+
+@contextlib.contextmanager
+def double() -> Iterator[None]:
+    """New tensors in float64, as some notebooks begin."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+CALLERS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "float64": double,
+    "device": lambda: torch.device("meta"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+def modes() -> tuple:
+    """Those of this thread."""
+    return (
+        torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(),
+        torch.get_default_device(), torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_results_do_not_depend_on_the_modes_of_the_caller(
+    caller: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bf16, too: weights that are kept under the caller's autocast would not follow their steps."""
+    tiny.shorten_protocols(monkeypatch)
+    data, engine = tiny.image_folder(tmp_path / "data"), Engine(torch.device("cpu"), bf16=True)
+
+    def made(name: str) -> tuple:
+        run = api.adapt(
+            data, ipc=1, out=tmp_path / name, generator="scratch", settings=tiny.SETTINGS, engine=tiny.ENGINE
+        )
+        scores = api.evaluate(run, protocol="dsa-ce,kernel-ridge", seeds=1, engine=engine)
+        sets = [api.load_set(run.folder), api.generate(run, 2, engine=tiny.ENGINE)]
+        sums = [(one.images.dtype, one.images.sum().item(), one.labels.sum().item()) for one in sets]
+        kind = Generator.load(run.folder / "generator").keys.dtype
+        return sums, [(score.protocol, score.stage, score.confusion) for score in scores], kind
+
+    usual = made("usual")
+    with CALLERS[caller]():
+        before = modes()
+        assert made("run") == usual
+        assert modes() == before
