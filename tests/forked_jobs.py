@@ -40,6 +40,7 @@ class ForkedJobs:
     """In the place of `ddtool.experiments.executors.Local`: each job's command by the code, which stands for
     `python -m ddtool`, in a forked process."""
 
+    inherited: tuple[int, ...] = ()
     code: str = "import tiny; tiny.start()"
     begins: str = "begins"
     lasts: str = "with data and scores"

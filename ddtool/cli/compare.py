@@ -187,10 +187,11 @@ def command(
             if dry_run:
                 show_plan(output, folder, request, jobs, places)
                 return
-            folder.add(request, jobs, shared)
-            runner = executors.opened(executor, given, folder.path / executor)
-            control = engine_for(device, precision, compile_, threads, output) if whole and ranks.main else None
-            work(output, folder, request, jobs, places, ranks, runner, control)
+            with folder.held(launched=ranks.world > 1) as inherited:
+                folder.add(request, jobs, shared and len(to_do) > 1)
+                runner = executors.opened(executor, given, folder.path / executor, inherited)
+                control = engine_for(device, precision, compile_, threads, output) if whole and ranks.main else None
+                work(output, folder, request, jobs, places, ranks, runner, control)
 
 
 def settings_of_methods(pairs: list[str]) -> "dict[str, Values]":
@@ -283,7 +284,8 @@ def finish(output: Output, folder: "Folder", found: "Comparison", failed: int, a
     output.say(f"Report: {page}; the same as JSON, CSV and Markdown beside it.")
     if failed:
         output.say(
-            f"{count(failed, 'job')} failed; the last lines are in {folder.path / 'jobs'}. The same command tries again."
+            f"{count(failed, 'job')} failed; the last lines are in {folder.path / 'jobs'}. The same command tries again; a job "
+            "whose folder there was removed begins anew."
         )
     best = max(
         (r for r in found.rows if r.accuracy is not None and r.jobs), key=lambda r: r.accuracy or 0.0, default=None

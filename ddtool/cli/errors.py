@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ddtool.errors import DDToolError
-from ddtool.runtime.signals import exit_code, interruptible
+from ddtool.runtime.signals import exit_code, interruptible, load_torch
 from ddtool.text import printable
 
 EXIT_USAGE = 2
@@ -34,6 +34,8 @@ def handled(command: Callable) -> Callable:
         kwargs |= {name: Path(os.path.expanduser(path)) for name, path in paths.items()}
         try:
             with interruptible():
+                if "device" in kwargs:  # of every command that computes
+                    load_torch()
                 return command(*args, **kwargs)
         except BrokenPipeError:  # the reader of a pipe has seen enough; nothing more is written, at exit neither
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

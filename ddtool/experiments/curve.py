@@ -118,9 +118,10 @@ def done(known: dict[Key, Row], place: Place, one: Measurement, shape: tuple[int
 
 
 def ordered(dataset: str, known: dict[Key, Row], places: Sequence[Place]) -> Curve:
-    """The rows of the points that are there, in their order."""
+    """The rows of the points that are there, in their order; those by earlier versions of a protocol are left out."""
     order = {(place.ipc, place.phase.kind, place.step): k for k, place in enumerate(places)}
-    rows = [row for row in known.values() if (row.ipc, row.phase, row.step) in order]
+    today = [row for row in known.values() if row.protocol_version == version_of(row.protocol)]
+    rows = [row for row in today if (row.ipc, row.phase, row.step) in order]
     return Curve(dataset, tuple(sorted(rows, key=lambda row: (row.protocol, order[row.ipc, row.phase, row.step]))))
 
 

@@ -125,16 +125,19 @@ class Process:
 
 
 class Local:
-    """Jobs as processes of this machine."""
+    """Jobs as processes of this machine. inherited: open files that each of them keeps open until it has ended."""
 
     begins, lasts = "begins", "with data and scores"
+
+    def __init__(self, inherited: tuple[int, ...] = ()) -> None:
+        self.inherited = inherited
 
     def start(self, name: str, words: Sequence[str], log: Path) -> Handed:
         with log.open("wb") as said:
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
                 env={name: value for name, value in os.environ.items() if name not in PLACES},
-                start_new_session=True, creationflags=GROUP,
+                start_new_session=True, creationflags=GROUP, pass_fds=self.inherited,
             )  # fmt: skip
         return Process(process)
 
@@ -290,8 +293,8 @@ def apart(name: str, resources: Resources) -> bool:
     return name != "local" and (resources.gpus > 0 or (name, resources.cluster) == ("slurm", "slurm"))
 
 
-def opened(name: str, resources: Resources, folder: Path) -> Executor:
-    """The executor of a name that `check` has let pass; `folder` is for what it keeps itself."""
+def opened(name: str, resources: Resources, folder: Path, inherited: tuple[int, ...] = ()) -> Executor:
+    """The executor of a name that `check` has let pass; `folder` is for what it keeps itself; inherited: as `Local` says."""
     if name == "slurm":
         return Slurm(resources, folder)
-    return Ray(resources) if name == "ray" else Local()
+    return Ray(resources) if name == "ray" else Local(inherited)

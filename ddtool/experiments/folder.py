@@ -11,7 +11,9 @@ report.html, results.json, results.csv, results.md, accuracy-over-seconds.svg an
 
 import contextlib
 import json
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -53,6 +55,8 @@ class Outcome:
     factor: int = 1
     """Each stored image holds factor x factor images."""
     device: str = ""
+    content_hash: str | None = None
+    """Of the local data that it read."""
     set_bytes: int | None = None
     """Bytes of 8-bit pixels, labels and whitening (`SyntheticSet.stored_bytes`)."""
 
@@ -117,6 +121,33 @@ class Folder:
         write_json(self.path / "compare.json", GRID.dump_python(grid, mode="json"))
         (self.path / "jobs").mkdir(exist_ok=True)
 
+    @contextlib.contextmanager
+    def held(self, launched: bool) -> Iterator[tuple[int, ...]]:
+        """Keep other commands out of the folder, which is made if need be; RunError while one works here, or while a job of one
+        that was killed does.
+
+        Yields what a job has to inherit so that the folder stays held until it has ended. launched: the processes of a launcher
+        work here together. Windows, and file systems without such locks, keep nobody out.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if sys.platform == "win32":
+            yield ()
+            return
+        import fcntl
+
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_NB | (fcntl.LOCK_SH if launched else fcntl.LOCK_EX))
+            except BlockingIOError:
+                hint = "Wait until it has ended. One that was killed leaves a job at work; `ps` shows it as `ddtool adapt`."
+                raise RunError(f"Another `ddtool compare` is at work in {self.path}.", hint) from None
+            except OSError:
+                pass
+            yield (handle,)
+        finally:
+            os.close(handle)
+
     def run(self, job: Job) -> Path:
         """A job's run directory."""
         return self.path / "jobs" / job.name
@@ -178,6 +209,7 @@ def finished(job: Job, request: Request, run: Run, results: RunFacts) -> Outcome
         peak_memory_mib=facts.peak_memory_mib,
         factor=entry_of(job.method).method.factor if facts.factor is None else facts.factor,
         device=run.environment().device or "",
+        content_hash=run.content_hash(),
         set_bytes=run.load_set(job.ipc).stored_bytes if run.set_path(job.ipc).exists() else None,
     )
 

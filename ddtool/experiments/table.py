@@ -98,6 +98,8 @@ class Comparison:
     """Where the finished jobs ran."""
     shared: bool
     """Whether jobs ran beside each other on one device."""
+    changed: bool = False
+    """Whether files of the dataset changed between finished jobs."""
     others: tuple["Comparison", ...] = ()
     """The same jobs by the further protocols of the request; `request` names the first one alone, where there are several."""
 
@@ -147,6 +149,7 @@ def by_one_protocol(folder: Folder, grid: Grid) -> Comparison:
         failures=failures,
         devices=devices,
         shared=grid.shared,
+        changed=len({outcome.content_hash for outcome in done} - {None}) > 1,
     )
 
 

@@ -193,12 +193,19 @@ def overview(found: Comparison) -> Iterator[tuple[Row, list[str]]]:
     largest: dict[tuple[str, int], Row] = {}
     for row in found.rows:
         rival = largest.get((row.method, row.ipc))
-        if rival is None or (row.total_seconds or 0.0) >= (rival.total_seconds or 0.0):
+        if rival is None or succeeds(row, rival):
             largest[row.method, row.ipc] = row
     methods = {row.method: row for row in sorted(largest.values(), key=place)}
     for method, row in methods.items():
         there = [largest.get((method, ipc)) for ipc in found.ipcs()]
         yield row, ["–" if cell is None else accuracy(cell) for cell in there]
+
+
+def succeeds(row: Row, rival: Row) -> bool:
+    """Whether a row stands for its method in the place of a rival before it, whose budget is smaller where both are of one unit."""
+    if row.accuracy is None or rival.accuracy is None:
+        return rival.accuracy is None
+    return timed(row) == timed(rival) or (row.total_seconds or 0.0) >= (rival.total_seconds or 0.0)
 
 
 def place(row: Row) -> tuple[bool, bool, int]:
@@ -304,6 +311,11 @@ def of_jobs(found: Comparison) -> Iterator[str]:
         yield "Jobs ran beside each other on one device: seconds are longer than those of a job alone."
     if len(found.devices) > 1:
         yield f"Seconds are from different devices: {'; '.join(found.devices)}."
+    if found.changed:
+        yield (
+            "Files of the dataset have changed between jobs. If images are among them, the jobs are not of the same data: begin "
+            "anew in another folder."
+        )
     yield from (f"Failed: {job}. {reason}" for job, reason in found.failures)
     if found.waiting:
         yield f"{count(found.waiting, 'job')} still to do."

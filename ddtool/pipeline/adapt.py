@@ -220,6 +220,7 @@ def make_set(session: Session, problem: JudgedProblem, initial: SyntheticSet, ge
     generated = fit_labels(session, problem, generated, deadline(session, phase, share))
     final = refine(session, problem, generated)
     record_spent(session, initial.ipc)
+    session.run.drop_scores(initial.ipc)  # those of a set that was here before and was lost
     write_stages(session, initial, generated, final)
 
 

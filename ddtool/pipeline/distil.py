@@ -79,6 +79,7 @@ def make_set(session: Session, problem: Problem, ipc: int) -> None:
         run.record(factor=method.factor)
     if facts := method.facts():
         run.record(**{str(Phase(config.method, ipc)): facts})
+    run.drop_scores(ipc)  # those of a set that was here before and was lost
     run.save_final(made(), force=True)
 
 

@@ -65,6 +65,15 @@ def interruptible() -> Iterator[None]:
         yield
 
 
+def load_torch() -> None:
+    """Import torch as a whole, then stop if that was asked meanwhile: while it is loaded it may swallow an interruption, and the
+    process would go on with a part of its modules."""
+    with deferred_interrupt() as asked:
+        import torch  # noqa: F401
+    if asked.is_set():
+        raise StoppedError(asked.number)
+
+
 @contextlib.contextmanager
 def caught(handler: Callable[[int, object], None] | signal.Handlers) -> Iterator[None]:
     """Every signal of `STOPS` goes to `handler`, but for those that the process ignores. Only the main thread can catch any."""

@@ -1,5 +1,7 @@
 """The commands as a user types them: what goes to stdout and stderr, exit codes, files, hints."""
 
+import builtins
+import contextlib
 import dataclasses
 import errno
 import inspect
@@ -9,8 +11,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ from ddtool import api
 from ddtool.cli import output as output_module
 from ddtool.cli.app import app
 from ddtool.cli.commands import REGISTRY, function
+from ddtool.cli.errors import handled
 from ddtool.cli.output import Output, score_table
 from ddtool.cli.words import one_by_one, repeated
 from ddtool.config import RunConfig, from_dict
@@ -978,3 +983,27 @@ def test_nothing_is_said_to_stdout_by_the_libraries(run: Path, capfd: pytest.Cap
     api.evaluate(run, ipc=4, protocol="kernel-ridge", engine=tiny.ENGINE)
     assert capfd.readouterr() == ("", "")
     assert output_module.sys is sys
+
+
+def test_an_interruption_that_torch_would_swallow_stops_the_command(
+    monkeypatch: pytest.MonkeyPatch, signals: None
+) -> None:
+    real, worked = builtins.__import__, []
+
+    def swallowing(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "torch":
+            with contextlib.suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+        return real(name, *rest, **more)
+
+    @handled
+    def command(device: str) -> None:
+        import torch  # noqa: F401
+
+        worked.append(device)
+
+    monkeypatch.setattr(builtins, "__import__", swallowing)
+    with pytest.raises(typer.Exit) as caught:
+        command(device="cpu")
+    assert (caught.value.exit_code, worked) == (130, [])

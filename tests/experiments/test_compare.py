@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,29 @@ def test_processes_of_a_launcher_share_the_jobs(
         0: ["random, IPC 1, seed 0", "random, IPC 1, seed 1"],
         1: ["mgdd, IPC 1, 5 steps, seed 0", "mgdd, IPC 1, 5 steps, seed 1"],
     }
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there folders are not held")
+def test_a_second_command_in_the_same_folder_is_refused(
+    tmp_path: Path, data: Path, faked: dict[str, dict[str, Any]]
+) -> None:
+    out = tmp_path / "out"
+    with Folder(out).held(launched=False):
+        assert "is at work in" in refused(1, "compare", data, *WORDS, "--out", out)
+        done("compare", data, *WORDS, "--out", out, "--dry-run")
+    assert not (out / "compare.json").exists()
+    done("compare", data, *WORDS, "--out", out)
+
+
+def test_jobs_that_were_finished_before_did_not_share_a_device(
+    tmp_path: Path, data: Path, faked: dict[str, dict[str, Any]]
+) -> None:
+    out = tmp_path / "out"
+    done("compare", data, *WORDS, "--out", out)
+    done("compare", data, *WORDS, "--out", out, "--workers", 2)
+    assert not Folder(out).read().shared
+    done("compare", data, *WORDS, "--out", out, "--workers", 2, "--ipc", 2)
+    assert Folder(out).read().shared
 
 
 def test_a_dry_run_lists_the_jobs_and_writes_nothing(tmp_path: Path, data: Path) -> None:

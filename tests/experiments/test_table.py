@@ -11,7 +11,8 @@ from fake_jobs import REQUEST, A, finish, job
 
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.table import gather, speedups_of
-from ddtool.experiments.words import columns, images_trained_on, line
+from ddtool.experiments.words import columns, images_trained_on, line, notes, overview
+from ddtool.runs.files import write_json
 from ddtool.runs.formats import write_set
 from ddtool.runs.run import Run
 
@@ -35,6 +36,32 @@ def test_rows_are_means_over_seeds_by_group(full: Folder) -> None:
     assert (rows["idc", "100 steps"].accuracy, rows["idc", "100 steps"].failed) == (None, 1)
     assert rows["herding", ""].waiting == found.waiting == 1
     assert found.failures == (("idc, IPC 10, 100 steps, seed 0", "Out of <b>memory</b> | or `worse`."),)
+
+
+def test_the_largest_budget_is_no_matter_of_seconds(full: Folder) -> None:
+    """A machine may be faster, or the overhead smaller, when the larger one is run."""
+    for seed in (0, 1):
+        finish(full, job("dm", 200, seed), 44.0, 1.0, 1.0)
+        finish(full, job("mgdd", 200, seed), 50.0, 2.0, 1.5)
+    cells = {row.method: row_cells for row, row_cells in overview(gather(full))}
+    assert cells["dm"] == ["44.0 (n=2)"]
+    assert cells["mgdd"] == ["50.0 (n=2)"]
+    assert cells["idc"] == ["52.0 ± 1.4 (n=2)"]
+    full.fail(job("dm", 400), "No luck.")
+    full.add(REQUEST, [job("dm", 400)], False)
+    cells = {row.method: row_cells for row, row_cells in overview(gather(full))}
+    assert cells["dm"] == ["44.0 (n=2)"]
+
+
+def test_data_that_changed_between_jobs_is_said(folder: Folder) -> None:
+    jobs = [job("random", seed=seed) for seed in range(3)]
+    folder.add(REQUEST, jobs, False)
+    for one, known in zip(jobs, ({}, {"content_hash": "a"}, {"content_hash": "a"}), strict=True):
+        finish(folder, one, 30.0)
+        write_json(folder.run(one) / "env.json", {"device": "cpu (toy)", "data": known})
+    assert not [note for note in notes(gather(folder)) if "changed" in note]
+    write_json(folder.run(jobs[0]) / "env.json", {"device": "cpu (toy)", "data": {"content_hash": "b"}})
+    assert [note for note in notes(gather(folder)) if "Files of the dataset have changed between jobs" in note]
 
 
 def test_speedups_until_the_same_accuracy(full: Folder) -> None:

@@ -13,7 +13,9 @@ import pytest
 import torch
 from fake_jobs import REQUEST, A, B, C, alive, press, process
 
+from ddtool.errors import RunError
 from ddtool.events import Event, Note, silent
+from ddtool.experiments.executors import Local
 from ddtool.experiments.folder import Folder
 from ddtool.experiments.grid import Job
 from ddtool.experiments.workers import Workers, why
@@ -163,6 +165,25 @@ def test_what_a_job_started_ends_with_it(folder: Folder, tmp_path: Path, signals
     while time.monotonic() < deadline and alive(child):
         time.sleep(0.02)
     assert not alive(child)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there folders are not held")
+def test_two_commands_are_not_at_work_in_one_folder(folder: Folder, tmp_path: Path) -> None:
+    """Nor is one beside a job of a command that was killed."""
+    with folder.held(launched=False):
+        for launched in (False, True):
+            with pytest.raises(RunError, match="Another `ddtool compare` is at work"), folder.held(launched):
+                pass
+    with folder.held(launched=True), folder.held(launched=True):
+        pass
+    with folder.held(launched=False) as inherited:
+        waits = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+        left = Local(inherited).start("job", waits, tmp_path / "log")
+    with pytest.raises(RunError, match="Another"), folder.held(launched=False):
+        pass
+    left.kill()
+    with folder.held(launched=False):
+        pass
 
 
 def test_the_launchers_place_is_not_the_jobs(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,6 +238,19 @@ def test_a_finished_run_is_resumed_without_a_change(run: Path) -> None:
     assert (tiny.all_bytes(run), Run(run).results()["scores"]) == (before, scores)
 
 
+def test_a_set_that_is_made_again_is_scored_again(run: Path) -> None:
+    """With a budget in seconds it is another one."""
+    results = Run(run).results()
+    measured = [score["mean"] for score in results["scores"]]
+    stale = [score | {"mean": 1.25} for score in results["scores"]]
+    Run(run).write_json("results.json", results | {"scores": stale})
+    shutil.rmtree(run / "synthetic")
+    done("adapt", "--resume", run, "--precision", "fp32")
+    assert [score["mean"] for score in Run(run).results()["scores"] if score["stage"] != "random"] == [
+        mean for mean, score in zip(measured, stale, strict=True) if score["stage"] != "random"
+    ]
+
+
 def test_changed_data_is_refused(dataset: Path, tmp_path: Path) -> None:
     mine = shutil.copytree(dataset, tmp_path / "mine")
     done("adapt", mine, "--method", "random", "--ipc", 1, "--out", "run", "--no-evaluate")

@@ -250,6 +250,17 @@ def test_other_seeds_take_the_place_of_earlier_scores(runs: dict[str, Path]) -> 
     assert [row["networks"] for row in rows] == [2] * 5
 
 
+def test_scores_by_earlier_versions_of_a_protocol_are_left_out(runs: dict[str, Path]) -> None:
+    done("curve", runs["dm"], "--protocol", "quick")
+    known = json.loads((runs["dm"] / "curve.json").read_text())
+    for one in known["rows"]:
+        one["protocol_version"] = 0
+    (runs["dm"] / "curve.json").write_text(json.dumps(known))
+    rows = json.loads(done("curve", runs["dm"], "--protocol", "kernel-ridge", "--json").stdout)["rows"]
+    assert {row["protocol"] for row in rows} == {"kernel-ridge"}
+    assert len(rows) == 5
+
+
 def row(phase: str, step: int, steps: int, seconds: float) -> curves.Row:
     return curves.Row(
         ipc=10, phase=phase, step=step, steps=steps, seconds=seconds, protocol="quick", protocol_version=1,

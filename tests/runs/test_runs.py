@@ -432,6 +432,15 @@ def test_a_missing_set_is_made_again(run: Run, made: Path) -> None:
     assert len(run.results()["scores"]) == 7
 
 
+def test_a_set_that_is_made_again_is_scored_again(run: Run, made: Path) -> None:
+    """With a budget in seconds it is another one."""
+    shutil.rmtree(run.folder / "synthetic")
+    stale = [score | {"mean": 1.25} for score in run.results()["scores"]]
+    run.write_json("results.json", run.results() | {"scores": stale})
+    resume(run.folder)
+    assert {score["stage"] for score in run.results()["scores"] if score["mean"] == 1.25} == {"random"}
+
+
 def test_what_a_killed_process_left_is_swept_away(run: Run) -> None:
     (run.folder / ".results.json.123.tmp").write_text("half")
     (run.folder / "synthetic" / ".ipc2.123.tmp").mkdir()

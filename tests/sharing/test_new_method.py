@@ -45,7 +45,7 @@ def test_adapt_evaluate_info_and_push(data: Path, server: HubServer) -> None:
 
 
 def test_compare(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "Local", lambda: ForkedJobs(CHILD))
+    monkeypatch.setattr(executors, "Local", lambda inherited: ForkedJobs(inherited, CHILD))
     said = json.loads(
         done(
             "compare", data, "--ipc", 1, "--methods", "means", "--steps", 2, "--seeds", 1, "--device", "cpu",
