@@ -11,9 +11,7 @@ report.html, results.json, results.csv, results.md, accuracy-over-seconds.svg an
 
 import contextlib
 import json
-import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -29,6 +27,7 @@ from ddtool.pipeline.session import final_stage
 from ddtool.runs.facts import RunFacts
 from ddtool.runs.files import is_run, write_atomically, write_json
 from ddtool.runs.run import Run
+from ddtool.runtime.files import held
 from ddtool.text import count, one_line, without_secrets
 
 REQUEST, GRID = TypeAdapter(Request), TypeAdapter(Grid)
@@ -121,32 +120,16 @@ class Folder:
         write_json(self.path / "compare.json", GRID.dump_python(grid, mode="json"))
         (self.path / "jobs").mkdir(exist_ok=True)
 
-    @contextlib.contextmanager
-    def held(self, launched: bool) -> Iterator[tuple[int, ...]]:
+    def held(self, launched: bool) -> contextlib.AbstractContextManager[tuple[int, ...]]:
         """Keep other commands out of the folder, which is made if need be; RunError while one works here, or while a job of one
         that was killed does.
 
         Yields what a job has to inherit so that the folder stays held until it has ended. launched: the processes of a launcher
-        work here together. Windows, and file systems without such locks, keep nobody out.
+        work here together.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        if sys.platform == "win32":
-            yield ()
-            return
-        import fcntl
-
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_NB | (fcntl.LOCK_SH if launched else fcntl.LOCK_EX))
-            except BlockingIOError:
-                hint = "Wait until it has ended. One that was killed leaves a job at work; `ps` shows it as `ddtool adapt`."
-                raise RunError(f"Another `ddtool compare` is at work in {self.path}.", hint) from None
-            except OSError:
-                pass
-            yield (handle,)
-        finally:
-            os.close(handle)
+        hint = "Wait until it has ended. One that was killed leaves a job at work; `ps` shows it as `ddtool adapt`."
+        return held(self.path, RunError(f"Another `ddtool compare` is at work in {self.path}.", hint), shared=launched)
 
     def run(self, job: Job) -> Path:
         """A job's run directory."""

@@ -1,8 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and folders in which one command works at a time."""
 
+import contextlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from ddtool.errors import DDToolError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,3 +31,28 @@ def synchronise(path: Path) -> None:
     for file in [path] if path.is_file() else [below for below in path.rglob("*") if below.is_file()]:
         with open(file, "r+b") as opened:  # Windows refuses it for a file that is only read
             os.fsync(opened.fileno())
+
+
+@contextlib.contextmanager
+def held(folder: Path, refusal: DDToolError, shared: bool = False) -> Iterator[tuple[int, ...]]:
+    """Keep others out of a folder while work goes on inside; they, or we, hear the `refusal`.
+
+    Yields the open file that holds it: a process that inherits it keeps the folder held until it has ended. shared: others who
+    say so may work here as well. Windows, other machines, and file systems without such locks keep nobody out.
+    """
+    if sys.platform == "win32":
+        yield ()
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+        except BlockingIOError:
+            raise refusal from None
+        except OSError:
+            pass
+        yield (handle,)
+    finally:
+        os.close(handle)

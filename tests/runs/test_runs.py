@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -657,6 +659,24 @@ def test_damaged_results_are_said_before_anything_is_measured(
     monkeypatch.setattr("ddtool.pipeline.robustness.whole_score", lambda *words, **more: pytest.fail("in vain"))
     with pytest.raises(RunError, match=r"results\.json is damaged"):
         measured(run, protocol="quick", seeds=1, engine=tiny.ENGINE)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there folders are not held")
+def test_two_processes_do_not_work_on_one_run(run: Run) -> None:
+    """The other one may be a resumption in another terminal, of a run that was thought to be dead."""
+    waits = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); print(flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", waits, str(run.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(RunError, match=f"Another process is at work on the run {re.escape(str(run.folder))}"):
+            api.resume(run.folder, engine=tiny.ENGINE)
+    finally:
+        other.kill()
+        other.communicate()
+    api.resume(run.folder, engine=tiny.ENGINE)
 
 
 def test_a_stage_that_does_not_exist_is_said(run: Run) -> None:
