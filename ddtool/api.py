@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from ddtool.config import RunConfig, Values, counted, from_dict, layered, preset, to_dict, whole_numbers
 from ddtool.config.presets import Pace
 from ddtool.data.images import ImageData, SyntheticSet
-from ddtool.errors import RunError, UsageError
+from ddtool.errors import UsageError
 from ddtool.evaluation.protocols import AS_STATED, EXACT, NOT_WHITENED, ROUNDED, Score
 from ddtool.events import Event, Note, Report, silent
 from ddtool.experiments import curve as curves
@@ -37,7 +37,6 @@ from ddtool.runs.files import dated_folder, is_run, set_folders
 from ddtool.runs.foreign import check_free
 from ddtool.runs.run import Run, check_stage
 from ddtool.runtime.engine import Engine, torch_as_usual
-from ddtool.runtime.files import held
 from ddtool.sharing import pull as pulling
 from ddtool.sharing import push as pushing
 from ddtool.sharing import sets as shared_sets
@@ -122,8 +121,7 @@ def work(run: Run, engine: Engine, report: Report, track: str | None = None) -> 
     config = run.config()
     plan.check_captured(config, engine)
     plan.check_divided(config, engine)
-    busy = RunError(f"Another process is at work on the run {run.folder}.", "Wait until it has ended, or stop it.")
-    with held(run.folder, busy), tracking.tracked(run.folder, track, to_dict(config), report) as tracker:
+    with run.at_work(), tracking.tracked(run.folder, track, to_dict(config), report) as tracker:
         run.sweep()
         session = Session(config, run, engine, recorded(run, tracker.listener))
         bring_to_its_end = adapt_and_make if session.method.has_generator else distil

@@ -15,6 +15,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -37,6 +38,7 @@ from ddtool.runs.facts import Environment, RunFacts, Spent
 from ddtool.runs.files import RESTORE, write_atomically
 from ddtool.runs.foreign import check_free
 from ddtool.runtime.engine import Engine
+from ddtool.runtime.files import held
 from ddtool.sources.decode import Broken
 from ddtool.text import parsed_json, shell
 from ddtool.version import __version__
@@ -81,11 +83,12 @@ class Run:
         cls, folder: Path, config: RunConfig, engine: Engine, force: bool = False, source: Source = NOWHERE
     ) -> "Run":
         """A new run on data from `source`; RunError when the folder is taken, unless `force` says to replace a run (and only a
-        run)."""
+        run), and always while another process works there."""
         folder = Path(folder)
         check_free(folder, force)
         if files.is_run(folder):
-            shutil.rmtree(folder)
+            with cls(folder).at_work():
+                shutil.rmtree(folder)
         with files.staged_folder(folder) as temporary:
             run = cls(temporary)
             run.write_json(files.CONFIG, to_dict(config))
@@ -313,6 +316,11 @@ class Run:
 
     def drop_checkpoints(self) -> None:
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def at_work(self) -> AbstractContextManager[object]:
+        """Keep other processes from working on the run meanwhile, or from replacing it; RunError while one works here."""
+        message = f"Another process is at work on the run {self.folder}."
+        return held(self.folder, RunError(message, "Wait until it has ended, or stop it."))
 
     def sweep(self) -> None:
         """Remove the temporary files that a killed process left behind."""

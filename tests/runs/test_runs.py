@@ -673,6 +673,9 @@ def test_two_processes_do_not_work_on_one_run(run: Run) -> None:
         other.stdout.readline()
         with pytest.raises(RunError, match=f"Another process is at work on the run {re.escape(str(run.folder))}"):
             api.resume(run.folder, engine=tiny.ENGINE)
+        with pytest.raises(RunError, match="Another process is at work"):
+            Run.create(run.folder, run.config(), tiny.ENGINE, force=True)
+        assert run.ipcs()
     finally:
         other.kill()
         other.communicate()
